@@ -1,0 +1,31 @@
+"""Errors whose message is one line for the user: it names the file, key or shape, and what to do."""
+
+from __future__ import annotations
+
+
+class PTQ4VMError(Exception):
+    """Base of every error that the command line prints as a single line."""
+
+
+class DataError(PTQ4VMError):
+    """A clip, frame or folder is missing, damaged or inconsistent."""
+
+
+class WeightsError(PTQ4VMError):
+    """Pretrained weights cannot be found, verified or loaded."""
+
+
+class CheckpointError(PTQ4VMError):
+    """A run folder or quantized checkpoint is missing, damaged or of another network or bit-width."""
+
+
+class ConfigError(PTQ4VMError):
+    """A configuration value is unknown, out of range or matches nothing."""
+
+
+class TrainingError(PTQ4VMError):
+    """Optimisation produced a value that cannot be continued from (NaN or infinite loss)."""
+
+
+class SaveError(PTQ4VMError):
+    """A file could not be written (disk full, folder not writable)."""

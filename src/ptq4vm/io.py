@@ -1,0 +1,58 @@
+"""Writing files so that a reader never meets half of one, with one clear line when the disk refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ptq4vm.errors import SaveError
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``target`` (same suffix); it becomes ``target`` when the block ends well.
+
+    Raises:
+        SaveError: The folder cannot be made or the file cannot be written (disk full, no permission).
+    """
+    target = Path(target)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise SaveError(f"cannot write {target}: {error}; free some space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path | str, text: str) -> None:
+    """Write UTF-8 text atomically. Raises :class:`SaveError`."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path | str, value: Any) -> None:
+    """Write indented JSON atomically; NaN is refused, because JSON has none. Raises :class:`SaveError`, ValueError."""
+    write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_tensors(target: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file atomically. Raises :class:`SaveError`."""
+    with atomic_path(target) as temporary:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, dict(metadata or {}))
