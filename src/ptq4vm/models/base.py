@@ -1,0 +1,45 @@
+"""The interface that every matting network offers to the rest of the package."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from ptq4vm.types import MattingOutput, States
+
+
+class MattingNetwork(nn.Module, ABC):
+    """A network that predicts foreground and alpha, carrying any number of recurrent states through time.
+
+    Subclasses write :meth:`forward` and set :attr:`num_states`; callers that do not care which network they hold
+    use :meth:`matte`.
+    """
+
+    num_states: int = 0
+    """How many recurrent states the network takes and returns; 0 for a network that sees each frame alone."""
+
+    @abstractmethod
+    def forward(self, src: Tensor, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Return ``[foreground, alpha, *states]``.
+
+        Takes ``src``, then :attr:`num_states` states (each may be ``None`` or left out), and the keyword
+        ``downsample_ratio: float = 1.0``.
+        """
+
+    def matte(self, src: Tensor, states: States = (), downsample_ratio: float = 1.0) -> MattingOutput:
+        """Predict foreground and alpha.
+
+        Args:
+            src: ``(B, T, 3, H, W)`` clips or ``(B, 3, H, W)`` frames, float RGB in [0, 1].
+            states: What an earlier call returned, to go on from there; empty before the first frame.
+            downsample_ratio: Size at which the network itself runs, as a fraction of the input's, in (0, 1].
+
+        Raises:
+            ValueError: ``src`` has another shape, or the number of states is wrong.
+        """
+        if states and len(states) != self.num_states:
+            raise ValueError(f"{type(self).__name__} carries {self.num_states} states, got {len(states)}")
+        foreground, alpha, *after = self(src, *states, downsample_ratio=downsample_ratio)
+        return MattingOutput(foreground, alpha, tuple(after))

@@ -1,0 +1,150 @@
+"""Robust Video Matting (Lin et al., WACV 2022): encoder, LR-ASPP, recurrent decoder, projections, refiner.
+
+Written from the paper; module and parameter names are those of the official state dicts, which load strictly.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.rvm.decoder import RecurrentDecoder
+from ptq4vm.models.rvm.layers import merge_time, split_time
+from ptq4vm.models.rvm.lraspp import LRASPP
+from ptq4vm.models.rvm.mobilenetv3 import MobileNetV3Encoder
+from ptq4vm.models.rvm.refiner import DeepGuidedFilterRefiner, FastGuidedFilterRefiner, GuidedFilter
+from ptq4vm.models.rvm.resnet import ResNet50Encoder
+
+Variant = Literal["mobilenetv3", "resnet50"]
+Refiner = Literal["deep_guided_filter", "fast_guided_filter"]
+
+_HIDDEN = 16
+
+
+class Projection(nn.Module):
+    """A 1x1 convolution over frames or clips."""
+
+    def __init__(self, inp: int, out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inp, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, [T, ]inp, H, W)`` to ``(B, [T, ]out, H, W)``."""
+        return split_time(self.conv(merge_time(x)), x)
+
+
+def _encoder(variant: str) -> MobileNetV3Encoder | ResNet50Encoder:
+    if variant == "mobilenetv3":
+        return MobileNetV3Encoder()
+    if variant == "resnet50":
+        return ResNet50Encoder()
+    raise ValueError(f"unknown RVM variant {variant!r}: choose one of {', '.join(get_args(Variant))}")
+
+
+def _refiner(name: str) -> GuidedFilter:
+    if name == "deep_guided_filter":
+        return DeepGuidedFilterRefiner(_HIDDEN)
+    if name == "fast_guided_filter":
+        return FastGuidedFilterRefiner()
+    raise ValueError(f"unknown refiner {name!r}: choose one of {', '.join(get_args(Refiner))}")
+
+
+class RVM(MattingNetwork):
+    """The matting network, for frames ``(B, 3, H, W)`` and clips ``(B, T, 3, H, W)`` of any size.
+
+    Every child of the backbone, ``aspp``, every ``decoder.decodeN``, ``project_mat`` and ``refiner`` is called exactly
+    once in a forward pass. The backbone and ``aspp`` see frames, ``(B*T, C, H, W)``; what follows sees clips.
+
+    Args:
+        variant: The encoder.
+        refiner: What carries the result to full size when ``downsample_ratio`` is not 1. The fast guided filter has
+            no parameters, hence no entries in the state dict.
+
+    Raises:
+        ValueError: Unknown variant or refiner.
+    """
+
+    num_states = 4
+
+    def __init__(self, variant: Variant = "mobilenetv3", refiner: Refiner = "deep_guided_filter") -> None:
+        super().__init__()
+        self.variant = variant
+        self.backbone = _encoder(variant)
+        pooled, widths = (128, (80, 40, 32, _HIDDEN)) if variant == "mobilenetv3" else (256, (128, 64, 32, _HIDDEN))
+        f1, f2, f3, f4 = self.backbone.channels
+        self.aspp = LRASPP(f4, pooled)
+        self.decoder = RecurrentDecoder((f1, f2, f3, pooled), widths)
+        self.project_mat = Projection(_HIDDEN, 4)
+        self.project_seg = Projection(_HIDDEN, 1)
+        self.refiner = _refiner(refiner)
+
+    def forward(
+        self,
+        src: Tensor,
+        r1: Tensor | None = None,
+        r2: Tensor | None = None,
+        r3: Tensor | None = None,
+        r4: Tensor | None = None,
+        downsample_ratio: float = 1.0,
+        segmentation_pass: bool = False,
+    ) -> list[Tensor]:
+        """Matte, or segment, frames or clips.
+
+        Args:
+            src: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, float RGB in [0, 1].
+            r1: State ``(B, C1, ceil(h/2), ceil(w/2))`` of the downsampled size h x w, or ``None`` for zeros;
+                ``r2`` to ``r4`` likewise at 1/4, 1/8 and 1/16.
+            r2: See ``r1``.
+            r3: See ``r1``.
+            r4: See ``r1``.
+            downsample_ratio: The network runs at this fraction of the size and the refiner brings its result back.
+            segmentation_pass: Return segmentation logits instead of a matte.
+
+        Returns:
+            ``[foreground, alpha, r1, r2, r3, r4]``: foreground ``(B, [T, ]3, H, W)`` and alpha ``(B, [T, ]1, H, W)``,
+            both in [0, 1]; or ``[logits (B, [T, ]1, h, w), r1, r2, r3, r4]``.
+
+        Raises:
+            ValueError: ``src`` is neither frames nor clips of three channels, or the ratio is not positive.
+        """
+        if src.ndim not in (4, 5) or src.shape[-3] != 3:
+            raise ValueError(f"src must be (B, 3, H, W) or (B, T, 3, H, W), got {tuple(src.shape)}")
+        base = src if downsample_ratio == 1 else _resize(src, downsample_ratio)
+        hidden, states = self._decode(base, (r1, r2, r3, r4))
+        if segmentation_pass:
+            return [self.project_seg(hidden), *states]
+        residual, alpha = self.project_mat(hidden).split([3, 1], -3)
+        if downsample_ratio != 1:
+            residual, alpha = self.refiner(src, base, residual, alpha, hidden)
+        return [(residual + src).clamp(0, 1), alpha.clamp(0, 1), *states]
+
+    def _decode(
+        self, image: Tensor, states: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """The decoder's features ``(B, [T, ]16, h, w)`` and the states after the last frame."""
+        frames = merge_time(image)
+        f1, f2, f3, f4 = self.backbone(frames)
+        if f1.is_contiguous(memory_format=torch.channels_last):
+            # The image joins the features in concatenations, which keep a layout only when all parts share it.
+            image = split_time(frames.contiguous(memory_format=torch.channels_last), image)
+        features = (
+            split_time(f1, image),
+            split_time(f2, image),
+            split_time(f3, image),
+            split_time(self.aspp(f4), image),
+        )
+        return self.decoder(image, features, states)
+
+
+def _resize(x: Tensor, ratio: float) -> Tensor:
+    """Bilinear resizing of frames or clips by ``ratio``, which also sets the sampling positions."""
+    if ratio <= 0:
+        raise ValueError(f"downsample_ratio must be positive, got {ratio}")
+    frames = F.interpolate(
+        merge_time(x), scale_factor=ratio, mode="bilinear", align_corners=False, recompute_scale_factor=False
+    )
+    return split_time(frames, x)
