@@ -37,7 +37,10 @@ class Clip:
 class ClipSource(Protocol):
     """A clip that is listed but not yet decoded; cheap to hold, picklable, safe to read from workers."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Unique name inside a dataset, with forward slashes."""
+        ...
 
     @property
     def num_frames(self) -> int: ...
@@ -85,12 +88,14 @@ class ClipBatch(NamedTuple):
         alpha: ``(B, T, 1, H, W)`` float32 in [0, 1].
         flow: ``(B, T-1, 2, H, W)`` float32 pixels, :attr:`FlowPair.backward`; ``None`` when flow was not asked for.
         visible: ``(B, T-1, 1, H, W)`` float32, 1 where flow holds; ``None`` with ``flow``.
+        index: ``(B,)`` int64, which calibration samples these are (to look up what was cached for each).
     """
 
     frames: Tensor
     alpha: Tensor
     flow: Tensor | None = None
     visible: Tensor | None = None
+    index: Tensor | None = None
 
 
 class EvalChunk(NamedTuple):

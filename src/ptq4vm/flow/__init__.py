@@ -1,1 +1,1 @@
-
+"""Optical flow: estimators, occlusions, and the cache."""

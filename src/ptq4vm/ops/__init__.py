@@ -1,1 +1,1 @@
-
+"""Pure tensor maths."""

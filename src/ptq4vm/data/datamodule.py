@@ -1,0 +1,304 @@
+"""Calibration samples with flow, and evaluation clips as a stream, for every stage and every dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ptq4vm.data.base import ClipDataset, ClipSets
+from ptq4vm.data.sampling import CalibrationSample, EpochShuffleSampler, draw_samples
+from ptq4vm.data.sources import check_has_subject
+from ptq4vm.errors import ConfigError, DataError
+from ptq4vm.flow.cache import ClipFlow, FlowCache
+from ptq4vm.ops.warp import in_frame
+from ptq4vm.types import ClipBatch, ClipSource, EvalChunk
+
+logger = logging.getLogger(__name__)
+
+
+class MattingDataModule(pl.LightningDataModule):
+    """Calibration samples from a dataset's calibration clips, and its evaluation clips streamed in chunks.
+
+    Everything random is drawn once, as a function of ``seed``: sample i is the same in every run and epoch, so that
+    what a stage caches for it stays valid, and only the order of samples changes from epoch to epoch.
+
+    Args:
+        dataset: Where clips come from.
+        flow: Where flow comes from; ``None`` leaves it out of the batches.
+        clip_length: Frames of a sample.
+        crop: ``(h, w)`` of a sample, pixels; whole frames when ``None``.
+        clips: Samples to draw.
+        batch_size: Samples in a batch.
+        hflip: Probability that a sample is mirrored.
+        num_workers: Decoding processes of each loader; 0 decodes in this one.
+        eval_chunk: Frames of an evaluation chunk.
+        memory_mib: Keep decoded samples up to this many MiB; beyond it they are decoded whenever they are used.
+        seed: Seed of all that is drawn.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        flow: FlowCache | None = None,
+        clip_length: int = 4,
+        crop: Sequence[int] | None = None,
+        clips: int = 64,
+        batch_size: int = 4,
+        hflip: float = 0.5,
+        num_workers: int = 0,
+        eval_chunk: int = 8,
+        memory_mib: float = 1024,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_numbers(clip_length, clips, batch_size, num_workers, eval_chunk, crop, hflip)
+        self.dataset = dataset
+        self.flow = flow
+        self.clip_length = clip_length
+        self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
+        self.clips = clips
+        self.batch_size = batch_size
+        self.hflip = hflip
+        self.num_workers = num_workers
+        self.eval_chunk = eval_chunk
+        self.memory_mib = memory_mib
+        self.seed = seed
+
+    @cached_property
+    def clip_sets(self) -> ClipSets:
+        """The dataset's clips, listed when first asked for. Raises :class:`DataError` as the dataset does."""
+        return self.dataset.clips()
+
+    @property
+    def evaluation_clips(self) -> tuple[ClipSource, ...]:
+        """Clips in the order of :attr:`EvalChunk.clip`."""
+        return self.clip_sets.evaluation
+
+    def prepare_data(self) -> None:
+        """Compute the flow of all samples into the cache. Raises what :class:`FlowCache` does."""
+        if self.flow is None:
+            return
+        for sample in track(self.samples, description="optical flow", transient=True):
+            self._flows[sample.clip].ensure(sample.start, sample.stop)
+
+    def setup(self, stage: str | None = None) -> None:
+        """List and check the clips of a stage. Raises :class:`DataError`."""
+        if stage in (None, "fit"):
+            _ = self.samples
+        if stage in (None, "test") and self.evaluation_clips:
+            for clip in self.evaluation_clips:
+                check_has_subject(clip)
+
+    @cached_property
+    def samples(self) -> list[CalibrationSample]:
+        """The calibration samples, drawn when first asked for.
+
+        Raises:
+            DataError: There is no calibration clip, or one is too short, unreadable or empty.
+            ConfigError: The crop does not fit.
+        """
+        sources = self.clip_sets.calibration
+        if not sources:
+            raise DataError("the dataset gives no calibration clips; check data.root")
+        return draw_samples(sources, self.clips, self.clip_length, self.crop, self.hflip, self.seed)
+
+    @cached_property
+    def calibration(self) -> CalibrationData:
+        """The samples as a map-style dataset of :class:`ClipBatch` without the batch dimension."""
+        flows = None if self.flow is None else self._flows
+        return CalibrationData(self.clip_sets.calibration, self.samples, flows, self.memory_mib)
+
+    @cached_property
+    def _flows(self) -> list[ClipFlow]:
+        assert self.flow is not None
+        return [self.flow.open(clip) for clip in self.clip_sets.calibration]
+
+    def calibration_batch(self, indices: Sequence[int] | None = None) -> ClipBatch:
+        """The samples ``indices`` (all when not given) as one batch, not shuffled."""
+        chosen = range(len(self.samples)) if indices is None else indices
+        return collate_clips([self.calibration[index] for index in chosen])
+
+    def calibration_clips(self) -> list[ClipBatch]:
+        """All samples in their own order, each as a batch of one."""
+        return [self.calibration_batch([index]) for index in range(len(self.samples))]
+
+    def train_dataloader(self) -> DataLoader[ClipBatch]:
+        """Shuffled batches of samples; the order of an epoch depends on the seed and the epoch's number alone."""
+        return DataLoader(
+            self.calibration,
+            batch_size=self.batch_size,
+            sampler=EpochShuffleSampler(len(self.samples), self.seed),
+            num_workers=self.num_workers,
+            collate_fn=collate_clips,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def test_dataloader(self) -> DataLoader[EvalChunk]:
+        """Every evaluation clip, whole and in order, as a stream of :class:`EvalChunk` (uint8, one chunk an item).
+
+        Raises:
+            DataError: The dataset gives no evaluation clips.
+        """
+        if not self.evaluation_clips:
+            raise DataError("the dataset gives no evaluation clips; check data.root")
+        return DataLoader(
+            EvaluationData(self.evaluation_clips, self.eval_chunk),
+            batch_size=None,
+            shuffle=False,
+            num_workers=self.num_workers,
+            collate_fn=_identity,
+        )
+
+    def content_hash(self) -> str:
+        """SHA-256 over every calibration sample's pixels, alpha and index, and the flow provider's name."""
+        digest = hashlib.sha256((self.flow.name if self.flow is not None else "no flow").encode())
+        for index, sample in enumerate(self.samples):
+            digest.update(repr(sample).encode())
+            for tensor in self.calibration.pixels(index):
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class CalibrationData(Dataset[ClipBatch]):
+    """Calibration samples by index, decoded on demand and kept while the budget lasts.
+
+    Args:
+        clips: Calibration clips.
+        samples: Which cut each sample is.
+        flows: The flow of each clip, or ``None`` to leave it out.
+        memory_mib: Budget for decoded samples, MiB.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[ClipSource],
+        samples: Sequence[CalibrationSample],
+        flows: Sequence[ClipFlow] | None,
+        memory_mib: float,
+    ) -> None:
+        self._clips = clips
+        self._samples = samples
+        self._flows = flows
+        self._budget = memory_mib * 2**20
+        self._kept: dict[int, tuple[Tensor, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> ClipBatch:
+        """Sample ``index``, without the batch dimension. Raises :class:`DataError` and what :class:`FlowCache` does."""
+        frames, alpha, *flow = self._stored(index)
+        number = torch.tensor(index)
+        if not flow:
+            return ClipBatch(frames.float() / 255, alpha.float() / 255, index=number)
+        return ClipBatch(frames.float() / 255, alpha.float() / 255, flow[0].float(), flow[1].float(), number)
+
+    def pixels(self, index: int) -> tuple[Tensor, Tensor]:
+        """Frames ``(T, 3, h, w)`` and alpha ``(T, 1, h, w)`` of sample ``index``, uint8."""
+        frames, alpha, *_ = self._stored(index)
+        return frames, alpha
+
+    def _stored(self, index: int) -> tuple[Tensor, ...]:
+        if index in self._kept:
+            return self._kept[index]
+        tensors = self._decode(self._samples[index])
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if size <= self._budget:
+            self._budget -= size
+            self._kept[index] = tensors
+        return tensors
+
+    def _decode(self, sample: CalibrationSample) -> tuple[Tensor, ...]:
+        source = self._clips[sample.clip]
+        clip = source.read(sample.start, sample.stop)
+        tensors = [_cut(clip.frames, sample), _cut(clip.alpha, sample)]
+        if self._flows is not None:
+            flow = self._flows[sample.clip].get(sample.start, sample.stop)
+            tensors += [_cut_flow(flow.backward, sample).half(), _cut_visible(flow.visible, flow.backward, sample)]
+        return tuple(tensors)
+
+
+class EvaluationData(Dataset[EvalChunk]):
+    """Chunks of evaluation clips, clip after clip and in the order of their frames."""
+
+    def __init__(self, clips: Sequence[ClipSource], chunk: int) -> None:
+        self._clips = clips
+        self._chunks = [
+            (index, start, min(start + chunk, clip.num_frames))
+            for index, clip in enumerate(clips)
+            for start in range(0, clip.num_frames, chunk)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, index: int) -> EvalChunk:
+        """Decode chunk ``index``. Raises :class:`DataError`."""
+        number, start, stop = self._chunks[index]
+        source = self._clips[number]
+        clip = source.read(start, stop)
+        return EvalChunk(number, start, stop == source.num_frames, clip.frames, clip.alpha)
+
+
+def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:
+    """Stack samples into a batch; fields that are ``None`` stay so."""
+    first = samples[0]
+    flow = None if first.flow is None else torch.stack([s.flow for s in samples if s.flow is not None])
+    visible = None if first.visible is None else torch.stack([s.visible for s in samples if s.visible is not None])
+    index = None if first.index is None else torch.stack([s.index for s in samples if s.index is not None])
+    frames, alpha = torch.stack([s.frames for s in samples]), torch.stack([s.alpha for s in samples])
+    return ClipBatch(frames, alpha, flow, visible, index)
+
+
+def _identity(chunk: Any) -> Any:
+    return chunk
+
+
+def _cut(images: Tensor, sample: CalibrationSample) -> Tensor:
+    height, width = sample.size
+    box = images[..., sample.top : sample.top + height, sample.left : sample.left + width]
+    return (box.flip(-1) if sample.flip else box).contiguous()
+
+
+def _cut_flow(flow: Tensor, sample: CalibrationSample) -> Tensor:
+    """Cut flow ``(N, 2, H, W)``; mirroring turns its x around as well."""
+    cut = _cut(flow, sample)
+    return cut * cut.new_tensor([-1.0, 1.0]).view(1, 2, 1, 1) if sample.flip else cut
+
+
+def _cut_visible(visible: Tensor, flow: Tensor, sample: CalibrationSample) -> Tensor:
+    """Cut the mask, dropping pixels whose flow leads out of the crop: a warp of the crop cannot follow them."""
+    return _cut(visible, sample) & in_frame(_cut_flow(flow, sample))
+
+
+def _check_numbers(
+    clip_length: int,
+    clips: int,
+    batch_size: int,
+    num_workers: int,
+    eval_chunk: int,
+    crop: Sequence[int] | None,
+    hflip: float,
+) -> None:
+    lowest = {"clip_length": (clip_length, 1), "clips": (clips, 1), "batch_size": (batch_size, 1)}
+    lowest |= {"num_workers": (num_workers, 0), "eval_chunk": (eval_chunk, 1)}
+    for key, (value, least) in lowest.items():
+        if value < least:
+            raise ConfigError(f"data.{key} must be at least {least}, not {value}")
+    if crop is not None and (len(crop) != 2 or min(crop) < 1):
+        raise ConfigError(f"data.crop must be two positive numbers, height and width, not {list(crop)}")
+    if not 0 <= hflip <= 1:
+        raise ConfigError(f"data.hflip must be a probability from 0 to 1, not {hflip}")

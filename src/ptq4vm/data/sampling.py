@@ -1,0 +1,187 @@
+"""Which calibration samples are drawn, and in which order they come: functions of a seed, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from ptq4vm.errors import ConfigError, DataError
+from ptq4vm.types import ClipSource
+
+_CANDIDATES = 32  # crop boxes tried before the best is taken
+
+
+@dataclass(frozen=True)
+class CalibrationSample:
+    """One cut of a calibration clip.
+
+    Attributes:
+        clip: Index in the list of calibration clips.
+        start: First frame.
+        stop: Frame after the last.
+        top: First row of the crop, pixels.
+        left: First column of the crop, pixels.
+        size: ``(h, w)`` of the crop, pixels.
+        flip: Whether it is mirrored left to right, after cropping.
+    """
+
+    clip: int
+    start: int
+    stop: int
+    top: int
+    left: int
+    size: tuple[int, int]
+    flip: bool
+
+
+class EpochShuffleSampler(Sampler[int]):
+    """Shuffles as a pure function of seed and epoch, so that a resumed run goes on in the same order.
+
+    Args:
+        length: Number of samples.
+        seed: Seed of all epochs.
+        shuffle: Off, samples come in their own order.
+    """
+
+    def __init__(self, length: int, seed: int = 0, shuffle: bool = True) -> None:
+        self.length = length
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls this at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        if not self.shuffle:
+            return iter(range(self.length))
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.length, generator=generator).tolist())
+
+
+def draw_samples(
+    clips: Sequence[ClipSource],
+    count: int,
+    clip_length: int,
+    crop: tuple[int, int] | None,
+    hflip: float,
+    seed: int,
+) -> list[CalibrationSample]:
+    """Draw calibration samples, using every clip equally often (to within one).
+
+    Crops show foreground, background and the edge between them where the clip allows it, and never nothing of the
+    subject. The first samples of a larger draw are those of a smaller one.
+
+    Args:
+        clips: Where to cut from.
+        count: Samples to draw.
+        clip_length: Frames of each.
+        crop: ``(h, w)`` of each, pixels; whole frames when ``None``.
+        hflip: Probability of mirroring.
+        seed: The draw is a function of this and of the clips.
+
+    Raises:
+        DataError: A clip is too short, cannot be read or has an alpha of zero in every frame.
+        ConfigError: The crop is larger than a clip's frames, or crops are off and clips differ in size.
+    """
+    _check_clips(clips, clip_length, crop)
+    samples = []
+    order: list[int] = []
+    for number in range(count):
+        if not order:
+            order = torch.randperm(len(clips), generator=_generator(seed, -1 - number)).tolist()
+        clip = order.pop()
+        samples.append(_draw_one(clips[clip], clip, clip_length, crop, hflip, _generator(seed, number)))
+    return samples
+
+
+def _check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int, int] | None) -> None:
+    first = clips[0].size
+    for clip in clips:
+        if clip.num_frames < clip_length:
+            raise DataError(
+                f"clip {clip.name} has {clip.num_frames} frames but calibration needs {clip_length}; "
+                "remove the clip or lower data.clip_length"
+            )
+        height, width = clip.size
+        if crop is None and (height, width) != first:
+            raise ConfigError(
+                f"clip {clip.name} is {width}x{height} but {clips[0].name} is {first[1]}x{first[0]}; "
+                "set data.crop so that clips can be batched"
+            )
+        if crop is not None and (crop[0] > height or crop[1] > width):
+            raise ConfigError(f"data.crop {crop[1]}x{crop[0]} does not fit into clip {clip.name}, {width}x{height}")
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) % (1 << 63))
+
+
+def _uniform(high: int, generator: torch.Generator) -> int:
+    """Integer in ``[0, high]``."""
+    return int(torch.randint(high + 1, (1,), generator=generator))
+
+
+def _draw_one(
+    source: ClipSource,
+    clip: int,
+    clip_length: int,
+    crop: tuple[int, int] | None,
+    hflip: float,
+    generator: torch.Generator,
+) -> CalibrationSample:
+    start = _uniform(source.num_frames - clip_length, generator)
+    flip = bool(torch.rand(1, generator=generator) < hflip)
+    alpha = source.read(start, start + clip_length).alpha
+    if not alpha.any():
+        start, alpha = _window_with_subject(source, clip_length)
+    top, left = (0, 0) if crop is None else _choose_crop(alpha, crop, generator)
+    size = source.size if crop is None else crop
+    return CalibrationSample(clip, start, start + clip_length, top, left, size, flip)
+
+
+def _window_with_subject(source: ClipSource, clip_length: int) -> tuple[int, Tensor]:
+    last = source.num_frames - clip_length
+    for start in [*range(0, last, clip_length), last]:
+        alpha = source.read(start, start + clip_length).alpha
+        if alpha.any():
+            return start, alpha
+    raise DataError(f"clip {source.name} has an alpha of zero in every frame; remove the clip or mend its alpha")
+
+
+def _choose_crop(alpha: Tensor, crop: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:
+    """Take the first random box with a tenth of foreground, a tenth of background and some edge, else the best one."""
+    height, width = alpha.shape[-2:]
+    best, best_score = (0, 0), -1.0
+    for _ in range(_CANDIDATES):
+        top, left = _uniform(height - crop[0], generator), _uniform(width - crop[1], generator)
+        box = alpha[..., top : top + crop[0], left : left + crop[1]]
+        foreground = float((box > 242).float().mean())
+        background = float((box < 13).float().mean())
+        edge = 1 - foreground - background
+        score = min(foreground, 0.1) + min(background, 0.1) + min(edge, 0.005)
+        if score > best_score:
+            best, best_score = (top, left), score
+        if foreground >= 0.1 and background >= 0.1 and edge >= 0.005:
+            return best
+    top, left = best
+    if not (alpha[..., top : top + crop[0], left : left + crop[1]] > 13).any():
+        return _centred_crop(alpha, crop)
+    return best
+
+
+def _centred_crop(alpha: Tensor, crop: tuple[int, int]) -> tuple[int, int]:
+    """Box around the strongest pixel of the clip: for subjects so small that no random box met them."""
+    height, width = alpha.shape[-2:]
+    row, column = divmod(int(alpha.amax(dim=(0, 1)).flatten().argmax()), width)
+    top = min(max(row - crop[0] // 2, 0), height - crop[0])
+    left = min(max(column - crop[1] // 2, 0), width - crop[1])
+    return top, left

@@ -1,0 +1,172 @@
+"""Clips on disk: ready composites, and foregrounds that are composited when read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ptq4vm.data.compositing import composite_uint8, ping_pong
+from ptq4vm.data.images import image_size, list_frames, read_alpha, read_rgb, read_rgb_cover
+from ptq4vm.errors import DataError
+from ptq4vm.types import Clip, ClipSource
+
+
+@dataclass(frozen=True)
+class FolderClip:
+    """A clip stored as composites with their alpha, one image file per frame.
+
+    Attributes:
+        name: Unique name inside the dataset.
+        com: Composite of each frame.
+        pha: Alpha of each frame.
+        fgr: Foreground of each frame, or ``None`` where it is unknown.
+
+    Raises:
+        DataError: A list is empty or the lists differ in length.
+    """
+
+    name: str
+    com: tuple[Path, ...]
+    pha: tuple[Path, ...]
+    fgr: tuple[Path, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_counts(self.name, self.com, self.pha)
+        if self.fgr is not None:
+            _check_counts(self.name, self.com, self.fgr)
+
+    @classmethod
+    def from_folder(cls, folder: Path, name: str | None = None) -> FolderClip:
+        """List ``folder/{com,pha[,fgr]}``. Raises :class:`DataError` where they are missing or do not match."""
+        fgr = list_frames(folder / "fgr") if (folder / "fgr").is_dir() else None
+        return cls(name or folder.name, list_frames(folder / "com"), list_frames(folder / "pha"), fgr)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in the clip."""
+        return len(self.com)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(H, W)`` of the first composite."""
+        return image_size(self.com[0])
+
+    def read(self, start: int = 0, stop: int | None = None) -> Clip:
+        """Decode frames ``start:stop``.
+
+        Raises:
+            DataError: The range is not inside the clip, a file is unreadable or truncated, sizes differ inside the
+                clip, or (where all frames are read) alpha is zero in every frame.
+        """
+        window = _window(self, start, stop)
+        size = self.size
+        clip = Clip(
+            self.name,
+            _stack(self.com[window], read_rgb, size),
+            _stack(self.pha[window], read_alpha, size),
+            None if self.fgr is None else _stack(self.fgr[window], read_rgb, size),
+        )
+        _check_alpha(self, clip.alpha, self.pha[0])
+        return clip
+
+
+@dataclass(frozen=True)
+class CompositeClip:
+    """A foreground clip with alpha, composited over a background clip when read: ``I = alpha F + (1 - alpha) B``.
+
+    A background that is shorter plays forth and back; one of another size is scaled to cover and cropped.
+
+    Attributes:
+        name: Unique name inside the dataset.
+        fgr: Foreground colours of each frame.
+        pha: Alpha of each frame.
+        background: Frames of the background; one is enough.
+
+    Raises:
+        DataError: A list is empty or ``fgr`` and ``pha`` differ in length.
+    """
+
+    name: str
+    fgr: tuple[Path, ...]
+    pha: tuple[Path, ...]
+    background: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        _check_counts(self.name, self.fgr, self.pha)
+        if not self.background:
+            raise DataError(f"clip {self.name} has no background frames")
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in the clip: those of the foreground."""
+        return len(self.fgr)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(H, W)`` of the first foreground."""
+        return image_size(self.fgr[0])
+
+    def read(self, start: int = 0, stop: int | None = None) -> Clip:
+        """Decode and composite frames ``start:stop``. Raises :class:`DataError` as :meth:`FolderClip.read` does."""
+        window = _window(self, start, stop)
+        size = self.size
+        foreground = _stack(self.fgr[window], read_rgb, size)
+        alpha = _stack(self.pha[window], read_alpha, size)
+        _check_alpha(self, alpha, self.pha[0])
+        shown = (self.background[ping_pong(i, len(self.background))] for i in range(window.start, window.stop))
+        background = torch.stack([read_rgb_cover(path, size) for path in shown])
+        return Clip(self.name, composite_uint8(foreground, alpha, background), alpha, foreground)
+
+
+def check_has_subject(source: ClipSource) -> None:
+    """Decode frames until one shows a subject: usually the first.
+
+    Raises:
+        DataError: Alpha is zero in every frame.
+    """
+    for index in range(source.num_frames):
+        if source.read(index, index + 1).alpha.any():
+            return
+    raise DataError(f"clip {source.name} has an alpha of zero in every frame; remove the clip or mend its alpha")
+
+
+def _check_counts(name: str, first: Sequence[Path], second: Sequence[Path]) -> None:
+    if not first or not second:
+        raise DataError(f"clip {name} has no frames")
+    if len(first) != len(second):
+        raise DataError(
+            f"clip {name}: {first[0].parent} has {len(first)} frames but {second[0].parent} has {len(second)}; "
+            "give every frame a file in both"
+        )
+
+
+def _window(source: ClipSource, start: int, stop: int | None) -> slice:
+    stop = source.num_frames if stop is None else stop
+    if not 0 <= start < stop <= source.num_frames:
+        raise DataError(f"clip {source.name} has {source.num_frames} frames; frames {start}:{stop} were asked for")
+    return slice(start, stop)
+
+
+def _stack(paths: Sequence[Path], read: Callable[[Path], Tensor], size: tuple[int, int]) -> Tensor:
+    images = []
+    for path in paths:
+        image = read(path)
+        if image.shape[-2:] != size:
+            raise DataError(
+                f"image {path} is {image.shape[-1]}x{image.shape[-2]} but its clip is {size[1]}x{size[0]}; "
+                "bring all images of the clip to one size"
+            )
+        images.append(image)
+    return torch.stack(images)
+
+
+def _check_alpha(source: ClipSource, alpha: Tensor, first: Path) -> None:
+    if len(alpha) == source.num_frames and not alpha.any():
+        raise DataError(
+            f"clip {source.name} has an alpha of zero in every frame ({first.parent}); "
+            "remove the clip or mend its alpha"
+        )

@@ -1,0 +1,49 @@
+"""What an optical flow provider is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from ptq4vm.types import ClipSource, FlowPair
+
+
+class TwoWayFlow(NamedTuple):
+    """Flow between the consecutive frames of a clip, both ways, in pixels (x, then y).
+
+    Attributes:
+        backward: ``(T-1, 2, H, W)`` float32; entry i lives on the grid of frame i+1 and points to frame i.
+        forward: ``(T-1, 2, H, W)`` float32; entry i lives on the grid of frame i and points to frame i+1.
+    """
+
+    backward: Tensor
+    forward: Tensor
+
+
+@runtime_checkable
+class FlowEstimator(Protocol):
+    """Estimates flow from pixels."""
+
+    @property
+    def name(self) -> str:
+        """The estimator and every setting that changes its result, as one string: part of the cache key."""
+        ...
+
+    def estimate(self, frames: Tensor) -> TwoWayFlow:
+        """Flow between consecutive frames. ``frames``: ``(T, 3, H, W)`` uint8 RGB with T at least 2."""
+        ...
+
+
+@runtime_checkable
+class SourceFlow(Protocol):
+    """Takes flow from the clip itself, so that there is nothing to estimate or to cache."""
+
+    @property
+    def name(self) -> str:
+        """As :attr:`FlowEstimator.name`."""
+        ...
+
+    def from_source(self, source: ClipSource, start: int, stop: int) -> FlowPair:
+        """Flow between the consecutive frames of ``start:stop``."""
+        ...
