@@ -1,1 +1,23 @@
+"""Matting metrics as pure functions."""
 
+from __future__ import annotations
+
+from ptq4vm.metrics.functional.conn import connectivity_error
+from ptq4vm.metrics.functional.dtssd import dtssd_error, last_frames
+from ptq4vm.metrics.functional.frames import METRIC_NAMES, frame_metrics
+from ptq4vm.metrics.functional.grad import gradient_error, gradient_magnitude
+from ptq4vm.metrics.functional.mad import mean_absolute_difference, sum_absolute_difference
+from ptq4vm.metrics.functional.mse import mean_squared_error
+
+__all__ = [
+    "METRIC_NAMES",
+    "connectivity_error",
+    "dtssd_error",
+    "frame_metrics",
+    "gradient_error",
+    "gradient_magnitude",
+    "last_frames",
+    "mean_absolute_difference",
+    "mean_squared_error",
+    "sum_absolute_difference",
+]
