@@ -15,6 +15,10 @@ class WeightsError(PTQ4VMError):
     """Pretrained weights cannot be found, verified or loaded."""
 
 
+class WeightsUnavailableError(WeightsError):
+    """No place that has pretrained weights could be reached (no network, a tool not installed)."""
+
+
 class CheckpointError(PTQ4VMError):
     """A run folder or quantized checkpoint is missing, damaged or of another network or bit-width."""
 

@@ -1,1 +1,1 @@
-
+"""Matting networks and their pretrained weights."""

@@ -59,8 +59,10 @@ def _decode(entries: list[dict[str, Any]], data: bytes) -> Iterator[tuple[str, A
         if entry["dtype"] != "float32":
             continue
         if quantization:
-            values = values.astype(np.float64) * quantization["scale"] + quantization["min"]
-        yield entry["name"], values.astype(np.float32).reshape(entry["shape"])
+            # In float32 throughout: the reference values were computed from weights rounded this way.
+            scale, low = np.float32(quantization["scale"]), np.float32(quantization["min"])
+            values = values.astype(np.float32) * scale + low
+        yield entry["name"], values.astype(np.float32, copy=False).reshape(entry["shape"])
     if position != len(data):
         raise ValueError(f"{len(data)} bytes of weights where the graph describes {position}")
 

@@ -1,1 +1,1 @@
-
+"""Robust Video Matting, written from the paper."""

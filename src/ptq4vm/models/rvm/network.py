@@ -5,12 +5,11 @@ Written from the paper; module and parameter names are those of the official sta
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptq4vm.errors import ConfigError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.rvm.decoder import RecurrentDecoder
 from ptq4vm.models.rvm.layers import merge_time, split_time
@@ -19,8 +18,8 @@ from ptq4vm.models.rvm.mobilenetv3 import MobileNetV3Encoder
 from ptq4vm.models.rvm.refiner import DeepGuidedFilterRefiner, FastGuidedFilterRefiner, GuidedFilter
 from ptq4vm.models.rvm.resnet import ResNet50Encoder
 
-Variant = Literal["mobilenetv3", "resnet50"]
-Refiner = Literal["deep_guided_filter", "fast_guided_filter"]
+VARIANTS = ("mobilenetv3", "resnet50")
+REFINERS = ("deep_guided_filter", "fast_guided_filter")
 
 _HIDDEN = 16
 
@@ -42,7 +41,7 @@ def _encoder(variant: str) -> MobileNetV3Encoder | ResNet50Encoder:
         return MobileNetV3Encoder()
     if variant == "resnet50":
         return ResNet50Encoder()
-    raise ValueError(f"unknown RVM variant {variant!r}: choose one of {', '.join(get_args(Variant))}")
+    raise ConfigError(f"unknown RVM variant {variant!r}: choose one of {', '.join(VARIANTS)}")
 
 
 def _refiner(name: str) -> GuidedFilter:
@@ -50,7 +49,7 @@ def _refiner(name: str) -> GuidedFilter:
         return DeepGuidedFilterRefiner(_HIDDEN)
     if name == "fast_guided_filter":
         return FastGuidedFilterRefiner()
-    raise ValueError(f"unknown refiner {name!r}: choose one of {', '.join(get_args(Refiner))}")
+    raise ConfigError(f"unknown refiner {name!r}: choose one of {', '.join(REFINERS)}")
 
 
 class RVM(MattingNetwork):
@@ -60,17 +59,17 @@ class RVM(MattingNetwork):
     once in a forward pass. The backbone and ``aspp`` see frames, ``(B*T, C, H, W)``; what follows sees clips.
 
     Args:
-        variant: The encoder.
-        refiner: What carries the result to full size when ``downsample_ratio`` is not 1. The fast guided filter has
-            no parameters, hence no entries in the state dict.
+        variant: The encoder, one of :data:`VARIANTS`.
+        refiner: One of :data:`REFINERS`: what carries the result to full size when ``downsample_ratio`` is not 1.
+            The fast guided filter has no parameters, hence no entries in the state dict.
 
     Raises:
-        ValueError: Unknown variant or refiner.
+        ConfigError: Unknown variant or refiner.
     """
 
     num_states = 4
 
-    def __init__(self, variant: Variant = "mobilenetv3", refiner: Refiner = "deep_guided_filter") -> None:
+    def __init__(self, variant: str = "mobilenetv3", refiner: str = "deep_guided_filter") -> None:
         super().__init__()
         self.variant = variant
         self.backbone = _encoder(variant)
@@ -109,7 +108,8 @@ class RVM(MattingNetwork):
             both in [0, 1]; or ``[logits (B, [T, ]1, h, w), r1, r2, r3, r4]``.
 
         Raises:
-            ValueError: ``src`` is neither frames nor clips of three channels, or the ratio is not positive.
+            ValueError: ``src`` is neither frames nor clips of three channels.
+            ConfigError: The ratio is not positive.
         """
         if src.ndim not in (4, 5) or src.shape[-3] != 3:
             raise ValueError(f"src must be (B, 3, H, W) or (B, T, 3, H, W), got {tuple(src.shape)}")
@@ -143,7 +143,7 @@ class RVM(MattingNetwork):
 def _resize(x: Tensor, ratio: float) -> Tensor:
     """Bilinear resizing of frames or clips by ``ratio``, which also sets the sampling positions."""
     if ratio <= 0:
-        raise ValueError(f"downsample_ratio must be positive, got {ratio}")
+        raise ConfigError(f"downsample_ratio must be positive, got {ratio}")
     frames = F.interpolate(
         merge_time(x), scale_factor=ratio, mode="bilinear", align_corners=False, recompute_scale_factor=False
     )

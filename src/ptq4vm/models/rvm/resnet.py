@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
 
 
 def _stage(inp: int, width: int, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """A stage of bottlenecks. In a dilated stage the first block is not dilated yet: it takes the old stride's place."""
+    """A stage of bottlenecks; in a dilated stage the first is not dilated yet, as it stands where the stride was."""
     first = Bottleneck(inp, width, stride, project=True)
     rest = [Bottleneck(width * _EXPANSION, width, dilation=dilation) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)

