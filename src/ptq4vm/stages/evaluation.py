@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ptq4vm.errors import ConfigError, DataError, TrainingError
-from ptq4vm.metrics.functional import METRIC_NAMES, frame_metrics, last_frames
+from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.types import ClipList, EvalChunk, States
 
@@ -125,7 +125,12 @@ class MattingEvaluation(pl.LightningModule):
         self.metric_threads = metric_threads
         self._results: EvaluationResult | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._begin()
+        self._states: States = ()
+        self._previous: FramePair | None = None
+        self._at = (-1, 0)  # clip, frame that must come next
+        self._seen_last = True
+        self._pending: deque[tuple[int, Future[dict[str, Tensor]]]] = deque()
+        self._values: dict[int, list[dict[str, Tensor]]] = {}
 
     @property
     def results(self) -> EvaluationResult:
@@ -177,12 +182,12 @@ class MattingEvaluation(pl.LightningModule):
         self._begin()
 
     def _begin(self) -> None:
-        self._states: States = ()
-        self._at = (-1, 0)  # clip, next frame
+        self._states = ()
+        self._previous = None
+        self._at = (-1, 0)
         self._seen_last = True
-        self._previous: tuple[Tensor, Tensor] | None = None
-        self._pending: deque[tuple[int, Future[dict[str, Tensor]]]] = deque()
-        self._values: dict[int, list[dict[str, Tensor]]] = {}
+        self._pending.clear()
+        self._values = {}
 
     def _advance(self, chunk: EvalChunk) -> None:
         """Check that a chunk continues the stream; drop the states where a clip starts."""
@@ -269,7 +274,7 @@ def evaluate(
 
 
 @torch.inference_mode()
-def _frame_metrics_in_thread(alpha: Tensor, true: Tensor, previous: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
+def _frame_metrics_in_thread(alpha: Tensor, true: Tensor, previous: FramePair | None) -> dict[str, Tensor]:
     # Inference mode is a thread's own: without it, in-place work on what the network returned is refused.
     return frame_metrics(alpha, true, previous)
 

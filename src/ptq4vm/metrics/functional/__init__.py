@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ptq4vm.metrics.functional.conn import connectivity_error
-from ptq4vm.metrics.functional.dtssd import dtssd_error, last_frames
+from ptq4vm.metrics.functional.dtssd import FramePair, dtssd_error, last_frames
 from ptq4vm.metrics.functional.frames import METRIC_NAMES, frame_metrics
 from ptq4vm.metrics.functional.grad import gradient_error, gradient_magnitude
 from ptq4vm.metrics.functional.mad import mean_absolute_difference, sum_absolute_difference
@@ -11,6 +11,7 @@ from ptq4vm.metrics.functional.mse import mean_squared_error
 
 __all__ = [
     "METRIC_NAMES",
+    "FramePair",
     "connectivity_error",
     "dtssd_error",
     "frame_metrics",

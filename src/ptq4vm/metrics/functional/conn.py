@@ -45,8 +45,8 @@ def connected_levels(levels: Bytes) -> Bytes:
     """Up to which threshold each pixel belongs, without a gap, to the largest component of its threshold.
 
     Args:
-        levels: ``(H, W)`` uint8, thresholds reached by both alphas. With ``S_i = {levels >= i}`` and ``C_i`` the largest
-            4-connected component of ``S_i``, the result at a pixel is the largest ``n`` with the pixel in
+        levels: ``(H, W)`` uint8, thresholds reached by both alphas. With ``S_i = {levels >= i}`` and ``C_i`` the
+            largest 4-connected component of ``S_i``, the result at a pixel is the largest ``n`` with the pixel in
             ``C_1, ..., C_n``.
 
     Returns:

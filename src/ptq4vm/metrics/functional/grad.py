@@ -55,7 +55,11 @@ def gradient_magnitude(image: NDArray[np.uint8] | NDArray[np.float32], sigma: fl
     scaled = slope / np.float32(high - low)
     horizontal = cv2.sepFilter2D(image, cv2.CV_32F, scaled, smooth, borderType=cv2.BORDER_REPLICATE)
     vertical = cv2.sepFilter2D(image, cv2.CV_32F, smooth, scaled, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.magnitude(horizontal, vertical, horizontal))
+    # Not cv2.magnitude: its last bit depends on where in memory the arrays lie, and equal runs must give equal files.
+    horizontal *= horizontal
+    vertical *= vertical
+    horizontal += vertical
+    return np.sqrt(horizontal, out=horizontal)
 
 
 def _grad_update(pred: Tensor, true: Tensor, sigma: float = 1.4) -> Tensor:

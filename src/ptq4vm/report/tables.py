@@ -1,0 +1,174 @@
+"""The result of a run as a table for the terminal, for Markdown, and as ``metrics.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ptq4vm.errors import CheckpointError, ConfigError
+from ptq4vm.io import write_json
+from ptq4vm.metrics import METRIC_NAMES
+from ptq4vm.stages.evaluation import EvaluationResult
+
+_METRIC_TITLES = {"mad": "MAD", "mse": "MSE", "grad": "Grad", "conn": "Conn", "dtssd": "dtSSD"}
+_STAGE_TITLES = {"fp32": "FP32", "rtn": "round to nearest", "biq": "BIQ", "gac": "GAC + OFA"}
+
+Stages = Mapping[str, EvaluationResult]
+"""Stage name (``fp32``, ``rtn``, ``biq``, ``gac``) to its result, in the order of the table's rows."""
+
+
+@dataclass(frozen=True)
+class MetricsReport:
+    """What ``metrics.json`` holds.
+
+    Attributes:
+        final: Result of the network that the run left behind.
+        stages: Result of every stage, in order.
+    """
+
+    final: EvaluationResult
+    stages: dict[str, EvaluationResult]
+
+
+def stage_title(stage: str) -> str:
+    """How a stage is called in tables; its own name when it has no title."""
+    return _STAGE_TITLES.get(stage, stage)
+
+
+def metrics_table(stages: Stages, title: str | None = None, reference: str = "fp32") -> Table:
+    """Stages in rows, mean metrics in columns (lower is better), for the terminal.
+
+    Args:
+        stages: At least one stage.
+        title: Above the table.
+        reference: Stage that the last column compares MAD with; the column is left out when it is not in ``stages``.
+
+    Returns:
+        A rich table; the best value of each metric among the stages other than ``reference`` is bold.
+
+    Raises:
+        ConfigError: There is no stage.
+    """
+    table = Table(title=title, title_justify="left")
+    header, rows = _cells(stages, reference)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in row))
+    return table
+
+
+def metrics_markdown(stages: Stages, reference: str = "fp32") -> str:
+    """The table of :func:`metrics_table` as Markdown, without a trailing newline. Raises :class:`ConfigError`."""
+    header, rows = _cells(stages, reference)
+    lines = [header, [":--", *["--:"] * (len(header) - 1)]]
+    lines += [[f"**{text}**" if best else text for text, best in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_metrics_json(path: Path | str, stages: Stages, final: str | None = None) -> None:
+    """Write ``metrics.json``.
+
+    It holds ``{"mean": {metric: value}, "clips": {clip: {metric: value}}, "stages": {stage: {metric: value, ...,
+    "mean": ..., "clips": ...}}}``: ``mean`` and ``clips`` on top are those of the final network, and every stage gives
+    its means both directly and under ``mean``.
+
+    Args:
+        path: The file.
+        stages: At least one stage, in order.
+        final: Stage of the final network; the last one when not given.
+
+    Raises:
+        ConfigError: There is no stage, or none of the name ``final``.
+        SaveError: The file cannot be written.
+        ValueError: A value is not finite.
+    """
+    if not stages:
+        raise ConfigError(f"there is no result to write to {path}")
+    name = final if final is not None else list(stages)[-1]
+    if name not in stages:
+        raise ConfigError(f"there is no result of stage {name}; there are: {', '.join(stages)}")
+    entries = {
+        stage: {**_ordered(result.mean), "mean": _ordered(result.mean), "clips": _clips(result)}
+        for stage, result in stages.items()
+    }
+    write_json(path, {"mean": _ordered(stages[name].mean), "clips": _clips(stages[name]), "stages": entries})
+
+
+def read_metrics_json(path: Path | str) -> MetricsReport:
+    """Read and check what :func:`write_metrics_json` wrote; per-frame values are not stored, so they are empty.
+
+    Raises:
+        CheckpointError: The file is missing, is not JSON, or lacks a part; the message names the file and the part.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read metrics from {path}: {error}; run quantize or evaluate again") from error
+    final = _result(content, path, "")
+    stages = _mapping(content.get("stages"), path, "stages")
+    return MetricsReport(final, {name: _result(entry, path, f"stages.{name}.") for name, entry in stages.items()})
+
+
+def _cells(stages: Stages, reference: str) -> tuple[list[str], list[list[tuple[str, bool]]]]:
+    """Headings, and rows of (text, whether it is the best of its column)."""
+    if not stages:
+        raise ConfigError("there is no stage to show in a table")
+    header = ["stage", *(_METRIC_TITLES[name] for name in METRIC_NAMES)]
+    base = stages[reference].mean["mad"] if reference in stages else None
+    if base is not None:
+        header.append(f"MAD / {stage_title(reference)}")
+    rivals = [result.mean for stage, result in stages.items() if stage != reference]
+    best = {name: min(mean[name] for mean in rivals) for name in METRIC_NAMES} if len(rivals) > 1 else {}
+    rows = []
+    for stage, result in stages.items():
+        row = [(stage_title(stage), False)]
+        for name in METRIC_NAMES:
+            value = result.mean[name]
+            row.append((f"{value:.2f}", stage != reference and name in best and value == best[name]))
+        if base is not None:
+            value = result.mean["mad"]
+            ratio = f"{value / base:.2f}x" if base > 0 else "–"
+            row.append((ratio, stage != reference and value == best.get("mad")))
+        rows.append(row)
+    return header, rows
+
+
+def _ordered(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(metrics[name]) for name in METRIC_NAMES}
+
+
+def _clips(result: EvaluationResult) -> dict[str, dict[str, float]]:
+    return {clip: _ordered(metrics) for clip, metrics in result.clips.items()}
+
+
+def _result(entry: Any, path: Path, where: str) -> EvaluationResult:
+    entry = _mapping(entry, path, where.rstrip(".") or "the file")
+    clips = _mapping(entry.get("clips"), path, f"{where}clips")
+    return EvaluationResult(
+        _metrics(entry.get("mean"), path, f"{where}mean"),
+        {clip: _metrics(values, path, f"{where}clips.{clip}") for clip, values in clips.items()},
+        {},
+    )
+
+
+def _metrics(entry: Any, path: Path, where: str) -> dict[str, float]:
+    values = _mapping(entry, path, where)
+    for name in METRIC_NAMES:
+        value = values.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise CheckpointError(f"{path} has no number at {where}.{name}; run quantize or evaluate again")
+    return {name: float(values[name]) for name in METRIC_NAMES}
+
+
+def _mapping(entry: Any, path: Path, where: str) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{path} has no mapping at {where}; run quantize or evaluate again")
+    return entry
