@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -56,3 +57,8 @@ def write_tensors(target: Path | str, tensors: Mapping[str, Tensor], metadata: M
     """Write a safetensors file atomically. Raises :class:`SaveError`."""
     with atomic_path(target) as temporary:
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, dict(metadata or {}))
+
+
+def default_cache_dir() -> Path:
+    """``$PTQ4VM_CACHE`` where it is set, or the user's cache folder: for what can be made or fetched again."""
+    return Path(os.environ.get("PTQ4VM_CACHE") or platformdirs.user_cache_path("ptq4vm"))

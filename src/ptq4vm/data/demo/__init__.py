@@ -1,0 +1,1 @@
+"""How the demo clips are made: pictures from packages, cut out, moved and composited."""

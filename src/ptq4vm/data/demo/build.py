@@ -1,0 +1,131 @@
+"""The list of demo clips, and writing them: all of them or none."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from PIL import Image
+from rich.progress import Progress
+from torch import Tensor
+
+from ptq4vm.data.demo.people import PEOPLE, CutOut, cut_out
+from ptq4vm.data.demo.render import Placement, place, render
+from ptq4vm.data.demo.scenes import SCENES, load_scene
+from ptq4vm.errors import SaveError
+from ptq4vm.io import write_tensors
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1  # raise when the rendering changes: the cache then starts afresh
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a demo clip is made of.
+
+    Attributes:
+        name: Of the clip.
+        group: ``calibration`` or ``evaluation``.
+        person: Key of :data:`PEOPLE`.
+        scene: Key of :data:`SCENES`.
+        placement: Where the person stands.
+    """
+
+    name: str
+    group: str
+    person: str
+    scene: str
+    placement: Placement
+
+
+RECIPES = (
+    Recipe("astronaut-meadow", "calibration", "astronaut", "meadow", Placement(272, 0.48)),
+    Recipe("astronaut-coffee", "calibration", "astronaut", "coffee", Placement(296, 0.60)),
+    Recipe("astronaut-launch-pad", "calibration", "astronaut", "launch-pad", Placement(240, 0.38)),
+    Recipe("man-wall", "calibration", "man-upright", "wall", Placement(216, beyond=True)),
+    Recipe("man-meadow", "calibration", "man-tilted", "meadow", Placement(208, beyond=True, mirror=True)),
+    Recipe("man-launch-pad", "calibration", "man-aside", "launch-pad", Placement(216, beyond=True)),
+    Recipe("hopper-street", "evaluation", "hopper", "street", Placement(276, 0.45)),
+    Recipe("hopper-bicycle", "evaluation", "hopper", "bicycle", Placement(248, 0.62)),
+    Recipe("hopper-garage", "evaluation", "hopper", "garage", Placement(290, 0.40)),
+)
+"""Calibration and evaluation share neither a person nor a scene."""
+
+
+def demo_key(count: int, size: tuple[int, int], seed: int) -> str:
+    """Short hash of everything that the demo clips depend on."""
+    content = (_VERSION, RECIPES, PEOPLE, SCENES, count, size, seed)
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def build_demo(target: Path, count: int, size: tuple[int, int], seed: int) -> None:
+    """Write all demo clips under ``target``, which appears only once it is complete. Nothing to do where it exists.
+
+    Args:
+        target: Becomes ``target/{calibration,evaluation}/<clip>/{com,pha,fgr}/<frame>.png`` and ``flow.safetensors``.
+        count: Frames of each clip.
+        size: ``(H, W)``, pixels.
+        seed: Of the motions.
+
+    Raises:
+        DataError: A package with pictures is not installed.
+        SaveError: The folder cannot be written.
+    """
+    if target.is_dir():
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".{target.name}.lock"):
+            if target.is_dir():  # another process was first
+                return
+            part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            try:
+                _build_all(part, count, size, seed)
+                part.chmod(0o755)
+                part.replace(target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise SaveError(
+            f"cannot write the demo clips to {target}: {error}; free some space or set data.root"
+        ) from error
+
+
+def _build_all(folder: Path, count: int, size: tuple[int, int], seed: int) -> None:
+    logger.info("making %d demo clips (once; the first time includes compiling PyMatting)", len(RECIPES))
+    names = list(dict.fromkeys(recipe.person for recipe in RECIPES))
+    with Progress(transient=True) as progress:
+        cutting = progress.add_task("demo: cutting people out", total=len(names))
+        people: dict[str, CutOut] = {}
+        for name in names:
+            people[name] = cut_out(PEOPLE[name])
+            progress.advance(cutting)
+        rendering = progress.add_task("demo: rendering clips", total=len(RECIPES) * count)
+        for number, recipe in enumerate(RECIPES):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+            scene = load_scene(SCENES[recipe.scene], size)
+            layers = place(people[recipe.person], scene, recipe.placement, size, generator)
+            clip = folder / recipe.group / recipe.name
+            flows, visible = [], []
+            for index, frame in enumerate(render(layers, count, size)):
+                _write_images(clip, index, {"com": frame.frame, "pha": frame.alpha, "fgr": frame.foreground})
+                if frame.flow is not None and frame.visible is not None:
+                    flows.append(frame.flow.half())
+                    visible.append(frame.visible.to(torch.uint8))
+                progress.advance(rendering)
+            write_tensors(clip / "flow.safetensors", {"flow": torch.stack(flows), "visible": torch.stack(visible)})
+
+
+def _write_images(clip: Path, index: int, images: dict[str, Tensor]) -> None:
+    for kind, image in images.items():
+        path = clip / kind / f"{index:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
+        Image.fromarray(pixels.contiguous().numpy()).save(path, compress_level=1)
