@@ -140,8 +140,8 @@ class MattingEvaluation(pl.LightningModule):
         return self._results
 
     def on_test_epoch_start(self) -> None:
-        """Forget the run before."""
-        self._begin()
+        """Forget the run before, which may have ended in an error."""
+        self.teardown("test")
         if self.metric_threads:
             self._pool = ThreadPoolExecutor(self.metric_threads, thread_name_prefix="metrics")
 

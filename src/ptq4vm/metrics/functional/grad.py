@@ -53,13 +53,18 @@ def gradient_magnitude(image: NDArray[np.uint8] | NDArray[np.float32], sigma: fl
     if high <= low:
         return np.zeros(image.shape, np.float32)
     scaled = slope / np.float32(high - low)
-    horizontal = cv2.sepFilter2D(image, cv2.CV_32F, scaled, smooth, borderType=cv2.BORDER_REPLICATE)
-    vertical = cv2.sepFilter2D(image, cv2.CV_32F, smooth, scaled, borderType=cv2.BORDER_REPLICATE)
+    x = _filter(image, scaled, smooth)
+    y = _filter(image, smooth, scaled)
     # Not cv2.magnitude: its last bit depends on where in memory the arrays lie, and equal runs must give equal files.
-    horizontal *= horizontal
-    vertical *= vertical
-    horizontal += vertical
-    return np.sqrt(horizontal, out=horizontal)
+    np.multiply(x, x, out=x)
+    np.multiply(y, y, out=y)
+    np.add(x, y, out=x)
+    return np.sqrt(x, out=x)
+
+
+def _filter(image: NDArray, along_x: NDArray[np.float32], along_y: NDArray[np.float32]) -> NDArray[np.float32]:
+    filtered = cv2.sepFilter2D(image, cv2.CV_32F, along_x, along_y, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(filtered, dtype=np.float32)
 
 
 def _grad_update(pred: Tensor, true: Tensor, sigma: float = 1.4) -> Tensor:
