@@ -102,6 +102,38 @@ def test_fast_guided_filter_has_no_entries(mobilenet: RVM) -> None:
     assert mobilenet.state_dict().keys() - fast == {k for k in mobilenet.state_dict() if k.startswith("refiner.")}
 
 
+@pytest.mark.parametrize(("variant", "eps"), [("mobilenetv3", 1e-3), ("resnet50", 1e-5)])
+def test_batch_norm_constants(variant: str, eps: float) -> None:
+    """The state dict does not hold them, and the golden weights have them folded in."""
+    norms = {name: m for name, m in RVM(variant).named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert {m.eps for name, m in norms.items() if name.startswith("backbone.")} == {eps}
+    assert {m.eps for name, m in norms.items() if not name.startswith("backbone.")} == {1e-5}
+
+
+@pytest.mark.parametrize(
+    ("fixture", "arguments"),
+    [("mobilenet", {"dilated": True}), ("resnet", {"replace_stride_with_dilation": [False, False, True]})],
+)
+@torch.no_grad()
+def test_backbone_is_torchvisions(fixture: str, arguments: dict[str, object], request: pytest.FixtureRequest) -> None:
+    models = pytest.importorskip("torchvision.models")
+    ours: RVM = request.getfixturevalue(fixture)
+    make = models.resnet50 if fixture == "resnet" else models.mobilenet_v3_large
+    theirs = make(weights=None, **arguments).eval()
+    missing, _ = theirs.load_state_dict(ours.backbone.state_dict(), strict=False)
+    assert all(key.startswith(("fc.", "classifier.")) for key in missing)
+    image = torch.rand(2, 3, 65, 97)
+    x = ours.backbone.normalize(image)
+    features = ours.backbone(image)
+    if fixture == "mobilenet":
+        expected = theirs.features(x)
+    else:
+        x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
+        expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(x))))
+    assert features[-1].shape[-2:] == (5, 7)
+    torch.testing.assert_close(features[-1], expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
 def test_state_dict_round_trip(variant: str, request: pytest.FixtureRequest) -> None:
