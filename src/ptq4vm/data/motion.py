@@ -16,7 +16,7 @@ _STEPS = 40
 
 @dataclass(frozen=True)
 class Wave:
-    """One sine of the wobble: at time t, pixel p is displaced by ``amplitude * sin(2 pi frequency . p + phase + speed t)``.
+    """One sine of the wobble, ``amplitude sin(2 pi frequency . p + phase + speed t)``: a displacement of pixel p.
 
     Attributes:
         amplitude: ``(x, y)``, pixels.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from ptq4vm.flow.base import TwoWayFlow
 
 _VARIANTS = ("raft_small", "raft_large")
 _STRIDE = 8  # RAFT works on features of an eighth of the size
+_SMALLEST = 128  # below, its correlation pyramid would be empty
 
 
 class RAFTFlow:
@@ -29,6 +32,7 @@ class RAFTFlow:
 
     Raises:
         ConfigError: The variant is unknown, or torchvision is not importable.
+        WeightsError: The file of weights does not exist.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class RAFTFlow:
             _require_torchvision()
         self.variant = variant
         self.weights = None if weights is None else Path(weights).expanduser()
+        if self.weights is not None and not self.weights.is_file():
+            raise WeightsError(f"RAFT weights {self.weights} do not exist; give a state dict's path, or none")
         self.iterations = iterations
         self.device = torch.device(device)
         self._build = build
@@ -53,8 +59,13 @@ class RAFTFlow:
     @property
     def name(self) -> str:
         """Provider and settings."""
-        weights = "default" if self.weights is None else self.weights.name
-        return f"raft-{self.variant}-{weights}-{self.iterations}"
+        return f"raft-{self.variant}-{self._weights_label}-{self.iterations}"
+
+    @cached_property
+    def _weights_label(self) -> str:
+        if self.weights is None:
+            return "default"
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()[:16]
 
     @torch.no_grad()
     def estimate(self, frames: Tensor) -> TwoWayFlow:
@@ -66,7 +77,8 @@ class RAFTFlow:
         network = self._load()
         height, width = frames.shape[-2:]
         images = frames.to(self.device).float().div(127.5).sub(1)
-        images = F.pad(images, (0, -width % _STRIDE, 0, -height % _STRIDE), mode="replicate")
+        right, bottom = (max(_SMALLEST, -(-side // _STRIDE) * _STRIDE) - side for side in (width, height))
+        images = F.pad(images, (0, right, 0, bottom), mode="replicate")
         # Pair by pair: memory then does not grow with the clip.
         pairs = [(images[i : i + 1], images[i + 1 : i + 2]) for i in range(len(images) - 1)]
         backward = [self._flow(network, after, before) for before, after in pairs]

@@ -85,6 +85,8 @@ def build_demo(target: Path, count: int, size: tuple[int, int], seed: int) -> No
         with FileLock(target.parent / f".{target.name}.lock"):
             if target.is_dir():  # another process was first
                 return
+            for left_over in target.parent.glob(f".{target.name}-*"):  # of a build that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
             part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
             try:
                 _build_all(part, count, size, seed)

@@ -49,8 +49,8 @@ class Layers(NamedTuple):
 class RenderedFrame(NamedTuple):
     """One frame, uint8, ``(C, H, W)``; flow ``(2, H, W)`` float32 and visible ``(1, H, W)`` bool to the frame before.
 
-    ``frame`` is ``alpha foreground + (1 - alpha) background`` of the other three, rounded. The first frame of a clip has
-    no flow.
+    ``frame`` is ``alpha foreground + (1 - alpha) background`` of the other three, rounded. The first frame of a clip
+    has no flow.
     """
 
     frame: Tensor
