@@ -87,7 +87,12 @@ class MattingDataModule(pl.LightningDataModule):
         return self.clip_sets.evaluation
 
     def prepare_data(self) -> None:
-        """Compute the flow of all samples into the cache. Raises what :class:`FlowCache` does."""
+        """Compute the flow of all samples into the cache; without this call it happens when first needed.
+
+        Raises:
+            DataError: As :attr:`samples` does.
+            SaveError: The flow cache cannot be written.
+        """
         if self.flow is None:
             return
         for sample in track(self.samples, description="optical flow", transient=True):

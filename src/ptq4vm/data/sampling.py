@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -95,7 +96,7 @@ def draw_samples(
     _check_clips(clips, clip_length, crop)
     samples = []
     order: list[int] = []
-    for number in range(count):
+    for number in track(range(count), description="calibration samples", transient=True):
         if not order:
             order = torch.randperm(len(clips), generator=_generator(seed, -1 - number)).tolist()
         clip = order.pop()
