@@ -1,0 +1,54 @@
+"""Observers: see tensors, then give the range that a quantizer should cover. They never touch a quantizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ptq4vm.errors import DataError
+
+
+class Observer(ABC):
+    """Collects values of one site over calibration data."""
+
+    @abstractmethod
+    def observe(self, values: Tensor) -> None:
+        """Take in one tensor of any shape."""
+
+    @abstractmethod
+    def range(self) -> tuple[float, float]:
+        """``(low, high)`` of what was seen, always containing 0. Raises :class:`DataError` when nothing was."""
+
+
+class SampleObserver(Observer):
+    """Keeps the extremes and an even sample of values, for observers that look at the distribution.
+
+    Args:
+        per_call: Values kept of each observed tensor, taken at random places by an own generator.
+        seed: Seed of that generator.
+    """
+
+    def __init__(self, per_call: int = 16384, seed: int = 0) -> None:
+        self.per_call = per_call
+        self.low = 0.0
+        self.high = 0.0
+        self._samples: list[Tensor] = []
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def observe(self, values: Tensor) -> None:
+        """Take in one tensor of any shape."""
+        flat = values.detach().flatten()
+        low, high = torch.aminmax(flat)
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        if flat.numel() > self.per_call:
+            places = torch.randint(flat.numel(), (self.per_call,), generator=self._generator)
+            flat = flat[places.to(flat.device)]
+        self._samples.append(flat.float().cpu())
+
+    def samples(self) -> Tensor:
+        """All kept values, ``(N,)`` float32. Raises :class:`DataError` when nothing was observed."""
+        if not self._samples:
+            raise DataError("an activation was never observed: the calibration clips do not reach this layer")
+        return torch.cat(self._samples)

@@ -1,0 +1,125 @@
+"""What to quantize and how: frozen, validated choices. Nothing here touches a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ptq4vm.errors import ConfigError
+
+MIN_BITS, MAX_BITS = 2, 8
+FLOAT_BITS = 32
+
+
+def _check_bits(name: str, bits: int) -> None:
+    if bits != FLOAT_BITS and not MIN_BITS <= bits <= MAX_BITS:
+        raise ConfigError(f"{name}={bits}: use {MIN_BITS} to {MAX_BITS} bits, or {FLOAT_BITS} for float")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}={value!r} is unknown: use one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """Weights: symmetric around zero, codes in ``[-2^(bits-1), 2^(bits-1) - 1]``.
+
+    Attributes:
+        bits: 2 to 8, or 32 for float.
+        granularity: ``channel`` gives scales of shape ``(C_out,)``, ``tensor`` of shape ``(1,)``.
+        observer: How the clipping range is found: ``minmax`` or ``mse``.
+    """
+
+    bits: int = 8
+    granularity: str = "channel"
+    observer: str = "mse"
+
+    def __post_init__(self) -> None:
+        _check_bits("weight bits", self.bits)
+        _check_choice("weight granularity", self.granularity, ("channel", "tensor"))
+        _check_choice("weight observer", self.observer, ("minmax", "mse"))
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """Smallest and largest integer code."""
+        return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
+
+
+@dataclass(frozen=True)
+class ActivationSpec:
+    """Activations: unsigned codes in ``[0, 2^bits - 1]`` with an integer zero point.
+
+    Attributes:
+        bits: 2 to 8, or 32 for float.
+        affine: True lets the zero point follow the observed range. False keeps it at 0 where the tensor is not
+            negative and at ``2^(bits-1)`` (a symmetric grid) elsewhere.
+        granularity: ``tensor`` gives one scale. ``branch`` gives one scale to each tensor that a concatenation joins
+            (QVD's channel-range integration): integer engines fold it into the next convolution's weights. Both
+            share one zero point.
+        observer: ``minmax``, ``percentile`` or ``mse``.
+        percentile: Share of values inside the range, for ``percentile``.
+    """
+
+    bits: int = 8
+    affine: bool = True
+    granularity: str = "tensor"
+    observer: str = "mse"
+    percentile: float = 0.9999
+
+    def __post_init__(self) -> None:
+        _check_bits("activation bits", self.bits)
+        _check_choice("activation granularity", self.granularity, ("tensor", "branch"))
+        _check_choice("activation observer", self.observer, ("minmax", "percentile", "mse"))
+        if not 0.5 < self.percentile <= 1:
+            raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """Smallest and largest integer code."""
+        return 0, 2**self.bits - 1
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """All choices for one network.
+
+    Attributes:
+        weight: Default for weights.
+        activation: Default for activations.
+        placement: ``input`` quantizes every layer's input, so that sums, products and concatenations are covered.
+            ``output`` quantizes every layer's output after its activation function, as PTQ4VM publishes it.
+        edge_bits: Bits (weights and activations) of the layers in :attr:`Partition.edge_layers`, the first and last.
+    """
+
+    weight: WeightSpec = field(default_factory=WeightSpec)
+    activation: ActivationSpec = field(default_factory=ActivationSpec)
+    placement: str = "input"
+    edge_bits: int = 8
+
+    def __post_init__(self) -> None:
+        _check_choice("placement", self.placement, ("input", "output"))
+        _check_bits("edge_bits", self.edge_bits)
+
+    @property
+    def is_float(self) -> bool:
+        """True when nothing is quantized (``bits=fp32``)."""
+        return self.weight.bits == FLOAT_BITS and self.activation.bits == FLOAT_BITS
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How a network is cut up, by module path. Patterns (``decoder.decode*``) expand in definition order.
+
+    Attributes:
+        blocks: Blocks to reconstruct, in topological order. Each is called once in the forward of a clip.
+        float_modules: Subtrees that stay float and unfolded.
+        edge_layers: Layers that take :attr:`QuantSpec.edge_bits`.
+        branches: For layers whose input is a concatenation, the channel counts of what is joined; their scales may
+            then differ (``granularity: branch``).
+    """
+
+    blocks: tuple[str, ...]
+    float_modules: tuple[str, ...] = ()
+    edge_layers: tuple[str, ...] = ()
+    branches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -1,0 +1,202 @@
+"""From a folded float network to one with quantizers: plan the sites, observe ranges, swap layers by type."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ptq4vm.errors import ConfigError
+from ptq4vm.quant.modules import QuantActivation, QuantConv2d, QuantLayer, QuantLinear
+from ptq4vm.quant.observers import Observer, activation_observer, affine_qparams, weight_scale
+from ptq4vm.quant.partition import layers
+from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.quant.quantizers.weight import WeightQuantizer
+from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
+
+log = logging.getLogger(__name__)
+
+ACTIVATION_FUNCTIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where activations are quantized.
+
+    Attributes:
+        layer: Path of the quantizable layer it belongs to.
+        module: Path of the module whose tensor is quantized: the layer itself or its activation function.
+        side: ``input`` or ``output`` of that module.
+        spec: How.
+        sizes: Channels of each branch where scales differ by branch, else empty.
+    """
+
+    layer: str
+    module: str
+    side: str
+    spec: ActivationSpec
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every decision about one network, before anything is changed: specs per layer and activation sites."""
+
+    weights: dict[str, WeightSpec]
+    sites: dict[str, Site]
+
+
+def _with_bits(spec: WeightSpec | ActivationSpec, bits: int) -> WeightSpec | ActivationSpec:
+    return replace(spec, bits=bits) if spec.bits != FLOAT_BITS else spec
+
+
+def _output_module(network: nn.Module, path: str) -> str:
+    """The activation function that follows a layer among its siblings, or the layer itself."""
+    parent_path, _, name = path.rpartition(".")
+    parent = network.get_submodule(parent_path)
+    if isinstance(parent, nn.Sequential):
+        children = list(parent.named_children())
+        for sibling, module in children[[n for n, _ in children].index(name) + 1 :]:
+            if isinstance(module, ACTIVATION_FUNCTIONS):
+                return f"{parent_path}.{sibling}".lstrip(".")
+            if not isinstance(module, nn.Identity):
+                break
+    return path
+
+
+def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan:
+    """Decide bits and places for every layer.
+
+    Args:
+        network: Folded float network.
+        partition: Resolved by :func:`ptq4vm.quant.partition.resolve`.
+        spec: The choices.
+
+    Returns:
+        The plan; empty for ``bits=fp32``.
+    """
+    weights: dict[str, WeightSpec] = {}
+    sites: dict[str, Site] = {}
+    for path in layers(network, partition):
+        weight, activation = spec.weight, spec.activation
+        if path in partition.edge_layers:
+            weight = _with_bits(weight, max(spec.edge_bits, weight.bits))
+            activation = _with_bits(activation, max(spec.edge_bits, activation.bits))
+        if weight.bits != FLOAT_BITS:
+            weights[path] = weight
+        if activation.bits != FLOAT_BITS:
+            module = path if spec.placement == "input" else _output_module(network, path)
+            branched = activation.granularity == "branch" and spec.placement == "input"
+            sites[path] = Site(path, module, spec.placement, activation, partition.branches.get(path, ()) if branched else ())
+    return Plan(weights, sites)
+
+
+def observe(network: nn.Module, plan: Plan, run: Callable[[], None], seed: int = 0) -> dict[str, list[Observer]]:
+    """Run the float network and let every site's observers see its tensors; the network is not changed.
+
+    Args:
+        network: Folded float network.
+        plan: Says which tensors to look at.
+        run: Feeds calibration clips through ``network``.
+        seed: Seeds the observers' sampling.
+
+    Returns:
+        One observer per branch (one where there are none) by layer path.
+    """
+    observers = {path: [activation_observer(site.spec, seed) for _ in site.sizes or (0,)] for path, site in plan.sites.items()}
+
+    def see(path: str, tensor: Tensor) -> None:
+        sizes = plan.sites[path].sizes
+        parts = tensor.split(sizes, dim=-3) if sizes else (tensor,)
+        for observer, part in zip(observers[path], parts, strict=True):
+            observer.observe(part)
+
+    handles = []
+    for path, site in plan.sites.items():
+        module = network.get_submodule(site.module)
+        if site.side == "input":
+            handles.append(module.register_forward_pre_hook(lambda m, args, path=path: see(path, args[0])))
+        else:
+            handles.append(module.register_forward_hook(lambda m, args, out, path=path: see(path, out)))
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return observers
+
+
+def activation_quantizer(site: Site, ranges: Iterable[tuple[float, float]]) -> ActivationQuantizer:
+    """Build a site's quantizer from the observed ``(low, high)`` of each branch.
+
+    Branches share the zero point that the branch reaching furthest down, relative to its range, needs.
+    """
+    lows, highs = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*ranges, strict=True))
+    levels = site.spec.code_range[1]
+    if not site.spec.affine and bool((lows < 0).any()):
+        highs = torch.maximum(-lows, highs)
+        lows = -highs
+    scale, zero = affine_qparams(lows, highs, levels)
+    shared = zero.max()
+    if len(zero) > 1:
+        room = torch.where(highs > 0, highs / (levels - shared).clamp_min(1), scale)
+        depth = torch.where(lows < 0, -lows / shared.clamp_min(1), torch.zeros_like(scale))
+        scale = torch.maximum(room, depth).clamp_min(1e-8)
+    return ActivationQuantizer(site.spec.bits, scale.float(), int(shared), site.sizes)
+
+
+def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, float]]]) -> nn.Module:
+    """Copy a folded float network with every planned layer replaced by its quantized counterpart.
+
+    Args:
+        network: Folded float network; not changed.
+        plan: From :func:`make_plan`.
+        ranges: Observed ``(low, high)`` per branch, by layer path, for every site.
+
+    Returns:
+        The quantized network in eval mode, weights rounded to nearest; no parameter requires gradients but the
+        activation scales.
+
+    Raises:
+        ConfigError: A site was not observed.
+    """
+    quantized = copy.deepcopy(network).eval().requires_grad_(False)
+    for path in dict.fromkeys([*plan.weights, *plan.sites]):
+        layer = quantized.get_submodule(path)
+        new: QuantLayer = QuantConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantLinear(layer)  # type: ignore[arg-type]
+        new.requires_grad_(False)
+        if path in plan.weights:
+            spec = plan.weights[path]
+            new.weight_quantizer = WeightQuantizer(spec.bits, weight_scale(new.weight, spec))
+            new.harden()
+        quantized.set_submodule(path, new)
+    for path, site in plan.sites.items():
+        if path not in ranges:
+            raise ConfigError(f"layer {path!r} has no observed range: the calibration clips never reached it")
+        _insert(quantized, site, activation_quantizer(site, ranges[path]))
+    return quantized.eval()
+
+
+def _insert(network: nn.Module, site: Site, quantizer: ActivationQuantizer) -> None:
+    module = network.get_submodule(site.module)
+    if site.side == "input":
+        module.input_quantizer = quantizer
+    elif isinstance(module, QuantLayer):
+        module.output_quantizer = quantizer
+    else:
+        network.set_submodule(site.module, QuantActivation(module, quantizer))
+
+
+def quantized_layers(network: nn.Module) -> dict[str, QuantLayer]:
+    """Quantized layers by path, in definition order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, QuantLayer)}
+
+
+def activation_quantizers(network: nn.Module) -> dict[str, ActivationQuantizer]:
+    """Activation quantizers by path, in definition order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, ActivationQuantizer)}

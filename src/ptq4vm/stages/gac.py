@@ -1,0 +1,175 @@
+"""Global affine calibration with optical flow assistance (PTQ4VM sections 3.3 and 3.4)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ptq4vm.errors import ConfigError, TrainingError
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.ops.warp import warp
+from ptq4vm.quant.modules import Affine, QuantLayer
+from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.types import ClipBatch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GACSettings:
+    """Schedule and losses of the global stage.
+
+    Attributes:
+        epochs: Passes over the calibration samples.
+        affine_lr: Adam's rate for scales (their logarithm) and shifts.
+        scale_lr: Adam's rate for the logarithm of activation scales.
+        granularity: ``tensor`` learns one scale and shift per convolution (as published), ``channel`` one per channel.
+        flow_weight: lambda of the optical flow loss; 0 switches OFA off.
+        teacher_weight: Weight of the squared error to the float network's alpha.
+        state_weight: Weight of the squared error to the float network's recurrent states, each relative to the
+            state's own mean square.
+        warmup: Share of steps in which the rates rise linearly, before the cosine.
+    """
+
+    epochs: int = 55
+    affine_lr: float = 1e-4
+    scale_lr: float = 1e-4
+    granularity: str = "tensor"
+    flow_weight: float = 0.05
+    teacher_weight: float = 0.0
+    state_weight: float = 0.0
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.granularity not in ("tensor", "channel"):
+            raise ConfigError(f"gac granularity={self.granularity!r} is unknown: use tensor or channel")
+        if self.epochs < 1:
+            raise ConfigError(f"gac epochs={self.epochs}: use at least 1")
+
+
+def alpha_loss(alpha: Tensor, target: Tensor) -> Tensor:
+    """Squared error of alpha against the truth, ``(B, T, 1, H, W)`` both; equation 6 of the paper. Scalar."""
+    return F.mse_loss(alpha, target)
+
+
+def flow_loss(alpha: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
+    """Mean absolute difference of each alpha and the flow-warped alpha before it; equation 8 of the paper.
+
+    Args:
+        alpha: ``(B, T, 1, H, W)``.
+        flow: ``(B, T-1, 2, H, W)``, pixels, from frame t to frame t-1.
+        visible: ``(B, T-1, 1, H, W)``, 1 where frame t's pixel is seen in frame t-1.
+
+    Returns:
+        Scalar; the mean is over visible pixels.
+    """
+    previous, current = alpha[:, :-1].flatten(0, 1), alpha[:, 1:].flatten(0, 1)
+    seen = visible.flatten(0, 1)
+    difference = (current - warp(previous, flow.flatten(0, 1))).abs() * seen
+    return difference.sum() / seen.sum().clamp_min(1)
+
+
+@dataclass
+class TeacherTargets:
+    """What the float network gives for every calibration sample: alpha and last states, by sample number."""
+
+    alpha: list[Tensor]
+    states: list[tuple[Tensor, ...]]
+
+    @classmethod
+    @torch.no_grad()
+    def compute(cls, teacher: MattingNetwork, clips: Sequence[ClipBatch]) -> TeacherTargets:
+        """Run the float network once over every sample (batches of one, in sample order)."""
+        alpha, states = [], []
+        for clip in clips:
+            output = teacher.matte(clip.frames)
+            alpha.append(output.alpha[0])
+            states.append(tuple(state[0] for state in output.states if state is not None))
+        return cls(alpha, states)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Alpha ``(B, T, 1, H, W)`` and states ``(B, C, h, w)`` of the samples ``index`` ``(B,)``."""
+        rows = index.tolist()
+        return torch.stack([self.alpha[i] for i in rows]), [
+            torch.stack(parts) for parts in zip(*(self.states[i] for i in rows), strict=True)
+        ]
+
+
+class GlobalAffineCalibration(pl.LightningModule):
+    """Learns a scale and a shift of every quantized layer, and activation scales, end to end over clips.
+
+    Args:
+        quantized: Network after block-wise reconstruction, in eval mode; changed in place. Absorb afterwards with
+            :func:`ptq4vm.quant.fold.absorb`.
+        settings: Schedule and losses.
+        targets: The float network's outputs, needed when a teacher or state weight is set.
+    """
+
+    def __init__(
+        self, quantized: MattingNetwork, settings: GACSettings, targets: TeacherTargets | None = None
+    ) -> None:
+        super().__init__()
+        if targets is None and (settings.teacher_weight > 0 or settings.state_weight > 0):
+            raise ConfigError("gac teacher_weight and state_weight need the float network's targets")
+        self.quantized = quantized
+        self.settings = settings
+        self._targets = targets
+        for module in quantized.modules():
+            if isinstance(module, QuantLayer) and module.affine is None:
+                channels = module.weight.shape[0] if settings.granularity == "channel" else 1
+                module.affine = Affine(channels).to(module.weight.device)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam with a cosine; one group for the affines, one for activation scales."""
+        settings = self.settings
+        affines, scales = [], []
+        for module in self.quantized.modules():
+            if isinstance(module, Affine):
+                affines += [module.log_scale, module.shift]
+            elif isinstance(module, ActivationQuantizer):
+                scales.append(module.log_scale)
+        groups = [{"params": affines, "lr": settings.affine_lr}, {"params": scales, "lr": settings.scale_lr}]
+        optimizer = torch.optim.Adam([g for g in groups if g["params"]])
+        total = int(self.trainer.estimated_stepping_batches)
+        warm = settings.warmup * total
+
+        def rate(step: int) -> float:
+            if step < warm:
+                return (step + 1) / (warm + 1)
+            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, total - warm)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch of clips: alpha, flow, and what the settings add."""
+        settings = self.settings
+        output = self.quantized.matte(batch.frames)
+        losses = {"alpha": alpha_loss(output.alpha, batch.alpha)}
+        if settings.flow_weight > 0:
+            if batch.flow is None or batch.visible is None:
+                raise ConfigError("gac flow_weight is set but the batches carry no flow: choose flow=dis, raft, ...")
+            losses["flow"] = settings.flow_weight * flow_loss(output.alpha, batch.flow, batch.visible)
+        if self._targets is not None and batch.index is not None:
+            alpha, states = self._targets.batch(batch.index)
+            losses["teacher"] = settings.teacher_weight * F.mse_loss(output.alpha, alpha)
+            losses["states"] = settings.state_weight * _state_loss(output.states, states)
+        loss = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the loss of GAC became {loss.item()} at step {self.global_step}; lower its rates")
+        self.log_dict({f"gac/{name}": value.detach() for name, value in losses.items()})
+        self.log("gac/loss", loss.detach(), prog_bar=True)
+        return loss
+
+
+def _state_loss(states: Sequence[Tensor | None], targets: Sequence[Tensor]) -> Tensor:
+    pairs = [(s, t) for s, t in zip(states, targets, strict=True) if s is not None]
+    return torch.stack([(s - t).square().mean() / t.square().mean().clamp_min(1e-6) for s, t in pairs]).mean()
