@@ -1,0 +1,33 @@
+# Needs python3 (3.10 or newer, with venv) and make; `demo` also needs npm when the weights' release is out of reach.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+.PHONY: venv demo test lint clean
+.DELETE_ON_ERROR:
+
+venv: $(STAMP)
+
+# The stamp is written last, so that an interrupted install is taken up again.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/ptq4vm quantize data=demo model=rvm_mobilenetv3 bits=w4a4 method=ptq4vm preset=quick run_dir=runs/demo $(DEMO_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist runs multirun outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
