@@ -8,7 +8,8 @@ import pytest
 
 from ptq4vm.errors import WeightsUnavailableError
 from ptq4vm.models.sources import NpmPackage
-from ptq4vm.models.weights import default_cache_dir, resolve
+from ptq4vm.io import default_cache_dir
+from ptq4vm.models.weights import resolve
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

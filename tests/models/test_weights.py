@@ -16,7 +16,8 @@ from ptq4vm.errors import ConfigError, SaveError, WeightsError, WeightsUnavailab
 from ptq4vm.models.rvm.network import RVM
 from ptq4vm.models.rvm.refiner import DeepGuidedFilterRefiner, FastGuidedFilterRefiner
 from ptq4vm.models.sources import GitHubRelease, NpmPackage, sha256
-from ptq4vm.models.weights import default_cache_dir, load_rvm, resolve
+from ptq4vm.io import default_cache_dir
+from ptq4vm.models.weights import load_rvm, resolve
 
 
 class Place:

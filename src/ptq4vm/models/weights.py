@@ -7,25 +7,18 @@ licensed under GPL-3.0.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock
 
 from ptq4vm.errors import ConfigError, SaveError, WeightsError, WeightsUnavailableError
-from ptq4vm.io import write_tensors, write_text
+from ptq4vm.io import default_cache_dir, write_tensors, write_text
 from ptq4vm.models.checkpoint import check_state, has_refiner, read_state
 from ptq4vm.models.rvm.network import RVM, VARIANTS
 from ptq4vm.models.sources import Source, default_sources, sha256
 
 _log = logging.getLogger(__name__)
-
-
-def default_cache_dir() -> Path:
-    """``$PTQ4VM_CACHE`` where it is set, else the user's cache folder for this package."""
-    return Path(os.environ.get("PTQ4VM_CACHE") or platformdirs.user_cache_path("ptq4vm"))
 
 
 def _sidecar(target: Path) -> Path:

@@ -77,6 +77,10 @@ class SheetCollector:
             raise ConfigError(f"no clip was watched in every one of these stages: {', '.join(stages)}")
         return names
 
+    def has(self, *stages: str) -> bool:
+        """Whether at least one clip was watched in every one of these stages."""
+        return any(self._seen(name, stages) for name in self._kept)
+
     def pictures(self, clip: str, *stages: str) -> list[Pictures]:
         """At most ``rows`` frames of a clip, evenly spread, that every stage has."""
         frames = [frame for frame, kept in self._kept[clip].items() if all(s in kept.alphas for s in stages)]

@@ -48,6 +48,11 @@ class GACSettings:
     state_weight: float = 0.0
     warmup: float = 0.0
 
+    @property
+    def needs_teacher(self) -> bool:
+        """True when a loss compares with the float network."""
+        return self.teacher_weight > 0 or self.state_weight > 0
+
     def __post_init__(self) -> None:
         if self.granularity not in ("tensor", "channel"):
             raise ConfigError(f"gac granularity={self.granularity!r} is unknown: use tensor or channel")
@@ -110,18 +115,16 @@ class GlobalAffineCalibration(pl.LightningModule):
         quantized: Network after block-wise reconstruction, in eval mode; changed in place. Absorb afterwards with
             :func:`ptq4vm.quant.fold.absorb`.
         settings: Schedule and losses.
-        targets: The float network's outputs, needed when a teacher or state weight is set.
+        targets: The float network's outputs, needed before training when a teacher or state weight is set.
     """
 
     def __init__(
         self, quantized: MattingNetwork, settings: GACSettings, targets: TeacherTargets | None = None
     ) -> None:
         super().__init__()
-        if targets is None and (settings.teacher_weight > 0 or settings.state_weight > 0):
-            raise ConfigError("gac teacher_weight and state_weight need the float network's targets")
         self.quantized = quantized
         self.settings = settings
-        self._targets = targets
+        self.targets = targets
         for module in quantized.modules():
             if isinstance(module, QuantLayer) and module.affine is None:
                 channels = module.weight.shape[0] if settings.granularity == "channel" else 1
@@ -158,8 +161,10 @@ class GlobalAffineCalibration(pl.LightningModule):
             if batch.flow is None or batch.visible is None:
                 raise ConfigError("gac flow_weight is set but the batches carry no flow: choose flow=dis, raft, ...")
             losses["flow"] = settings.flow_weight * flow_loss(output.alpha, batch.flow, batch.visible)
-        if self._targets is not None and batch.index is not None:
-            alpha, states = self._targets.batch(batch.index)
+        if settings.needs_teacher:
+            if self.targets is None or batch.index is None:
+                raise ConfigError("gac teacher_weight and state_weight need TeacherTargets and numbered samples")
+            alpha, states = self.targets.batch(batch.index)
             losses["teacher"] = settings.teacher_weight * F.mse_loss(output.alpha, alpha)
             losses["states"] = settings.state_weight * _state_loss(output.states, states)
         loss = torch.stack(list(losses.values())).sum()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,6 +142,10 @@ class BlockReconstruction(pl.LightningModule):
         settings: The schedule.
         seed: Seed of batches and drops; with the block's number it decides all that is random in a block.
         start: Number of blocks that are done already (in a resumed run).
+
+    Attributes:
+        reports: What happened in each finished block.
+        finished: Called with a block's report once its rounding is decided, e.g. to save it.
     """
 
     def __init__(
@@ -162,6 +166,7 @@ class BlockReconstruction(pl.LightningModule):
         self.seed = seed
         self.start = start
         self.reports: list[BlockReport] = []
+        self.finished: Callable[[BlockReport], None] | None = None
         self._frames = frames
         self._streams: tuple[BlockStream, BlockStream] | None = None
         self._current: _Current | None = None
@@ -279,6 +284,8 @@ class BlockReconstruction(pl.LightningModule):
         first, last = (float(torch.stack(part).mean()) for part in (self._losses[:tenth], self._losses[-tenth:]))
         report = BlockReport(current.path, time.perf_counter() - self._began, first, last)
         self.reports.append(report)
+        if self.finished is not None:
+            self.finished(report)
         log.info("block %s: loss %.4g -> %.4g in %.1f s", report.block, first, last, report.seconds)
 
     def teardown(self, stage: str) -> None:

@@ -72,6 +72,7 @@ class RVM(MattingNetwork):
     def __init__(self, variant: str = "mobilenetv3", refiner: str = "deep_guided_filter") -> None:
         super().__init__()
         self.variant = variant
+        self.refiner_name = refiner
         self.backbone = _encoder(variant)
         pooled, widths = (128, (80, 40, 32, _HIDDEN)) if variant == "mobilenetv3" else (256, (128, 64, 32, _HIDDEN))
         f1, f2, f3, f4 = self.backbone.channels

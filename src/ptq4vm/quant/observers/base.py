@@ -30,6 +30,8 @@ class SampleObserver(Observer):
         seed: Seed of that generator.
     """
 
+    LIMIT = 65536  # values that a search looks at
+
     def __init__(self, per_call: int = 16384, seed: int = 0) -> None:
         self.per_call = per_call
         self.low = 0.0
@@ -48,7 +50,10 @@ class SampleObserver(Observer):
         self._samples.append(flat.float().cpu())
 
     def samples(self) -> Tensor:
-        """All kept values, ``(N,)`` float32. Raises :class:`DataError` when nothing was observed."""
+        """At most :attr:`LIMIT` of the kept values, ``(N,)`` float32. Raises :class:`DataError` when there are none."""
         if not self._samples:
             raise DataError("an activation was never observed: the calibration clips do not reach this layer")
-        return torch.cat(self._samples)
+        values = torch.cat(self._samples)
+        if values.numel() > self.LIMIT:
+            values = values[torch.randint(values.numel(), (self.LIMIT,), generator=self._generator)]
+        return values

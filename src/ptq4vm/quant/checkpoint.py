@@ -1,0 +1,198 @@
+"""A quantized network on disk: integer codes, scales and biases in safetensors, every choice in YAML, no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ptq4vm.errors import CheckpointError, ConfigError
+from ptq4vm.io import write_tensors, write_text
+from ptq4vm.quant.fold import fold_batch_norm
+from ptq4vm.quant.modules import QuantLayer
+from ptq4vm.quant.quantizers.weight import FixedCodes
+from ptq4vm.quant.spec import ActivationSpec, Partition, QuantSpec, WeightSpec
+from ptq4vm.quant.swap import make_plan, quantized_layers, swap
+
+FORMAT = 1
+TENSORS, CHOICES = "model.safetensors", "quantizer.yaml"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What ``quantizer.yaml`` says.
+
+    Attributes:
+        model: Network: name of the family and its constructor's arguments.
+        spec: Bits and placement.
+        partition: Resolved partition.
+        extra: Notes for people and other tools (method, seed, hashes, version).
+    """
+
+    model: Mapping[str, Any]
+    spec: QuantSpec
+    partition: Partition
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def quantized_state(network: nn.Module) -> dict[str, Tensor]:
+    """State of a quantized network without the float weights that integer codes replace."""
+    state = dict(network.state_dict())
+    for path, layer in quantized_layers(network).items():
+        if isinstance(layer.weight_quantizer, FixedCodes):
+            del state[f"{path}.weight"]
+    return state
+
+
+def load_quantized_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Load :func:`quantized_state` into a network with the same quantizers, strictly.
+
+    Weights of layers with codes are set to their dequantized values.
+
+    Raises:
+        CheckpointError: A tensor is missing, unknown or of another shape (named, with ``name``).
+    """
+    own = quantized_state(network)
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unknown:
+        what = f"lacks {missing[0]!r}" if missing else f"has the unknown tensor {unknown[0]!r}"
+        raise CheckpointError(f"{name} {what}: it belongs to another network or bit-width")
+    for key, value in own.items():
+        if value.shape != state[key].shape:
+            # a per-channel weight scale may meet a per-tensor one: the affine was absorbed per channel
+            if key.endswith("weight_quantizer.scale") and value.numel() == 1:
+                network.get_submodule(key.rpartition(".")[0]).scale = state[key].clone()
+                continue
+            raise CheckpointError(f"{name}: {key!r} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}")
+        value.copy_(state[key])
+    for layer in quantized_layers(network).values():
+        if isinstance(layer.weight_quantizer, FixedCodes):
+            layer.weight.data.copy_(layer.weight_quantizer(layer.weight))
+
+
+def save_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo) -> None:
+    """Write ``model.safetensors`` and ``quantizer.yaml``, each whole or not at all.
+
+    Raises:
+        SaveError: A file cannot be written.
+        ConfigError: The network still has an affine or an undecided rounding: call ``absorb`` first.
+    """
+    for path, layer in quantized_layers(network).items():
+        undecided = layer.weight_quantizer is not None and not isinstance(layer.weight_quantizer, FixedCodes)
+        if layer.affine is not None or undecided:
+            raise ConfigError(f"layer {path!r} is not absorbed: call ptq4vm.quant.fold.absorb before saving")
+    choices = {
+        "format": FORMAT,
+        "model": dict(info.model),
+        "spec": asdict(info.spec),
+        "partition": {k: _plain(v) for k, v in asdict(info.partition).items()},
+        **info.extra,
+    }
+    write_tensors(Path(folder) / TENSORS, quantized_state(network), {"format": "ptq4vm", "version": str(FORMAT)})
+    write_text(Path(folder) / CHOICES, yaml.safe_dump(choices, sort_keys=False))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def read_info(folder: Path | str) -> CheckpointInfo:
+    """Read ``quantizer.yaml``.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or of a later format.
+    """
+    path = Path(folder) / CHOICES
+    try:
+        choices = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: give a folder that `ptq4vm quantize` wrote, or fp32") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}): quantize again") from error
+    try:
+        if choices["format"] > FORMAT:
+            raise CheckpointError(f"{path} has format {choices['format']}, newer than this version: update ptq4vm")
+        spec = dict(choices["spec"])
+        spec["weight"], spec["activation"] = WeightSpec(**spec["weight"]), ActivationSpec(**spec["activation"])
+        parts = dict(choices["partition"])
+        branches = {k: tuple(v) for k, v in parts.pop("branches").items()}
+        partition = Partition(**{k: tuple(v) for k, v in parts.items()}, branches=branches)
+        extra = {k: v for k, v in choices.items() if k not in ("format", "model", "spec", "partition")}
+        return CheckpointInfo(choices["model"], QuantSpec(**spec), partition, extra)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not complete ({error}): quantize again") from error
+
+
+def load_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo) -> nn.Module:
+    """Rebuild the quantized network.
+
+    Args:
+        folder: Run folder with ``model.safetensors``.
+        network: The float architecture, unfolded, any weights, in eval mode; it is folded in place.
+        info: From :func:`read_info`.
+
+    Returns:
+        The quantized network in eval mode.
+
+    Raises:
+        CheckpointError: The tensors are missing, damaged or do not fit.
+    """
+    path = Path(folder) / TENSORS
+    state = read_tensors(path)
+    fold_batch_norm(network, info.partition.float_modules)
+    plan = make_plan(network, info.partition, info.spec)
+    quantized = swap(network, plan, {p: [(-1.0, 1.0)] * max(1, len(site.sizes)) for p, site in plan.sites.items()})
+    load_quantized_state(quantized, state, str(path))
+    return quantized.requires_grad_(False).eval()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises :class:`CheckpointError` when it is missing or damaged."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: give a folder that `ptq4vm quantize` wrote, or fp32")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): quantize again") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file. Raises :class:`CheckpointError` when it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): delete it and run again") from error
+
+
+def stored_bytes(network: nn.Module) -> float:
+    """Bytes that a packed file needs: codes at their bit-width, scales and biases at 32 bits."""
+    total = 0.0
+    for key, tensor in quantized_state(network).items():
+        owner = network.get_submodule(key.rpartition(".")[0])
+        bits = owner.bits if isinstance(owner, FixedCodes) and key.endswith(".fixed") else tensor.element_size() * 8
+        total += tensor.numel() * bits / 8
+    return total
+
+
+def is_absorbed(network: nn.Module) -> bool:
+    """True when nothing but integer-ready layers is left."""
+    return not any(isinstance(m, QuantLayer) and m.affine is not None for m in network.modules())
+
+
+def hardened(network: nn.Module) -> nn.Module:
+    """Decide every rounding in place and return the network."""
+    with torch.no_grad():
+        for layer in quantized_layers(network).values():
+            layer.harden()
+    return network

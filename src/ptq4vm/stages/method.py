@@ -1,0 +1,58 @@
+"""Which stages a method runs, and a preset's schedule for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ptq4vm.errors import ConfigError
+from ptq4vm.stages.gac import GACSettings
+from ptq4vm.stages.reconstruction import ReconstructionSettings
+
+
+@dataclass(frozen=True)
+class Method:
+    """A quantization method: its name and its switches.
+
+    Attributes:
+        name: For tables and files.
+        biq: Run the block-wise reconstruction.
+        gac: Run the global affine calibration.
+        ofa: Add the optical flow loss to it (needs ``gac``).
+    """
+
+    name: str = "ptq4vm"
+    biq: bool = True
+    gac: bool = True
+    ofa: bool = True
+
+    def __post_init__(self) -> None:
+        if self.ofa and not self.gac:
+            raise ConfigError("method.ofa=true needs method.gac=true: the flow loss is part of the global stage")
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """How calibration samples are drawn; see :class:`ptq4vm.data.datamodule.MattingDataModule`.
+
+    Attributes:
+        clips: Samples.
+        clip_length: Frames of each.
+        crop: ``(h, w)`` in pixels, or ``None`` for whole frames.
+        batch_size: Samples in a step of the global stage.
+        hflip: Probability of mirroring a sample.
+    """
+
+    clips: int = 64
+    clip_length: int = 4
+    crop: tuple[int, int] | None = None
+    batch_size: int = 4
+    hflip: float = 0.5
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A schedule for every stage."""
+
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    reconstruction: ReconstructionSettings = field(default_factory=ReconstructionSettings)
+    gac: GACSettings = field(default_factory=GACSettings)

@@ -1,0 +1,77 @@
+"""What a run has done so far, on disk, so that the same command goes on where it was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ptq4vm.errors import CheckpointError
+from ptq4vm.io import write_json, write_tensors
+from ptq4vm.quant.checkpoint import read_metadata, read_tensors
+
+log = logging.getLogger(__name__)
+
+
+def fingerprint(**parts: Any) -> str:
+    """SHA-256 over settings (dataclasses, mappings, plain values) by name."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=plain).encode()).hexdigest()
+
+
+class RunState:
+    """The ``state`` folder of a run: fingerprint, results of finished steps, and half-done stages.
+
+    Args:
+        run_dir: The run folder.
+        identity: Fingerprint of everything that decides the result.
+
+    Raises:
+        CheckpointError: The folder holds a run with another fingerprint, or its notes are damaged.
+    """
+
+    def __init__(self, run_dir: Path, identity: str) -> None:
+        self.folder = run_dir / "state"
+        self._notes = self.folder / "progress.json"
+        self.notes: dict[str, Any] = {"fingerprint": identity}
+        if self._notes.is_file():
+            try:
+                self.notes = json.loads(self._notes.read_text(encoding="utf-8"))
+                found = self.notes["fingerprint"]
+            except (ValueError, KeyError, OSError) as error:
+                raise CheckpointError(f"{self._notes} is damaged ({error}): delete {run_dir} and run again") from error
+            if found != identity:
+                raise CheckpointError(
+                    f"{run_dir} holds a run with other settings or clips: choose another run_dir or delete it"
+                )
+
+    def get(self, key: str) -> Any:
+        """A note, or ``None``."""
+        return self.notes.get(key)
+
+    def put(self, key: str, value: Any) -> None:
+        """Write a note down. Raises :class:`ptq4vm.errors.SaveError`."""
+        self.notes[key] = value
+        write_json(self._notes, self.notes)
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Keep tensors under a name. Raises :class:`ptq4vm.errors.SaveError`."""
+        write_tensors(self.folder / f"{name}.safetensors", tensors, metadata)
+
+    def load_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """Tensors and metadata kept under a name, ``None`` when there are none. Raises :class:`CheckpointError`."""
+        path = self.folder / f"{name}.safetensors"
+        return (read_tensors(path), read_metadata(path)) if path.is_file() else None
+
+    def path(self, name: str) -> Path:
+        """Path of a file in the state folder."""
+        return self.folder / name
