@@ -10,6 +10,9 @@ from ptq4vm.errors import WeightsUnavailableError
 from ptq4vm.models.sources import NpmPackage
 from ptq4vm.io import default_cache_dir
 from ptq4vm.models.weights import resolve
+from ptq4vm.ops.allocator import keep_freed_memory
+
+keep_freed_memory()  # page faults would take most of the suite's time
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -35,8 +35,9 @@ def register_bits() -> None:
     store = ConfigStore.instance()
     for weight in range(MIN_BITS, MAX_BITS + 1):
         for activation in range(MIN_BITS, MAX_BITS + 1):
-            node = {"weight": weight, "activation": activation}
-            store.store(group="bits", name=f"w{weight}a{activation}", node=node)
+            name = f"w{weight}a{activation}"
+            if not (config_folder() / "bits" / f"{name}.yaml").is_file():
+                store.store(group="bits", name=name, node={"weight": weight, "activation": activation})
 
 
 def run(task: Callable[[DictConfig], Any], name: str, arguments: Sequence[str]) -> int:

@@ -142,7 +142,11 @@ def activation_quantizer(site: Site, ranges: Iterable[tuple[float, float]]) -> A
         highs = torch.maximum(-lows, highs)
         lows = -highs
     scale, zero = affine_qparams(lows, highs, levels)
+    if not site.spec.affine and bool((lows < 0).any()):
+        zero = torch.full_like(zero, 2 ** (site.spec.bits - 1))  # halfway is (2^bits - 1) / 2: do not leave it to rounding
     shared = zero.max()
+    if bool((highs > 0).any()):
+        shared = shared.clamp(max=levels - 1)  # a branch that is never positive must leave the others a code above 0
     if len(zero) > 1:
         room = torch.where(highs > 0, highs / (levels - shared).clamp_min(1), scale)
         depth = torch.where(lows < 0, -lows / shared.clamp_min(1), torch.zeros_like(scale))

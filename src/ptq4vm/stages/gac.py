@@ -18,7 +18,7 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.warp import warp
 from ptq4vm.quant.modules import Affine, QuantLayer
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.types import ClipBatch
+from ptq4vm.types import ClipBatch, States
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ class GACSettings:
         state_weight: Weight of the squared error to the float network's recurrent states, each relative to the
             state's own mean square.
         warmup: Share of steps in which the rates rise linearly, before the cosine.
+        burn_in: In every second step, frames at the start of the clips that only bring the recurrent states to where
+            they are in the middle of a video, without gradient.
     """
 
     epochs: int = 55
@@ -47,6 +49,7 @@ class GACSettings:
     teacher_weight: float = 0.0
     state_weight: float = 0.0
     warmup: float = 0.0
+    burn_in: int = 0
 
     @property
     def needs_teacher(self) -> bool:
@@ -155,7 +158,13 @@ class GlobalAffineCalibration(pl.LightningModule):
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         """Loss of one batch of clips: alpha, flow, and what the settings add."""
         settings = self.settings
-        output = self.quantized.matte(batch.frames)
+        burn_in = settings.burn_in if batch_idx % 2 else 0
+        states: States = ()
+        if burn_in:
+            with torch.no_grad():
+                states = self.quantized.matte(batch.frames[:, :burn_in]).states
+            batch = _without_first(batch, burn_in)
+        output = self.quantized.matte(batch.frames, states)
         losses = {"alpha": alpha_loss(output.alpha, batch.alpha)}
         if settings.flow_weight > 0:
             if batch.flow is None or batch.visible is None:
@@ -164,15 +173,25 @@ class GlobalAffineCalibration(pl.LightningModule):
         if settings.needs_teacher:
             if self.targets is None or batch.index is None:
                 raise ConfigError("gac teacher_weight and state_weight need TeacherTargets and numbered samples")
-            alpha, states = self.targets.batch(batch.index)
-            losses["teacher"] = settings.teacher_weight * F.mse_loss(output.alpha, alpha)
-            losses["states"] = settings.state_weight * _state_loss(output.states, states)
+            alpha, targets = self.targets.batch(batch.index)
+            losses["teacher"] = settings.teacher_weight * F.mse_loss(output.alpha, alpha[:, burn_in:])
+            losses["states"] = settings.state_weight * _state_loss(output.states, targets)
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss of GAC became {loss.item()} at step {self.global_step}; lower its rates")
         self.log_dict({f"gac/{name}": value.detach() for name, value in losses.items()})
         self.log("gac/loss", loss.detach(), prog_bar=True)
         return loss
+
+
+def _without_first(batch: ClipBatch, frames: int) -> ClipBatch:
+    """The batch from frame ``frames`` on; flow between the remaining frames only."""
+    return batch._replace(
+        frames=batch.frames[:, frames:],
+        alpha=batch.alpha[:, frames:],
+        flow=None if batch.flow is None else batch.flow[:, frames:],
+        visible=None if batch.visible is None else batch.visible[:, frames:],
+    )
 
 
 def _state_loss(states: Sequence[Tensor | None], targets: Sequence[Tensor]) -> Tensor:
