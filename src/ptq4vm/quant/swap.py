@@ -91,7 +91,9 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
         if activation.bits != FLOAT_BITS:
             module = path if spec.placement == "input" else _output_module(network, path)
             branched = activation.granularity == "branch" and spec.placement == "input"
-            sites[path] = Site(path, module, spec.placement, activation, partition.branches.get(path, ()) if branched else ())
+            sites[path] = Site(
+                path, module, spec.placement, activation, partition.branches.get(path, ()) if branched else ()
+            )
     return Plan(weights, sites)
 
 
@@ -107,7 +109,9 @@ def observe(network: nn.Module, plan: Plan, run: Callable[[], None], seed: int =
     Returns:
         One observer per branch (one where there are none) by layer path.
     """
-    observers = {path: [activation_observer(site.spec, seed) for _ in site.sizes or (0,)] for path, site in plan.sites.items()}
+    observers = {
+        path: [activation_observer(site.spec, seed) for _ in site.sizes or (0,)] for path, site in plan.sites.items()
+    }
 
     def see(path: str, tensor: Tensor) -> None:
         sizes = plan.sites[path].sizes
@@ -143,11 +147,11 @@ def activation_quantizer(site: Site, ranges: Iterable[tuple[float, float]]) -> A
         lows = -highs
     scale, zero = affine_qparams(lows, highs, levels)
     if not site.spec.affine and bool((lows < 0).any()):
-        zero = torch.full_like(zero, 2 ** (site.spec.bits - 1))  # halfway is (2^bits - 1) / 2: do not leave it to rounding
+        zero = torch.full_like(zero, 2 ** (site.spec.bits - 1))  # exactly halfway: not left to rounding
     shared = zero.max()
-    if bool((highs > 0).any()):
-        shared = shared.clamp(max=levels - 1)  # a branch that is never positive must leave the others a code above 0
     if len(zero) > 1:
+        if bool((highs > 0).any()):  # a branch that is never positive must leave the others a code above 0
+            shared = shared.clamp(max=levels - 1)
         room = torch.where(highs > 0, highs / (levels - shared).clamp_min(1), scale)
         depth = torch.where(lows < 0, -lows / shared.clamp_min(1), torch.zeros_like(scale))
         scale = torch.maximum(room, depth).clamp_min(1e-8)
