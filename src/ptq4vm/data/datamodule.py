@@ -302,8 +302,8 @@ def _check_numbers(
     lowest |= {"num_workers": (num_workers, 0), "eval_chunk": (eval_chunk, 1)}
     for key, (value, least) in lowest.items():
         if value < least:
-            raise ConfigError(f"data.{key} must be at least {least}, not {value}")
+            raise ConfigError(f"calibration.{key} must be at least {least}, not {value}")
     if crop is not None and (len(crop) != 2 or min(crop) < 1):
-        raise ConfigError(f"data.crop must be two positive numbers, height and width, not {list(crop)}")
+        raise ConfigError(f"calibration.crop must be two positive numbers, height and width, not {list(crop)}")
     if not 0 <= hflip <= 1:
-        raise ConfigError(f"data.hflip must be a probability from 0 to 1, not {hflip}")
+        raise ConfigError(f"calibration.hflip must be a probability from 0 to 1, not {hflip}")

@@ -110,16 +110,16 @@ def _check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int,
         if clip.num_frames < clip_length:
             raise DataError(
                 f"clip {clip.name} has {clip.num_frames} frames but calibration needs {clip_length}; "
-                "remove the clip or lower data.clip_length"
+                "remove the clip or lower calibration.clip_length"
             )
         height, width = clip.size
         if crop is None and (height, width) != first:
             raise ConfigError(
                 f"clip {clip.name} is {width}x{height} but {clips[0].name} is {first[1]}x{first[0]}; "
-                "set data.crop so that clips can be batched"
+                "set calibration.crop so that clips can be batched"
             )
         if crop is not None and (crop[0] > height or crop[1] > width):
-            raise ConfigError(f"data.crop {crop[1]}x{crop[0]} does not fit into clip {clip.name}, {width}x{height}")
+            raise ConfigError(f"calibration.crop {crop[1]}x{crop[0]} does not fit into clip {clip.name}, {width}x{height}")
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

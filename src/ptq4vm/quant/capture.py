@@ -218,6 +218,12 @@ class BlockSamples:
     def __len__(self) -> int:
         return sum(self._sizes)
 
+    @property
+    def positions(self) -> int:
+        """Pixels of the block's largest output, over all frames of one row."""
+        outputs = tree_leaves(self._teacher[0].output)
+        return max(leaf[0].numel() // leaf.shape[-3] for leaf in outputs)
+
     def __getitem__(self, row: int) -> tuple[Any, Any, Any]:
         return self.__getitems__([row])
 

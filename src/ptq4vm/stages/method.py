@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ptq4vm.errors import ConfigError
@@ -51,8 +52,18 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class Preset:
-    """A schedule for every stage."""
+    """A schedule for every stage.
+
+    Raises:
+        ConfigError: A learning rate or a weight of a loss is negative or not finite.
+    """
 
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     reconstruction: ReconstructionSettings = field(default_factory=ReconstructionSettings)
     gac: GACSettings = field(default_factory=GACSettings)
+
+    def __post_init__(self) -> None:
+        for stage in ("reconstruction", "gac"):
+            for key, value in vars(getattr(self, stage)).items():
+                if key.endswith(("_lr", "_weight")) and not (math.isfinite(value) and value >= 0):
+                    raise ConfigError(f"{stage}.{key}={value}: use 0 or a positive number")

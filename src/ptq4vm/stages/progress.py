@@ -5,27 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from ptq4vm.errors import CheckpointError
-from ptq4vm.io import write_json, write_tensors
+from ptq4vm.io import atomic_path, write_json, write_tensors
 from ptq4vm.quant.checkpoint import read_metadata, read_tensors
 
 log = logging.getLogger(__name__)
 
 
-def fingerprint(**parts: Any) -> str:
-    """SHA-256 over settings (dataclasses, mappings, plain values) by name."""
+def fingerprint(**parts: Any) -> dict[str, str]:
+    """SHA-256 of each of several settings (dataclasses, mappings, plain values), by name."""
 
     def plain(value: Any) -> Any:
         return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=plain).encode()).hexdigest()
+    return {
+        name: hashlib.sha256(json.dumps(part, sort_keys=True, default=plain).encode()).hexdigest()
+        for name, part in parts.items()
+    }
 
 
 class RunState:
@@ -39,19 +45,23 @@ class RunState:
         CheckpointError: The folder holds a run with another fingerprint, or its notes are damaged.
     """
 
-    def __init__(self, run_dir: Path, identity: str) -> None:
+    def __init__(self, run_dir: Path, identity: Mapping[str, str]) -> None:
         self.folder = run_dir / "state"
         self._notes = self.folder / "progress.json"
-        self.notes: dict[str, Any] = {"fingerprint": identity}
+        self.notes: dict[str, Any] = {"fingerprint": dict(identity)}
         if self._notes.is_file():
             try:
                 self.notes = json.loads(self._notes.read_text(encoding="utf-8"))
-                found = self.notes["fingerprint"]
-            except (ValueError, KeyError, OSError) as error:
-                raise CheckpointError(f"{self._notes} is damaged ({error}): delete {run_dir} and run again") from error
-            if found != identity:
+                found = dict(self.notes["fingerprint"])
+            except (ValueError, KeyError, TypeError, OSError) as error:
                 raise CheckpointError(
-                    f"{run_dir} holds a run with other settings or clips: choose another run_dir or delete it"
+                    f"{self._notes} is damaged ({type(error).__name__}): start anew with overwrite=true"
+                ) from error
+            other = [key for key in sorted({*found, *identity}) if found.get(key) != identity.get(key)]
+            if other:
+                raise CheckpointError(
+                    f"{run_dir} holds a run with other settings ({', '.join(other)}): "
+                    "choose another run_dir, or start anew with overwrite=true"
                 )
 
     def get(self, key: str) -> Any:
@@ -75,3 +85,31 @@ class RunState:
     def path(self, name: str) -> Path:
         """Path of a file in the state folder."""
         return self.folder / name
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes Lightning's checkpoints so that a kill leaves the whole file or none. Raises SaveError on a full disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save under a temporary name, then rename."""
+        with atomic_path(path) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last epoch's Lightning checkpoint that is whole, or ``None``; damaged ones are removed."""
+    for path in sorted(folder.glob("[!.]*.ckpt"), reverse=True):
+        if _is_whole(path):
+            return path
+        log.warning("%s is damaged: going on from what was saved before it", path)
+        path.unlink()
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every entry of the archive that torch writes has its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError):
+        return False

@@ -35,7 +35,9 @@ class ReconstructionSettings:
 
     Attributes:
         steps: Gradient steps per block.
-        batch_frames: Frames in a step; recurrent blocks take as many whole clips as that makes.
+        batch_frames: Frames in a step at most; recurrent blocks take as many whole clips as that makes.
+        batch_positions: Output positions (pixels of the block's output, over all frames) in a step at most: blocks at
+            full size then see fewer frames than blocks at 1/16 of it, for the same work. 0 sets no limit.
         rounding_lr: Adam's rate for AdaRound's V; 0 leaves weights rounded to nearest.
         scale_lr: Adam's rate for the logarithm of activation scales (a relative change), annealed by a cosine.
         bias_lr: Adam's rate for biases, annealed by a cosine; 0 leaves them (as published).
@@ -51,6 +53,7 @@ class ReconstructionSettings:
 
     steps: int = 20000
     batch_frames: int = 32
+    batch_positions: int = 0
     rounding_lr: float = 1e-3
     scale_lr: float = 4e-5
     bias_lr: float = 0.0
@@ -222,7 +225,10 @@ class BlockReconstruction(pl.LightningModule):
         current = self._current
         assert current is not None
         frames = self._frames.shape[0] * self._frames.shape[1]
-        batch = max(1, self.settings.batch_frames * len(current.samples) // frames)
+        batch = self.settings.batch_frames * len(current.samples) // frames
+        if self.settings.batch_positions > 0:
+            batch = min(batch, self.settings.batch_positions // current.samples.positions)
+        batch = max(1, batch)
         sampler = StepSampler(len(current.samples), batch, self.settings.steps, self.seed * 1_000_003 + index)
         return DataLoader(current.samples, batch_sampler=sampler, collate_fn=lambda rows: rows)  # type: ignore[arg-type]
 

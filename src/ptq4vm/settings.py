@@ -1,0 +1,160 @@
+"""From plain values (a YAML file, a command line) to checked settings; shared by the library and the command line."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+
+from ptq4vm.errors import ConfigError
+from ptq4vm.quant.spec import MAX_BITS, MIN_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
+from ptq4vm.stages.gac import GACSettings
+from ptq4vm.stages.method import CalibrationSettings, Method, Preset
+from ptq4vm.stages.reconstruction import ReconstructionSettings
+
+T = TypeVar("T")
+
+
+def config_folder() -> Path:
+    """The ``conf`` folder: inside an installed wheel, or at the top of a checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def bit_choices() -> dict[str, dict[str, int]]:
+    """Every ``wXaY`` by name, whether it has a file of its own or not."""
+    widths = range(MIN_BITS, MAX_BITS + 1)
+    return {f"w{w}a{a}": {"weight": w, "activation": a} for w in widths for a in widths}
+
+
+def choices(group: str) -> list[str]:
+    """Names that a configuration group offers, in alphabetical order."""
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+def unknown_choice(group: str, name: str) -> str:
+    """The line that says what ``group`` could be instead of ``name``."""
+    if group == "bits":
+        offered = f"fp32, or wXaY with X and Y from {MIN_BITS} to {MAX_BITS}"
+    else:
+        offered = f"one of {', '.join(choices(group))}"
+    return f"{group}={name} is unknown: use {offered}"
+
+
+def read_choice(group: str, name: str, **root: Any) -> dict[str, Any]:
+    """One file of a configuration group as plain values.
+
+    Args:
+        group: ``model``, ``bits``, ``method``, ``data``, ``preset``, ...
+        name: File name without ``.yaml``; for ``bits`` also any ``wXaY``.
+        root: Values that the file may refer to (``${seed}``), in place of those in ``config.yaml``.
+
+    Raises:
+        ConfigError: There is no such file; the line names those that there are.
+    """
+    path = config_folder() / group / f"{name}.yaml"
+    if not path.is_file():
+        if group == "bits" and name in bit_choices():
+            return dict(bit_choices()[name])
+        raise ConfigError(unknown_choice(group, name))
+    defaults = OmegaConf.load(config_folder() / "config.yaml")
+    whole = OmegaConf.merge({k: v for k, v in defaults.items() if k in ("seed", "memory_mib")}, root)
+    whole[group] = OmegaConf.load(path)
+    found = OmegaConf.to_container(whole[group], resolve=True)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build a settings dataclass from plain values.
+
+    Args:
+        cls: The dataclass; values are checked against its annotations. Lists become tuples, integers floats.
+        values: By field name; what is left out keeps its default.
+        where: Key of ``values`` in the configuration, for messages.
+
+    Raises:
+        ConfigError: An unknown or missing key, a value of another type, or one that ``cls`` refuses.
+    """
+    hints = get_type_hints(cls)
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{prefix}{key} is unknown: use one of {', '.join(known)}")
+    built = {key: _typed(value, hints[key], f"{prefix}{key}") for key, value in values.items()}
+    try:
+        return cls(**built)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+    except TypeError as error:
+        raise ConfigError(f"{where} is not complete: {error}") from error
+
+
+def _typed(value: Any, kind: Any, key: str) -> Any:
+    """``value`` as an instance of an annotation. Raises :class:`ConfigError`."""
+    if get_origin(kind) in (Union, types.UnionType):
+        for option in get_args(kind):
+            if _fits(value, option):
+                return _typed(value, option, key)
+    elif _fits(value, kind):
+        if get_origin(kind) is tuple:
+            kinds = get_args(kind)
+            each = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
+            return tuple(_typed(item, k, f"{key}[{i}]") for i, (item, k) in enumerate(zip(value, each, strict=True)))
+        return float(value) if kind is float else value
+    raise ConfigError(f"{key}={value!r} has the wrong type: give {_describe(kind)}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        return isinstance(value, (list, tuple)) and (kinds[-1] is Ellipsis or len(value) == len(kinds))
+    return isinstance(value, get_origin(kind) or kind)
+
+
+def _describe(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_describe(option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"[{', '.join('...' if k is Ellipsis else _describe(k) for k in get_args(kind))}]"
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def quant_spec(bits: Mapping[str, Any], quantizer: Mapping[str, Any]) -> QuantSpec:
+    """Bits of a ``bits`` choice, everything else of a method's ``quantizer``. Raises :class:`ConfigError`."""
+    where = "method.quantizer"
+    parts = dict(quantizer)
+    for key, cls in (("weight", WeightSpec), ("activation", ActivationSpec)):
+        parts[key] = settings(cls, {**parts.get(key, {}), "bits": bits[key]}, f"{where}.{key}")
+    return settings(QuantSpec, parts, where)
+
+
+def partition(values: Mapping[str, Any]) -> Partition:
+    """A model's ``partition``. Raises :class:`ConfigError`."""
+    branches = {path: tuple(sizes) for path, sizes in (values.get("branches") or {}).items()}
+    return settings(Partition, {**values, "branches": branches}, "model.partition")
+
+
+def method(values: Mapping[str, Any]) -> Method:
+    """A ``method`` choice without its quantizer. Raises :class:`ConfigError`."""
+    return settings(Method, {k: v for k, v in values.items() if k != "quantizer"}, "method")
+
+
+def preset(values: Mapping[str, Any]) -> Preset:
+    """A ``preset`` choice. Raises :class:`ConfigError`."""
+    parts = {
+        "calibration": CalibrationSettings,
+        "reconstruction": ReconstructionSettings,
+        "gac": GACSettings,
+    }
+    built = {key: settings(cls, values.get(key, {}), f"preset.{key}") for key, cls in parts.items()}
+    return settings(Preset, {**values, **built}, "preset")
