@@ -8,7 +8,6 @@ once, whatever the network's code between blocks does. Only one thread runs at a
 
 from __future__ import annotations
 
-import math
 import tempfile
 import threading
 import weakref
@@ -94,7 +93,7 @@ class _SuspendedForward:
                     self._run()
         except _Stopped:
             pass
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
+        except BaseException as error:  # handed to the thread that waits, which raises it
             self.error = error
         self.at = None
         self._paused.release()
@@ -250,8 +249,3 @@ class BlockSamples:
             gather([(call.args, call.kwargs) for call in self._teacher]),
             gather([call.output for call in self._teacher]),
         )
-
-
-def chunk_count(frames: int, per_chunk: int) -> int:
-    """How many forwards of ``per_chunk`` frames hold ``frames`` frames."""
-    return max(1, math.ceil(frames / per_chunk))
