@@ -229,8 +229,12 @@ class BlockReconstruction(pl.LightningModule):
         if self.settings.batch_positions > 0:
             batch = min(batch, self.settings.batch_positions // current.samples.positions)
         batch = max(1, batch)
-        sampler = StepSampler(len(current.samples), batch, self.settings.steps, self.seed * 1_000_003 + index)
-        return DataLoader(current.samples, batch_sampler=sampler, collate_fn=lambda rows: rows)  # type: ignore[arg-type]
+        seed = self.seed * 1_000_003 + index
+        sampler = StepSampler(len(current.samples), batch, self.settings.steps, seed)
+        # A loader without a generator draws from the global one: in a run's first epoch before it is seeded, in later
+        # epochs after. A resumed run would then drop other activations than an uninterrupted one.
+        generator = torch.Generator().manual_seed(seed)
+        return DataLoader(current.samples, batch_sampler=sampler, collate_fn=lambda rows: rows, generator=generator)  # type: ignore[arg-type]
 
     def _enter(self, index: int) -> None:
         if self._streams is None:
