@@ -127,8 +127,7 @@ def quantize(
 ) -> MattingNetwork:
     """Round to nearest with ranges observed on ``frames``."""
     plan = make_plan(folded, resolve(folded, partition), spec)
-    observers = observe(folded, plan, lambda: folded(frames), seed)
-    quantized = swap(folded, plan, {path: [o.range() for o in found] for path, found in observers.items()})
+    quantized = swap(folded, plan, observe(folded, plan, lambda: folded(frames), seed))
     assert isinstance(quantized, MattingNetwork)
     return quantized
 
