@@ -27,7 +27,7 @@ from ptq4vm.stages.reconstruction import (
     reconstruction_loss,
 )
 
-W4A4 = QuantSpec(WeightSpec(4), ActivationSpec(4, granularity="branch"))
+W4A4 = QuantSpec(WeightSpec(4, observer="minmax"), ActivationSpec(4, granularity="branch", observer="minmax"))
 SETTINGS = ReconstructionSettings(
     steps=60, batch_frames=12, rounding_lr=3e-2, scale_lr=3e-3, drop=0.25, input_drop=0.25, chunk_frames=6
 )
@@ -79,13 +79,13 @@ def _assert_same_state(first: torch.nn.Module, second: torch.nn.Module) -> None:
 
 def test_blocks_come_closer_to_the_float_network(teacher: MattingNetwork, frames: Tensor) -> None:
     before = _error(quantize(teacher, TINY_PARTITION, W4A4, frames), teacher, frames)
-    module = _reconstruct(teacher, frames)
+    module = _reconstruct(teacher, frames, replace(SETTINGS, steps=100))
     assert [report.block for report in module.reports] == list(TINY_PARTITION.blocks)
     assert sum(report.last_loss < report.first_loss for report in module.reports) >= 3
     assert _error(module.quantized, teacher, frames) < 0.8 * before
     unseen = disc_clips(8, seed=1).frames
     nearest = quantize(teacher, TINY_PARTITION, W4A4, frames)
-    assert _error(module.quantized, teacher, unseen) < 0.9 * _error(nearest, teacher, unseen)
+    assert _error(module.quantized, teacher, unseen) < 0.8 * _error(nearest, teacher, unseen)
 
 
 def test_afterwards_everything_is_decided_and_quiet(teacher: MattingNetwork, frames: Tensor) -> None:

@@ -45,6 +45,8 @@ class MSEObserver(SampleObserver):
     def _error(self, values: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Mean squared error of each candidate range: ``(K,)`` for ``low``, ``high`` of shape ``(K,)``."""
         scale, zero = affine_qparams(low, high, self.levels)
+        if self.symmetric and self.low < 0:
+            zero = torch.full_like(zero, (self.levels + 1) // 2)  # exactly halfway: not left to rounding
         errors = []
         for s, z in zip(scale, zero, strict=True):
             codes = (values / s + z).round_().clamp_(0, self.levels)
