@@ -2,15 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from pytorch_lightning.loggers import CSVLogger
+
+import ptq4vm
+from ptq4vm import settings
+from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.datamodule import MattingDataModule
+from ptq4vm.data.datasets.demo import DemoDataset
+from ptq4vm.data.datasets.folder import FolderDataset
+from ptq4vm.data.datasets.videomatte import VideoMatteDataset
 from ptq4vm.errors import CheckpointError, ConfigError
+from ptq4vm.flow.analytic import AnalyticFlow
+from ptq4vm.flow.base import FlowEstimator, SourceFlow
+from ptq4vm.flow.cache import FlowCache
+from ptq4vm.flow.dis import DISFlow
+from ptq4vm.flow.raft import RAFTFlow
+from ptq4vm.io import default_cache_dir
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.rvm.network import RVM
 from ptq4vm.models.weights import load_rvm
 from ptq4vm.quant.checkpoint import load_quantized, read_info
+from ptq4vm.quant.fold import fold_batch_norm
+from ptq4vm.quant.partition import expand
+from ptq4vm.quant.spec import Partition, QuantSpec
+from ptq4vm.report.collector import SheetCollector
+from ptq4vm.report.run_folder import clear_run_folder, write_run_folder
+from ptq4vm.stages.evaluation import EvaluationResult, FrameObserver
+from ptq4vm.stages.evaluation import evaluate as measure
+from ptq4vm.stages.method import Method, Preset
+from ptq4vm.stages.pipeline import Pipeline, QuantizationResult
+from ptq4vm.stages.trainers import EVALUATING, LoggerFactory, TrainerFactory, logging_into, trainers
+
+log = logging.getLogger(__name__)
+
+DATASETS: dict[str, Callable[..., ClipDataset]] = {
+    "demo": DemoDataset,
+    "folder": FolderDataset,
+    "videomatte": VideoMatteDataset,
+}
+FLOWS: dict[str, Callable[..., FlowEstimator | SourceFlow]] = {
+    "analytic": AnalyticFlow,
+    "dis": DISFlow,
+    "raft": RAFTFlow,
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A float network with what quantization needs to know about it.
+
+    Attributes:
+        network: In eval mode.
+        partition: Its blocks, float modules and edge layers.
+        architecture: ``{"family": ..., "arguments": {...}}``, from which ``quantizer.yaml`` lets it be rebuilt.
+    """
+
+    network: MattingNetwork
+    partition: Partition
+    architecture: Mapping[str, Any]
+
+
+def load_model(name: str = "rvm_mobilenetv3", weights: str | Path | None = None) -> Model:
+    """Load a network with its pretrained weights.
+
+    Args:
+        name: ``rvm_mobilenetv3`` or ``rvm_resnet50``.
+        weights: A ``.pth`` or ``.safetensors`` file; found, fetched and cached when not given.
+
+    Raises:
+        ConfigError: Unknown name.
+        WeightsError: The weights cannot be found or do not fit.
+    """
+    values = settings.read_choice("model", name)
+    return build_model(values["family"], values["arguments"], settings.partition(values["partition"]), weights)
+
+
+def build_model(
+    family: str, arguments: Mapping[str, Any], partition: Partition, weights: str | Path | None = None
+) -> Model:
+    """Build a :class:`Model` with pretrained weights from its parts; see :func:`build_network`."""
+    network = build_network(family, arguments, weights=weights)
+    refiner = {"refiner": network.refiner_name} if isinstance(network, RVM) else {}
+    return Model(network, partition, {"family": family, "arguments": {**arguments, **refiner}})
 
 
 def build_network(
@@ -47,5 +129,191 @@ def load_checkpoint(folder: str | Path) -> MattingNetwork:
     if not Path(folder).is_dir():
         raise CheckpointError(f"{folder} is no folder: give a run folder that `ptq4vm quantize` wrote, or fp32")
     info = read_info(folder)
-    network = build_network(info.model["family"], info.model["arguments"], pretrained=False)
-    return load_quantized(folder, network, info)  # type: ignore[return-value]
+    try:
+        network = build_network(info.model["family"], info.model["arguments"], pretrained=False)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}/quantizer.yaml names no known network: {error}") from error
+    return load_quantized(folder, network, info).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
+    """A data set by its name in ``conf/data``.
+
+    Args:
+        name: ``demo``, ``folder`` or ``videomatte``.
+        seed: Of what it draws.
+        arguments: In place of the values in ``conf/data/<name>.yaml``: ``root``, ``calibration_root``, ...
+
+    Raises:
+        ConfigError: Unknown name or argument, or one that is missing.
+    """
+    return _build(DATASETS, "data", name, {"seed": seed}, arguments)
+
+
+def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
+    """An optical flow provider by its name in ``conf/flow``: ``dis``, ``raft`` or ``analytic``.
+
+    Raises:
+        ConfigError: Unknown name or argument, or torchvision is missing.
+    """
+    return _build(FLOWS, "flow", name, {}, arguments)
+
+
+def _build(
+    table: Mapping[str, Callable[..., Any]],
+    group: str,
+    name: str,
+    root: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> Any:
+    values = {k: v for k, v in settings.read_choice(group, name, **root).items() if k != "_target_"}
+    for key in arguments:
+        if key not in values:
+            raise ConfigError(f"{group}.{key} is unknown: use one of {', '.join(values) or 'nothing'}")
+    values.update(arguments)
+    for key, value in values.items():
+        if value == "???":
+            raise ConfigError(f"{group}.{key} has no value: give {key}=...")
+    return table[name](**values)
+
+
+def load_preset(name: str) -> Preset:
+    """A preset of ``conf/preset``; change it with :func:`dataclasses.replace`. Raises :class:`ConfigError`."""
+    return settings.preset(settings.read_choice("preset", name))
+
+
+def load_method(name: str, bits: str = "w4a4") -> tuple[Method, QuantSpec]:
+    """A method of ``conf/method`` and its quantizers at the bits ``wXaY`` or ``fp32``. Raises :class:`ConfigError`."""
+    values = settings.read_choice("method", name)
+    return settings.method(values), settings.quant_spec(settings.read_choice("bits", bits), values["quantizer"])
+
+
+def needs_flow(method: Method, spec: QuantSpec, preset: Preset) -> bool:
+    """Whether a run looks at optical flow."""
+    return method.ofa and preset.gac.flow_weight > 0 and not spec.is_float
+
+
+def quantize(
+    model: Model,
+    data: ClipDataset,
+    *,
+    bits: str | QuantSpec = "w4a4",
+    method: str | Method = "ptq4vm",
+    preset: str | Preset = "quick",
+    flow: str | FlowEstimator | SourceFlow | None = "dis",
+    run_dir: str | Path,
+    overwrite: bool = False,
+    seed: int = 0,
+    num_workers: int = 0,
+    downsample_ratio: float = 1.0,
+    trainer: TrainerFactory | None = None,
+    loggers: LoggerFactory | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> QuantizationResult:
+    """Quantize a network on a data set's calibration clips and evaluate every stage on its evaluation clips.
+
+    The same call on the same ``run_dir`` goes on where an earlier one was interrupted.
+
+    Args:
+        model: From :func:`load_model`; not changed.
+        data: From :func:`load_data`.
+        bits: ``fp32``, ``wXaY``, or every choice at once.
+        method: A name in ``conf/method``, or its switches; with the latter give ``bits`` as a :class:`QuantSpec`.
+        preset: A name in ``conf/preset``, or the schedules themselves.
+        flow: Where optical flow comes from, looked at only when the method needs it.
+        run_dir: Gets the network, metrics, timing, logs and pictures.
+        overwrite: Remove an earlier run from ``run_dir`` first.
+        seed: Of everything random.
+        num_workers: Decoding processes.
+        downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
+        trainer: Builds Lightning Trainers; on the accelerator that there is, when not given.
+        loggers: Gives the loggers of a training stage; CSV files when not given.
+        notes: For ``quantizer.yaml``.
+
+    Returns:
+        The quantized network, the metrics of every stage, and seconds.
+
+    Raises:
+        PTQ4VMError: With one line that says what is wrong and what to do.
+    """
+    chosen, spec = _chosen(method, bits)
+    schedule = load_preset(preset) if isinstance(preset, str) else preset
+    folder = Path(run_dir)
+    flows = None
+    if needs_flow(chosen, spec, schedule):
+        if flow is None:
+            raise ConfigError(f"method {chosen.name} needs optical flow: give flow=dis, or take ofa=false")
+        flows = FlowCache(default_cache_dir() / "flow", load_flow(flow) if isinstance(flow, str) else flow)
+    memory = schedule.reconstruction.memory_mib
+    datamodule = MattingDataModule(
+        data, flows, **asdict(schedule.calibration), num_workers=num_workers, memory_mib=memory, seed=seed
+    )
+    pictures = SheetCollector([clip.name for clip in datamodule.evaluation_clips])
+    label = "FP32" if spec.is_float else f"W{spec.weight.bits}A{spec.activation.bits}"
+    if overwrite:
+        clear_run_folder(folder)
+    return Pipeline(
+        network=model.network,
+        model=model.architecture,
+        datamodule=datamodule,
+        spec=spec,
+        partition=model.partition,
+        method=chosen,
+        preset=schedule,
+        run_dir=folder,
+        trainer=trainer or trainers(folder),
+        loggers=loggers or logging_into(folder, partial(CSVLogger, version="")),
+        observer=lambda stage: pictures.observer(stage, foreground=stage != "fp32"),
+        seed=seed,
+        downsample_ratio=downsample_ratio,
+        notes={"version": ptq4vm.__version__, "seed": seed, **(notes or {})},
+        finish=lambda result: write_run_folder(folder, result, pictures, label),
+    ).run()
+
+
+def _chosen(method: str | Method, bits: str | QuantSpec) -> tuple[Method, QuantSpec]:
+    if isinstance(method, str):
+        chosen, spec = load_method(method, bits if isinstance(bits, str) else "w4a4")
+        return chosen, bits if isinstance(bits, QuantSpec) else spec
+    if isinstance(bits, str):
+        raise ConfigError("bits must be a QuantSpec where method is a Method: load_method gives both")
+    return method, bits
+
+
+def evaluate(
+    model: Model | MattingNetwork,
+    data: ClipDataset,
+    *,
+    downsample_ratio: float = 1.0,
+    num_workers: int = 0,
+    observers: Sequence[FrameObserver] = (),
+    trainer: TrainerFactory | None = None,
+) -> EvaluationResult:
+    """Measure a network on the evaluation clips of a data set.
+
+    Args:
+        model: A float :class:`Model`, or any network, such as ``QuantizationResult.network``. A Model is measured with
+            its batch norms folded, as quantization sees it.
+        data: From :func:`load_data`.
+        downsample_ratio: Size at which the network runs, as a fraction of the frames' size, in (0, 1].
+        num_workers: Decoding processes.
+        observers: Shown every prediction.
+        trainer: Builds the Lightning Trainer; on the accelerator that there is, when not given.
+
+    Raises:
+        DataError: There are no evaluation clips, or they are damaged.
+        TrainingError: A prediction is not finite.
+    """
+    datamodule = MattingDataModule(data, num_workers=num_workers)
+    network: torch.nn.Module = model  # type: ignore[assignment]
+    if isinstance(model, Model):
+        network = copy.deepcopy(model.network).eval()
+        floats = expand(network, model.partition.float_modules, "float_modules")
+        network = fold_batch_norm(network, floats).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return measure(
+        network,  # type: ignore[arg-type]
+        datamodule,
+        (trainer or trainers())(**EVALUATING),
+        downsample_ratio,
+        observers,
+    )

@@ -62,9 +62,9 @@ def read_choice(group: str, name: str, **root: Any) -> dict[str, Any]:
         if group == "bits" and name in bit_choices():
             return dict(bit_choices()[name])
         raise ConfigError(unknown_choice(group, name))
-    defaults = OmegaConf.load(config_folder() / "config.yaml")
-    whole = OmegaConf.merge({k: v for k, v in defaults.items() if k in ("seed", "memory_mib")}, root)
-    whole[group] = OmegaConf.load(path)
+    defaults: Any = OmegaConf.load(config_folder() / "config.yaml")
+    known = {"seed": defaults.seed, "memory_mib": defaults.memory_mib, **root}
+    whole = OmegaConf.create({**known, group: OmegaConf.load(path)})
     found = OmegaConf.to_container(whole[group], resolve=True)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
@@ -151,7 +151,7 @@ def method(values: Mapping[str, Any]) -> Method:
 
 def preset(values: Mapping[str, Any]) -> Preset:
     """A ``preset`` choice. Raises :class:`ConfigError`."""
-    parts = {
+    parts: dict[str, type[Any]] = {
         "calibration": CalibrationSettings,
         "reconstruction": ReconstructionSettings,
         "gac": GACSettings,

@@ -169,7 +169,7 @@ def test_clips_that_do_not_fit() -> None:
 )
 def test_numbers_out_of_range(wrong: dict) -> None:
     (key,) = wrong
-    with pytest.raises(ConfigError, match=rf"data\.{key}"):
+    with pytest.raises(ConfigError, match=rf"calibration\.{key}"):
         MattingDataModule(Fixed(), **wrong)
 
 

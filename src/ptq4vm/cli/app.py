@@ -2,73 +2,129 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import ptq4vm
 from ptq4vm.errors import PTQ4VMError
 from ptq4vm.ops.allocator import keep_freed_memory
-from ptq4vm.quant.spec import MAX_BITS, MIN_BITS
+from ptq4vm.settings import bit_choices, config_folder, unknown_choice
 
 log = logging.getLogger(__name__)
 
-
-def config_folder() -> Path:
-    """The ``conf`` folder: inside an installed wheel, or at the top of a checkout."""
-    package = Path(ptq4vm.__file__).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parents[1] / "conf"
+Task = Callable[[DictConfig], None]
+REPORTED = (PTQ4VMError, HydraException, OmegaConfBaseException, OSError)
+"""Errors that are the user's to mend; anything else is a fault of ours and keeps its traceback."""
 
 
 def register_bits() -> None:
     """Make ``bits=wXaY`` known for every X and Y that has no file of its own."""
     store = ConfigStore.instance()
-    for weight in range(MIN_BITS, MAX_BITS + 1):
-        for activation in range(MIN_BITS, MAX_BITS + 1):
-            name = f"w{weight}a{activation}"
-            if not (config_folder() / "bits" / f"{name}.yaml").is_file():
-                store.store(group="bits", name=name, node={"weight": weight, "activation": activation})
+    for name, node in bit_choices().items():
+        if not (config_folder() / "bits" / f"{name}.yaml").is_file():
+            store.store(group="bits", name=name, node=node)
 
 
-def run(task: Callable[[DictConfig], Any], name: str, arguments: Sequence[str]) -> int:
+def run(task: Task, name: str, arguments: Sequence[str]) -> int:
     """Run a task as a Hydra app with command-line overrides.
 
     Returns:
-        Exit status: 0, or 1 after an error that was reported in one line. Anything unforeseen is raised.
+        Exit status: 0; 1 after an error that was reported in one line (in a sweep, the other jobs still run); 130
+        after an interruption. Anything unforeseen is raised.
     """
     # Hydra would turn every error into several lines of its own; we want the exceptions
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    logging.raiseExceptions = False  # a log file on a full disk is not worth a traceback
     register_bits()
     keep_freed_memory()
-    sys.argv = [f"ptq4vm {name}", *arguments]
-    app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)
+    failed: list[str] = []
+
+    def report(error: BaseException) -> None:
+        failed.append(explain(error, arguments))
+        sys.stderr.write(f"ptq4vm {name}: {failed[-1]}\n")
+
+    app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
+        _reporting(task, report)
+    )
+    before, sys.argv = sys.argv, [f"ptq4vm {name}", *arguments]  # the only way to hand arguments to Hydra
     try:
         app()
-    except (PTQ4VMError, HydraException, OmegaConfBaseException) as error:
-        sys.stderr.write(f"ptq4vm {name}: {one_line(error)}\n")
-        return 1
+    except REPORTED as error:
+        report(error)
     except KeyboardInterrupt:
         sys.stderr.write(f"ptq4vm {name}: interrupted; the same command goes on from here\n")
         return 130
-    return 0
+    finally:
+        sys.argv = before
+    return 1 if failed else 0
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error, or of the error of ours that caused it, without line breaks."""
+def _reporting(task: Task, report: Callable[[BaseException], None]) -> Task:
+    """The task with its errors reported here: Hydra adds a line of its own to those that it sees."""
+    process = os.getpid()
+
+    @functools.wraps(task)
+    def wrapped(cfg: DictConfig) -> None:
+        try:
+            task(cfg)
+        except REPORTED as error:
+            if os.getpid() != process:  # a launcher's worker: the error is the way to tell the main process
+                raise
+            report(error)
+
+    return wrapped
+
+
+def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
+    """One line about an error: the message of ours that caused it, or Hydra's with what could be written instead."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PTQ4VMError):
         cause = cause.__cause__
-    return " ".join(str(cause or error).split())
+    if cause is not None:
+        return one_line(cause)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return unknown_choice(group, name) if group else one_line(error)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the override {error.override!r}: write key=value, with quotes around special characters"
+    if isinstance(error, ConfigCompositionException):
+        key = re.match(r"Could not override '([^']+)'", str(error))
+        if key:
+            return _unknown_key(key.group(1), arguments)
+    return one_line(error)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks; of one that a data loader's worker passed on, its own last line."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
+    return " ".join(text.split())
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> str:
+    """Say which keys there are at the place of one that there is not."""
+    groups = [a for a in arguments if "=" in a and (config_folder() / a.split("=")[0]).is_dir() and "," not in a]
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        node: Any = hydra.compose("config", overrides=groups)
+    path = key.split(".")
+    known = 0
+    while known < len(path) - 1 and isinstance(node, DictConfig) and OmegaConf.is_config(node.get(path[known])):
+        node = node[path[known]]
+        known += 1
+    name = ".".join(path[: known + 1])
+    where = f" in {'.'.join(path[:known])}" if known else ""
+    return f"{name} is unknown: keys{where} are {', '.join(sorted(str(k) for k in node))}"
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

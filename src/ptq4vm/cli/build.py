@@ -1,110 +1,124 @@
-"""From configuration nodes to built objects."""
+"""From configuration nodes to built objects: what needs Hydra; the rest is in :mod:`ptq4vm.settings`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
-from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
 
-from ptq4vm.api import build_network
+from ptq4vm import settings
+from ptq4vm.api import Model, build_model, needs_flow
 from ptq4vm.cli.app import plain
 from ptq4vm.data.base import ClipDataset
-from ptq4vm.data.datamodule import MattingDataModule
 from ptq4vm.errors import ConfigError
-from ptq4vm.flow.cache import FlowCache
-from ptq4vm.io import default_cache_dir
-from ptq4vm.models.base import MattingNetwork
-from ptq4vm.quant.spec import ActivationSpec, Partition, QuantSpec, WeightSpec
-from ptq4vm.stages.gac import GACSettings
-from ptq4vm.stages.method import CalibrationSettings, Method, Preset
-from ptq4vm.stages.reconstruction import ReconstructionSettings
-
-T = TypeVar("T")
+from ptq4vm.flow.base import FlowEstimator, SourceFlow
+from ptq4vm.quant.spec import QuantSpec
+from ptq4vm.stages.method import Method, Preset
+from ptq4vm.stages.trainers import LoggerFactory, TrainerFactory, logging_into, trainers
 
 
-def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build a settings dataclass. Raises :class:`ConfigError` for a key it does not have."""
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise ConfigError(f"{where}.{unknown[0]} is unknown: use one of {', '.join(sorted(known))}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+@dataclass(frozen=True)
+class RunOptions:
+    """Values at the top of ``config.yaml``, which explains them."""
+
+    seed: int
+    run_dir: str
+    overwrite: bool
+    checkpoint: str
+    downsample_ratio: float
+    num_workers: int
+    memory_mib: float
 
 
-def quant_spec(cfg: DictConfig) -> QuantSpec:
-    """Bits of ``bits``, everything else of ``method.quantizer``."""
-    choices = plain(cfg.method.quantizer)
-    weight = settings(WeightSpec, {**choices["weight"], "bits": cfg.bits.weight}, "method.quantizer.weight")
-    activation = settings(
-        ActivationSpec, {**choices["activation"], "bits": cfg.bits.activation}, "method.quantizer.activation"
-    )
-    return QuantSpec(weight, activation, choices["placement"], choices["edge_bits"])
+def check(cfg: DictConfig) -> RunOptions:
+    """Check that nothing is missing, and everything at the top level.
+
+    Raises:
+        ConfigError: A value is missing (``data.root``), unknown or of another type.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value: add {missing[0]}=... to the command")
+    groups = HydraConfig.get().runtime.choices
+    return settings.settings(RunOptions, {str(k): cfg[k] for k in cfg if k not in groups}, "")
 
 
-def partition(cfg: DictConfig) -> Partition:
-    """``model.partition``."""
-    values = plain(cfg.model.partition)
-    branches = {path: tuple(sizes) for path, sizes in values.pop("branches").items()}
-    return settings(Partition, {**values, "branches": branches}, "model.partition")
+def was_given(key: str) -> bool:
+    """Whether the command line chooses a group's option or sets a value itself."""
+    overrides: Sequence[str] = HydraConfig.get().overrides.task
+    return any(override.lstrip("+").split("=")[0] == key for override in overrides)
 
 
-def method(cfg: DictConfig) -> Method:
-    """``method``, without its quantizer."""
-    return settings(Method, {k: v for k, v in plain(cfg.method).items() if k != "quantizer"}, "method")
+def method(cfg: DictConfig) -> tuple[Method, QuantSpec]:
+    """``method`` at ``bits``."""
+    values = plain(cfg.method)
+    return settings.method(values), settings.quant_spec(plain(cfg.bits), values["quantizer"])
 
 
 def preset(cfg: DictConfig) -> Preset:
     """``preset``."""
-    values = plain(cfg.preset)
-    return Preset(
-        settings(CalibrationSettings, values["calibration"], "preset.calibration"),
-        settings(ReconstructionSettings, values["reconstruction"], "preset.reconstruction"),
-        settings(GACSettings, values["gac"], "preset.gac"),
-    )
+    return settings.preset(plain(cfg.preset))
 
 
-def network(cfg: DictConfig) -> MattingNetwork:
+def model(cfg: DictConfig) -> Model:
     """``model`` with its pretrained weights."""
-    return build_network(cfg.model.family, plain(cfg.model.arguments), weights=cfg.model.weights, pretrained=True)
+    values = plain(cfg.model)
+    partition = settings.partition(values["partition"])
+    return build_model(values["family"], values["arguments"], partition, values["weights"])
 
 
-def datamodule(cfg: DictConfig, with_flow: bool) -> MattingDataModule:
-    """The shared data module of ``data``, ``flow`` and ``preset.calibration``."""
-    dataset: ClipDataset = instantiate(cfg.data)
-    flow = FlowCache(default_cache_dir() / "flow", instantiate(cfg.flow)) if with_flow else None
-    calibration = plain(cfg.preset.calibration)
-    return MattingDataModule(
-        dataset, flow, **calibration, num_workers=cfg.num_workers, memory_mib=cfg.memory_mib, seed=cfg.seed
-    )
+def data(cfg: DictConfig) -> ClipDataset:
+    """``data``."""
+    return instantiate(cfg.data)
 
 
-def trainer(cfg: DictConfig, run_dir: Path) -> Callable[..., pl.Trainer]:
-    """Builds Trainers of ``trainer``, with a progress bar and everything below the run folder."""
-    partial = instantiate(cfg.trainer)
-
-    def build(callbacks: list[pl.Callback] | None = None, **kwargs: Any) -> pl.Trainer:
-        return partial(callbacks=[*(callbacks or []), RichProgressBar()], default_root_dir=run_dir, **kwargs)
-
-    return build
+def flow(cfg: DictConfig, method: Method, spec: QuantSpec, preset: Preset) -> FlowEstimator | SourceFlow | None:
+    """``flow``, when the method needs it."""
+    return instantiate(cfg.flow) if needs_flow(method, spec, preset) else None
 
 
-def loggers(cfg: DictConfig, run_dir: Path) -> Callable[[str], list[Logger]]:
+def trainer(cfg: DictConfig, run_dir: Path) -> TrainerFactory:
+    """Builds Trainers of ``trainer``.
+
+    Raises:
+        ConfigError: Lightning refuses it (no GPU): found by building one now, before anything takes its time.
+    """
+    make = trainers(run_dir, instantiate(cfg.trainer))
+    make(logger=False, enable_checkpointing=False)
+    return make
+
+
+def loggers(cfg: DictConfig, run_dir: Path) -> LoggerFactory:
     """Builds the loggers of ``logger`` for a stage, below the run folder; ``logger=null`` for none."""
-    if cfg.logger is None:
-        return lambda stage: []
-    partial = instantiate(cfg.logger)
-    return lambda stage: [partial(save_dir=str(run_dir / "logs"), name=stage)]
+    return (lambda stage: []) if cfg.logger is None else logging_into(run_dir, instantiate(cfg.logger))
+
+
+IRRELEVANT: tuple[tuple[str, type[Warning]], ...] = (
+    (r".*`isinstance\(treespec, LeafSpec\)` is deprecated", Warning),  # between Lightning and torch
+    (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),  # batch norms are folded
+    (r"The number of training batches \(\d+\) is smaller than the logging interval", UserWarning),
+    (r"The '\w+_dataloader' does not have many workers", UserWarning),  # samples are kept decoded
+    (r"Checkpoint directory .* exists and is not empty", UserWarning),  # resumed
+    (r"`?Trainer.fit`? stopped: `max_epochs=", UserWarning),
+)
+"""Warnings that say nothing to a user of ours: beginning of the message, and category."""
 
 
 def quiet() -> None:
-    """Leave Lightning's hints about hardware and tips out of the terminal."""
+    """Leave Lightning's tips and hints about hardware, and :data:`IRRELEVANT` warnings, out of the terminal."""
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for message, category in IRRELEVANT:
+        warnings.filterwarnings("ignore", message, category)
+
+
+def notes(cfg: DictConfig) -> dict[str, Any]:
+    """The whole configuration, for ``quantizer.yaml``."""
+    return {"config": plain(cfg)}

@@ -2,54 +2,70 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from ptq4vm.api import load_checkpoint
+from ptq4vm import api
 from ptq4vm.cli import build
-from ptq4vm.errors import CheckpointError, DataError
+from ptq4vm.cli.app import plain
+from ptq4vm.errors import CheckpointError
+from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import read_info
 from ptq4vm.report.collector import SheetCollector
+from ptq4vm.report.run_folder import METRICS, SHEETS
 from ptq4vm.report.sheets import write_sheets
 from ptq4vm.report.tables import metrics_table, write_metrics_json
-from ptq4vm.stages.evaluation import evaluate as measure
-
-log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig) -> None:
     """Evaluate ``checkpoint`` (``fp32`` or a run folder) on ``data`` and write ``metrics.json`` and pictures."""
     build.quiet()
+    options = build.check(cfg)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    datamodule = build.datamodule(cfg, with_flow=False)
-    if not datamodule.evaluation_clips:
-        raise DataError("the dataset has no evaluation clips: check data.root")
-    if cfg.checkpoint == "fp32":
-        network, label = build.network(cfg), "fp32"
-    else:
-        info = read_info(cfg.checkpoint)
-        variant = cfg.model.arguments.variant
-        if info.model["arguments"]["variant"] != variant:
-            raise CheckpointError(
-                f"{cfg.checkpoint} holds {info.model['arguments']['variant']}, not {variant}: "
-                f"add model=rvm_{info.model['arguments']['variant']}"
-            )
-        network, label = load_checkpoint(cfg.checkpoint), "quantized"
-    pictures = SheetCollector([clip.name for clip in datamodule.evaluation_clips])
-    result = measure(
-        network.to(memory_format=torch.channels_last),
-        datamodule,
-        downsample_ratio=cfg.downsample_ratio,
+    float_only = options.checkpoint == "fp32"
+    network = build.model(cfg) if float_only else _load(cfg, options.checkpoint)
+    label = "fp32" if float_only else "quantized"
+    data = build.data(cfg)
+    pictures = SheetCollector([clip.name for clip in data.clips().evaluation])
+    result = api.evaluate(
+        network,
+        data,
+        downsample_ratio=options.downsample_ratio,
+        num_workers=options.num_workers,
         observers=[pictures.observer(label)],
+        trainer=build.trainer(cfg, run_dir),
     )
     stages = {label: result}
-    write_metrics_json(run_dir / "metrics.json", stages)
-    write_sheets(run_dir / "sheets", pictures, label, stages, label=label, reference=label)
+    write_metrics_json(run_dir / METRICS, stages)
+    write_sheets(run_dir / SHEETS, pictures, label, stages, label=label, reference=label)
     console = Console()
-    console.print(metrics_table(stages, title=str(cfg.checkpoint), reference=label))
-    console.print(f"written to {run_dir}")
+    console.print(metrics_table(stages, title=f"{options.checkpoint} on {len(result.clips)} clips", reference=label))
+    console.print(f"written to {run_dir}", soft_wrap=True)
+
+
+def _load(cfg: DictConfig, checkpoint: str) -> MattingNetwork:
+    """The quantized network of a run folder.
+
+    Raises:
+        CheckpointError: It holds another network, or other bits, than the command line asks for.
+    """
+    info = read_info(checkpoint)
+    if build.was_given("model"):
+        wanted, found = {"family": cfg.model.family, **plain(cfg.model.arguments)}, info.model["arguments"]
+        found = {"family": info.model["family"], **found}
+        other = [key for key in wanted if found.get(key) != wanted[key]]
+        if other:
+            key = other[0]
+            raise CheckpointError(
+                f"{checkpoint} holds a network of {key} {found.get(key)}, not {wanted[key]}: leave model= out"
+            )
+    bits = (info.spec.weight.bits, info.spec.activation.bits)
+    if build.was_given("bits") and bits != (cfg.bits.weight, cfg.bits.activation):
+        raise CheckpointError(
+            f"{checkpoint} holds a network of w{bits[0]}a{bits[1]}, not w{cfg.bits.weight}a{cfg.bits.activation}: "
+            "leave bits= out, or quantize again"
+        )
+    return api.load_checkpoint(checkpoint)

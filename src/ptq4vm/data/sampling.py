@@ -119,7 +119,9 @@ def _check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int,
                 "set calibration.crop so that clips can be batched"
             )
         if crop is not None and (crop[0] > height or crop[1] > width):
-            raise ConfigError(f"calibration.crop {crop[1]}x{crop[0]} does not fit into clip {clip.name}, {width}x{height}")
+            raise ConfigError(
+                f"calibration.crop {crop[1]}x{crop[0]} does not fit into clip {clip.name}, {width}x{height}"
+            )
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

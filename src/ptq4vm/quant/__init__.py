@@ -1,1 +1,1 @@
-
+"""Quantized layers, their quantizers, and checkpoints of them."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +54,7 @@ def quantized_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def load_quantized_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load :func:`quantized_state` into a network with the same quantizers, strictly.
-
-    Weights of layers with codes are set to their dequantized values.
+    """Load :func:`quantized_state` into a network with the same quantizers, strictly; float weights stay as they are.
 
     Raises:
         CheckpointError: A tensor is missing, unknown or of another shape (named, with ``name``).
@@ -72,9 +72,6 @@ def load_quantized_state(network: nn.Module, state: Mapping[str, Tensor], name: 
                 continue
             raise CheckpointError(f"{name}: {key!r} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}")
         value.copy_(state[key])
-    for layer in quantized_layers(network).values():
-        if isinstance(layer.weight_quantizer, FixedCodes):
-            layer.weight.data.copy_(layer.weight_quantizer(layer.weight))
 
 
 def save_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo) -> None:
@@ -88,15 +85,29 @@ def save_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo)
         undecided = layer.weight_quantizer is not None and not isinstance(layer.weight_quantizer, FixedCodes)
         if layer.affine is not None or undecided:
             raise ConfigError(f"layer {path!r} is not absorbed: call ptq4vm.quant.fold.absorb before saving")
-    choices = {
-        "format": FORMAT,
-        "model": dict(info.model),
-        "spec": asdict(info.spec),
-        "partition": {k: _plain(v) for k, v in asdict(info.partition).items()},
-        **info.extra,
-    }
-    write_tensors(Path(folder) / TENSORS, quantized_state(network), {"format": "ptq4vm", "version": str(FORMAT)})
+    choices = {"format": FORMAT, **_structure(info), **_plain(info.extra)}
+    metadata = {"format": "ptq4vm", "version": str(FORMAT), "choices": _digest(info)}
+    write_tensors(Path(folder) / TENSORS, quantized_state(network), metadata)
     write_text(Path(folder) / CHOICES, yaml.safe_dump(choices, sort_keys=False))
+
+
+def has_quantized(folder: Path | str) -> bool:
+    """Whether both files of a quantized network are there."""
+    return all((Path(folder) / name).is_file() for name in (TENSORS, CHOICES))
+
+
+def _structure(info: CheckpointInfo) -> dict[str, Any]:
+    """What the tensors mean, as plain values."""
+    return {
+        "model": _plain(info.model),
+        "spec": _plain(asdict(info.spec)),
+        "partition": _plain(asdict(info.partition)),
+    }
+
+
+def _digest(info: CheckpointInfo) -> str:
+    """SHA-256 of :func:`_structure`: kept beside the tensors, it tells when the YAML file was edited or exchanged."""
+    return hashlib.sha256(json.dumps(_structure(info), sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -128,9 +139,17 @@ def read_info(folder: Path | str) -> CheckpointInfo:
         branches = {k: tuple(v) for k, v in parts.pop("branches").items()}
         partition = Partition(**{k: tuple(v) for k, v in parts.items()}, branches=branches)
         extra = {k: v for k, v in choices.items() if k not in ("format", "model", "spec", "partition")}
-        return CheckpointInfo(choices["model"], QuantSpec(**spec), partition, extra)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not complete ({error}): quantize again") from error
+        model = {"family": str(choices["model"]["family"]), "arguments": dict(choices["model"]["arguments"])}
+        return CheckpointInfo(model, QuantSpec(**spec), partition, extra)
+    except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path} is not complete or was changed ({error}): quantize again") from error
+
+
+def quantized_skeleton(folded: nn.Module, partition: Partition, spec: QuantSpec) -> nn.Module:
+    """A quantized copy of a folded float network with arbitrary ranges, for :func:`load_quantized_state`."""
+    spec = replace(spec, weight=replace(spec.weight, observer="minmax"))  # the quickest
+    plan = make_plan(folded, partition, spec)
+    return swap(folded, plan, {path: [(-1.0, 1.0)] * max(1, len(site.sizes)) for path, site in plan.sites.items()})
 
 
 def load_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo) -> nn.Module:
@@ -145,14 +164,20 @@ def load_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo)
         The quantized network in eval mode.
 
     Raises:
-        CheckpointError: The tensors are missing, damaged or do not fit.
+        CheckpointError: The tensors are missing, damaged, do not fit, or were saved with other choices than ``info``.
     """
     path = Path(folder) / TENSORS
     state = read_tensors(path)
+    if read_metadata(path).get("choices") != _digest(info):
+        raise CheckpointError(
+            f"{Path(folder) / CHOICES} does not belong to {path.name} (bits or other choices differ): quantize again"
+        )
     fold_batch_norm(network, info.partition.float_modules)
-    plan = make_plan(network, info.partition, info.spec)
-    quantized = swap(network, plan, {p: [(-1.0, 1.0)] * max(1, len(site.sizes)) for p, site in plan.sites.items()})
+    quantized = quantized_skeleton(network, info.partition, info.spec)
     load_quantized_state(quantized, state, str(path))
+    for layer in quantized_layers(quantized).values():
+        if isinstance(layer.weight_quantizer, FixedCodes):
+            layer.weight.data.copy_(layer.weight_quantizer(layer.weight))
     return quantized.requires_grad_(False).eval()
 
 
@@ -172,7 +197,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): delete it and run again") from error
+        raise CheckpointError(f"{path} is damaged ({error}): quantize again") from error
 
 
 def stored_bytes(network: nn.Module) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ class TeacherTargets:
 
     @classmethod
     @torch.no_grad()
-    def compute(cls, teacher: MattingNetwork, clips: Sequence[ClipBatch]) -> TeacherTargets:
+    def compute(cls, teacher: MattingNetwork, clips: Iterable[ClipBatch]) -> TeacherTargets:
         """Run the float network once over every sample (batches of one, in sample order)."""
         alpha, states = [], []
         for clip in clips:
@@ -106,8 +106,8 @@ class TeacherTargets:
     def batch(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Alpha ``(B, T, 1, H, W)`` and states ``(B, C, h, w)`` of the samples ``index`` ``(B,)``."""
         rows = index.tolist()
-        return torch.stack([self.alpha[i] for i in rows]), [
-            torch.stack(parts) for parts in zip(*(self.states[i] for i in rows), strict=True)
+        return torch.stack([self.alpha[i] for i in rows]).to(index.device), [
+            torch.stack(parts).to(index.device) for parts in zip(*(self.states[i] for i in rows), strict=True)
         ]
 
 
@@ -121,9 +121,7 @@ class GlobalAffineCalibration(pl.LightningModule):
         targets: The float network's outputs, needed before training when a teacher or state weight is set.
     """
 
-    def __init__(
-        self, quantized: MattingNetwork, settings: GACSettings, targets: TeacherTargets | None = None
-    ) -> None:
+    def __init__(self, quantized: MattingNetwork, settings: GACSettings, targets: TeacherTargets | None = None) -> None:
         super().__init__()
         self.quantized = quantized
         self.settings = settings

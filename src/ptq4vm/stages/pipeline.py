@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
-import pickle
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import Logger
 from rich.progress import track
 from torch import nn
 
 from ptq4vm.data.datamodule import MattingDataModule
+from ptq4vm.errors import CheckpointError
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.quant.checkpoint import CheckpointInfo, load_quantized_state, quantized_state, save_quantized
+from ptq4vm.quant.checkpoint import (
+    CheckpointInfo,
+    has_quantized,
+    load_quantized,
+    load_quantized_state,
+    quantized_skeleton,
+    quantized_state,
+    read_info,
+    save_quantized,
+)
 from ptq4vm.quant.fold import absorb, fold_batch_norm
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.spec import Partition, QuantSpec
 from ptq4vm.quant.swap import make_plan, observe, swap
 from ptq4vm.stages.evaluation import EvaluationResult, FrameObserver, evaluate
-from ptq4vm.stages.gac import GlobalAffineCalibration, TeacherTargets
 from ptq4vm.stages.method import Method, Preset
-from ptq4vm.stages.progress import RunState, fingerprint
-from ptq4vm.stages.reconstruction import BlockReconstruction, BlockReport
+from ptq4vm.stages.progress import RunState, fingerprint, tensors_hash
+from ptq4vm.stages.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer
+from ptq4vm.stages.training import Training
 
 log = logging.getLogger(__name__)
 
-TrainerFactory = Callable[..., pl.Trainer]
 ObserverFactory = Callable[[str], FrameObserver]
 
 
@@ -71,7 +74,9 @@ class Pipeline:
         loggers: Gives the Lightning loggers of a training stage, by its name.
         observer: Gives, for a stage's name, who looks at its evaluated frames; pictures are drawn from that.
         seed: Of everything random.
-        notes: Written into ``quantizer.yaml`` and into the identity of the run.
+        downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
+        notes: Written into ``quantizer.yaml``.
+        finish: Called with the result before the run counts as finished, to write what else belongs to it.
     """
 
     network: MattingNetwork
@@ -82,11 +87,13 @@ class Pipeline:
     method: Method
     preset: Preset
     run_dir: Path
-    trainer: TrainerFactory = pl.Trainer
-    loggers: Callable[[str], list[Logger]] = lambda stage: []
+    trainer: TrainerFactory = default_trainer
+    loggers: LoggerFactory = lambda stage: []
     observer: ObserverFactory | None = None
     seed: int = 0
+    downsample_ratio: float = 1.0
     notes: Mapping[str, Any] = field(default_factory=dict)
+    finish: Callable[[QuantizationResult], None] = lambda result: None
 
     def run(self) -> QuantizationResult:
         """Do what is left to do.
@@ -95,46 +102,78 @@ class Pipeline:
             PTQ4VMError: With one line that says what is wrong and what to do; what was finished stays.
         """
         pl.seed_everything(self.seed, workers=True, verbose=False)
-        teacher = fold_batch_norm(copy.deepcopy(self.network).eval(), self.partition.float_modules).requires_grad_(False)
-        teacher = teacher.to(memory_format=torch.channels_last)
-        partition = resolve(teacher, self.partition)
+        teacher, partition = self._teacher()
         if not self.spec.is_float:
+            self._warn_of_overlap()
             self.datamodule.prepare_data()
             self.datamodule.setup("fit")
         self._state = RunState(self.run_dir, self._identity(partition))
-        self._timing: dict[str, Any] = self._state.get("timing") or {"stages": {}, "blocks": {}}
-        self._evaluate(teacher, "fp32")
-        network = teacher
-        if not self.spec.is_float:
-            network = self._quantize(teacher, partition)
-            info = CheckpointInfo(self.model, self.spec, partition, {"method": asdict(self.method), **self.notes})
-            save_quantized(self.run_dir, network, info)
+        network = self._finished(teacher)
+        if network is None:
+            self._state.put("finished", False)
+            self._evaluate(teacher, "fp32")
+            network = teacher
+            if not self.spec.is_float:
+                network = self._quantize(teacher, partition)
+                info = CheckpointInfo(self.model, self.spec, partition, {"method": asdict(self.method), **self.notes})
+                save_quantized(self.run_dir, network, info)
         stages = {name: _result(value) for name, value in (self._state.get("results") or {}).items()}
-        total = sum(self._timing["stages"].values())
-        return QuantizationResult(network.eval(), stages, {**self._timing, "total": total})
+        timing = self._state.timing
+        timing = {**timing, "total": sum(timing["stages"].values())}
+        result = QuantizationResult(network.eval(), stages, timing)
+        self.finish(result)
+        self._state.put("finished", True)
+        return result
 
-    def _identity(self, partition: Partition) -> str:
+    def _teacher(self) -> tuple[MattingNetwork, Partition]:
+        """The folded float network, and its blocks."""
+        partition = resolve(self.network, self.partition)
+        teacher = fold_batch_norm(copy.deepcopy(self.network).eval(), partition.float_modules)
+        teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return teacher, partition
+
+    def _warn_of_overlap(self) -> None:
+        sets = self.datamodule.clip_sets
+        both = [clip.name for clip in sets.evaluation if clip in sets.calibration]
+        if both:
+            log.warning(
+                "%d evaluation clips, as %s, are calibrated on too, which makes every figure too good: "
+                "give clips to calibrate on (data.calibration_root)",
+                len(both),
+                both[0],
+            )
+
+    def _finished(self, teacher: MattingNetwork) -> MattingNetwork | None:
+        """The network that an earlier run finished with, or ``None``."""
+        if not self._state.get("finished"):
+            return None
+        network: nn.Module = teacher
+        if not self.spec.is_float:
+            if not has_quantized(self.run_dir):
+                return None
+            try:
+                network = load_quantized(self.run_dir, copy.deepcopy(self.network), read_info(self.run_dir))
+            except CheckpointError as error:
+                log.warning("%s; making it again from the finished stages", error)
+                return None
+        log.info("%s is finished: nothing is left to do", self.run_dir)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _identity(self, partition: Partition) -> dict[str, str]:
+        """Everything that decides the result, under the names that users know it by; no budgets, no paths."""
+        schedule = replace(self.preset, reconstruction=replace(self.preset.reconstruction, memory_mib=0))
         return fingerprint(
             model=dict(self.model),
-            weights=_weights_hash(self.network),
-            spec=self.spec,
+            weights=tensors_hash(self.network.state_dict()),
+            bits=[self.spec.weight.bits, self.spec.activation.bits],
+            method=[asdict(self.method), asdict(self.spec)],
             partition=partition,
-            method=self.method,
-            preset=self.preset,
+            preset=None if self.spec.is_float else schedule,
             seed=self.seed,
-            clips="" if self.spec.is_float else self.datamodule.content_hash(),
-            evaluation=[clip.name for clip in self.datamodule.evaluation_clips],
+            downsample_ratio=self.downsample_ratio,
+            calibration_clips=None if self.spec.is_float else self.datamodule.content_hash(),
+            evaluation_clips=[(c.name, c.num_frames, c.size) for c in self.datamodule.evaluation_clips],
         )
-
-    @contextmanager
-    def _clock(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = self._timing["stages"].get(stage, 0.0) + time.perf_counter() - began
-            self._timing["stages"][stage] = seconds
-            self._state.put("timing", self._timing)
 
     @property
     def _final(self) -> str:
@@ -146,35 +185,55 @@ class Pipeline:
     def _evaluate(self, network: nn.Module, stage: str) -> None:
         """Evaluate a stage's network, unless an earlier run did.
 
-        The float network is evaluated again while the last stage is still open: the pictures compare the two.
+        The float network and the final one are looked at again in a run that was not finished: the pictures, which
+        are drawn at its end, compare the two.
         """
         results = self._state.get("results") or {}
-        done = stage in results and (stage != "fp32" or self._final in results)
-        if not self.datamodule.evaluation_clips or done:
+        pictured = self.observer is not None and stage in ("fp32", self._final)
+        if not self.datamodule.evaluation_clips or (stage in results and not pictured):
             return
-        observers = [self.observer(stage)] if self.observer is not None else []
         log.info("evaluating %s on %d clips", stage, len(self.datamodule.evaluation_clips))
-        with self._clock(f"evaluate_{stage}"):
-            found = evaluate(network, self.datamodule, observers=observers)  # type: ignore[arg-type]
+        with self._state.clock(f"evaluate_{stage}"):
+            found = evaluate(
+                network,  # type: ignore[arg-type]
+                self.datamodule,
+                self.trainer(**EVALUATING),
+                self.downsample_ratio,
+                [self.observer(stage)] if self.observer is not None else [],
+            )
         self._state.put("results", {**results, stage: {"mean": found.mean, "clips": found.clips}})
 
     def _quantize(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:
-        if self._final != "rtn" and self.datamodule.evaluation_clips and "rtn" not in (self._state.get("results") or {}):
-            with self._clock("rtn"):
+        measured = self._state.get("results") or {}
+        if self._final != "rtn" and self.datamodule.evaluation_clips and "rtn" not in measured:
+            with self._state.clock("rtn"):
                 baseline = self._start(teacher, partition, _nearest(self.spec))
             self._evaluate(baseline, "rtn")
-        with self._clock("calibrate"):
-            network = self._start(teacher, partition, self.spec)
+        network = self._calibrated(teacher, partition)
         if self._final == "rtn":
             self._evaluate(network, "rtn")
+        settings = self.preset.gac if self.method.ofa else replace(self.preset.gac, flow_weight=0.0)
+        training = Training(self._state, self.datamodule, self.trainer, self.loggers)
         if self.method.biq:
-            self._reconstruct(teacher, network, partition)
+            training.reconstruct(teacher, network, partition.blocks, self.preset.reconstruction, self.seed)
             self._evaluate(network, "biq")
         if self.method.gac:
-            self._calibrate(teacher, network)
+            training.calibrate(teacher, network, settings)
             network = absorb(network)  # type: ignore[assignment]
             self._evaluate(network, "gac")
         return absorb(network)  # type: ignore[return-value]
+
+    def _calibrated(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:
+        """The network with its ranges observed, as an earlier run left it where there was one."""
+        saved = self._state.load_tensors("start")
+        if saved is not None:
+            network = quantized_skeleton(teacher, partition, self.spec)
+            load_quantized_state(network, saved[0], str(self._state.path("start.safetensors")))
+            return network  # type: ignore[return-value]
+        with self._state.clock("calibrate"):
+            network = self._start(teacher, partition, self.spec)
+        self._state.save_tensors("start", quantized_state(network), {})
+        return network
 
     def _start(self, teacher: MattingNetwork, partition: Partition, spec: QuantSpec) -> MattingNetwork:
         """Observe ranges on the calibration samples and insert quantizers, rounding to nearest."""
@@ -185,100 +244,13 @@ class Pipeline:
             for clip in track(clips, description=f"observing ({spec.activation.observer})", transient=True):
                 teacher.matte(clip.frames)
 
-        observers = observe(teacher, plan, run, self.seed)
-        ranges = {path: [o.range() for o in found] for path, found in observers.items()}
-        return swap(teacher, plan, ranges)  # type: ignore[return-value]
-
-    def _fit(self, stage: str, module: pl.LightningModule, **kwargs: Any) -> None:
-        fit = {k: kwargs.pop(k) for k in ("datamodule", "ckpt_path", "weights_only") if k in kwargs}
-        trainer = self.trainer(
-            logger=self.loggers(stage) or False, num_sanity_val_steps=0, enable_model_summary=False, **kwargs
-        )
-        trainer.fit(module, **fit)
-        module.cpu()
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-
-    def _reconstruct(self, teacher: MattingNetwork, network: MattingNetwork, partition: Partition) -> None:
-        """BIQ, from the first block that is not done."""
-        saved = self._state.load_tensors("biq")
-        done = 0
-        if saved is not None:
-            done = int(saved[1]["blocks"])
-            state = {**quantized_state(network), **saved[0]}
-            load_quantized_state(network, state, str(self._state.path("biq.safetensors")))
-            log.info("BIQ: %d of %d blocks were done before", done, len(partition.blocks))
-        if done == len(partition.blocks):
-            return
-        clips = self.datamodule.calibration_batch()
-        module = BlockReconstruction(
-            teacher, network, partition.blocks, clips.frames, self.preset.reconstruction, self.seed, start=done
-        )
-        module.finished = lambda report: self._keep_blocks(module, report)
-        with self._clock("biq"):
-            self._fit(
-                "biq", module, max_epochs=module.epochs, reload_dataloaders_every_n_epochs=1, enable_checkpointing=False
-            )
-
-    def _keep_blocks(self, module: BlockReconstruction, report: BlockReport) -> None:
-        """Save the tensors of every finished block, then the report of the last."""
-        done = module.blocks[: module.blocks.index(report.block) + 1]
-        state = quantized_state(module.quantized)
-        tensors = {key: value for key, value in state.items() if any(key.startswith(f"{path}.") for path in done)}
-        self._state.save_tensors("biq", tensors, {"blocks": str(len(done))})
-        self._timing["blocks"][report.block] = report.seconds
-        self._state.put("timing", self._timing)
-
-    def _calibrate(self, teacher: MattingNetwork, network: MattingNetwork) -> None:
-        """GAC with OFA, from the last epoch that was saved."""
-        settings = self.preset.gac if self.method.ofa else replace(self.preset.gac, flow_weight=0.0)
-        saved = self._state.load_tensors("gac")
-        module = GlobalAffineCalibration(network, settings, None)
-        if saved is not None:
-            network.load_state_dict(saved[0])
-            return
-        with self._clock("gac"):
-            if settings.needs_teacher:
-                clips = track(self.datamodule.calibration_clips(), description="float targets", transient=True)
-                module.targets = TeacherTargets.compute(teacher, clips)
-            folder = self._state.path("gac")
-            self._fit(
-                "gac",
-                module,
-                datamodule=self.datamodule,
-                ckpt_path=_newest_checkpoint(folder),
-                weights_only=True,
-                max_epochs=settings.epochs,
-                callbacks=[ModelCheckpoint(folder, filename="{epoch:04d}")],
-            )
-        self._state.save_tensors("gac", dict(network.state_dict()), {})
-
-
-def _newest_checkpoint(folder: Path) -> Path | None:
-    """The last epoch's checkpoint that is whole: one that was cut off by a kill has its predecessor beside it."""
-    for path in sorted(folder.glob("*.ckpt"), reverse=True):
-        try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-            log.warning("%s is not whole: going on from the epoch before it", path)
-            path.unlink()
-        else:
-            return path
-    return None
+        return swap(teacher, plan, observe(teacher, plan, run, self.seed))  # type: ignore[return-value]
 
 
 def _nearest(spec: QuantSpec) -> QuantSpec:
     """Round to nearest with min-max ranges, one scale per tensor, at the same bits: the baseline of every table."""
     weight = replace(spec.weight, observer="minmax")
     return replace(spec, weight=weight, activation=replace(spec.activation, observer="minmax", granularity="tensor"))
-
-
-def _weights_hash(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _result(value: Mapping[str, Any]) -> EvaluationResult:

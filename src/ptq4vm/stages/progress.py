@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import time
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,15 @@ def fingerprint(**parts: Any) -> dict[str, str]:
     }
 
 
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(tensors.items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class RunState:
     """The ``state`` folder of a run: fingerprint, results of finished steps, and half-done stages.
 
@@ -49,6 +60,7 @@ class RunState:
         self.folder = run_dir / "state"
         self._notes = self.folder / "progress.json"
         self.notes: dict[str, Any] = {"fingerprint": dict(identity)}
+        self._running: tuple[str, float] | None = None
         if self._notes.is_file():
             try:
                 self.notes = json.loads(self._notes.read_text(encoding="utf-8"))
@@ -72,6 +84,33 @@ class RunState:
         """Write a note down. Raises :class:`ptq4vm.errors.SaveError`."""
         self.notes[key] = value
         write_json(self._notes, self.notes)
+
+    @property
+    def timing(self) -> dict[str, Any]:
+        """``{"stages": {name: seconds}, "blocks": {path: seconds}}``, over all runs so far."""
+        return self.get("timing") or {"stages": {}, "blocks": {}}
+
+    @contextlib.contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        """Add the seconds that a stage takes to those of earlier runs."""
+        self._running = (stage, time.perf_counter())
+        try:
+            yield
+        finally:
+            self.tick()
+            self._running = None
+
+    def tick(self, block: str = "", seconds: float = 0.0) -> None:
+        """Write down the time of the running stage up to now, and that of a finished block."""
+        timing = self.timing
+        if self._running is not None:
+            stage, began = self._running
+            now = time.perf_counter()
+            timing["stages"][stage] = timing["stages"].get(stage, 0.0) + now - began
+            self._running = (stage, now)
+        if block:
+            timing["blocks"][block] = seconds
+        self.put("timing", timing)
 
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Keep tensors under a name. Raises :class:`ptq4vm.errors.SaveError`."""

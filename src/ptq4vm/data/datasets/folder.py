@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from ptq4vm.data.base import ClipSets
 from ptq4vm.data.images import list_folders
 from ptq4vm.data.sources import FolderClip
 from ptq4vm.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 
 class FolderDataset:
@@ -19,7 +16,7 @@ class FolderDataset:
     Args:
         root: Folder of the clips to evaluate.
         calibration_root: Folder of the clips to calibrate on, in the same layout. Without it the evaluated clips serve,
-            which makes every figure too good; a warning says so.
+            which makes every figure too good; the pipeline warns of that.
     """
 
     def __init__(self, root: str | Path, calibration_root: str | Path | None = None) -> None:
@@ -31,9 +28,6 @@ class FolderDataset:
         evaluation = find_clips(self.root)
         if self.calibration_root is not None:
             return ClipSets(find_clips(self.calibration_root), evaluation)
-        logger.warning(
-            "no calibration_root: calibrating on the clips of %s would measure on what was calibrated on", self.root
-        )
         return ClipSets(evaluation, evaluation)
 
 

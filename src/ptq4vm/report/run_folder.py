@@ -1,0 +1,58 @@
+"""What a run leaves for people and other tools beside the network itself."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from ptq4vm.errors import SaveError
+from ptq4vm.io import write_json
+from ptq4vm.quant.checkpoint import CHOICES, TENSORS
+from ptq4vm.report.collector import SheetCollector
+from ptq4vm.report.sheets import write_sheets
+from ptq4vm.report.tables import write_metrics_json
+from ptq4vm.stages.pipeline import QuantizationResult
+
+log = logging.getLogger(__name__)
+
+METRICS, TIMING, SHEETS, LOGS, STATE = "metrics.json", "timing.json", "sheets", "logs", "state"
+
+
+def write_run_folder(run_dir: Path, result: QuantizationResult, pictures: SheetCollector, label: str) -> None:
+    """Write ``timing.json``, ``metrics.json`` and one contact sheet per evaluation clip.
+
+    Args:
+        run_dir: The run folder.
+        result: What the pipeline gave.
+        pictures: Has watched the evaluations; nothing is drawn when an earlier run did and drew.
+        label: What the quantized network is called, e.g. ``W4A4``.
+
+    Raises:
+        SaveError: A file cannot be written.
+    """
+    write_json(run_dir / TIMING, result.timing)
+    if not result.stages:
+        log.warning("the dataset has no evaluation clips: no %s and no pictures", METRICS)
+        return
+    write_metrics_json(run_dir / METRICS, result.stages)
+    final = list(result.stages)[-1]
+    if pictures.has(final, "fp32"):
+        write_sheets(run_dir / SHEETS, pictures, final, result.stages, label=label)
+
+
+def clear_run_folder(run_dir: Path) -> None:
+    """Remove what an earlier run left, and nothing else; a folder without a run stays as it is.
+
+    Raises:
+        SaveError: Something cannot be removed.
+    """
+    if not (run_dir / STATE).is_dir():
+        return
+    try:
+        for name in (TENSORS, CHOICES, METRICS, TIMING):
+            (run_dir / name).unlink(missing_ok=True)
+        for name in (SHEETS, LOGS, STATE):  # the state last: while it is there, this can be done again
+            shutil.rmtree(run_dir / name, ignore_errors=False) if (run_dir / name).exists() else None
+    except OSError as error:
+        raise SaveError(f"cannot clear {run_dir}: {error}; choose another run_dir") from error
