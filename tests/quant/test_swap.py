@@ -62,6 +62,24 @@ def test_every_rvm_layer_gets_a_site_and_edges_stay_at_eight_bits(rvm: MattingNe
     assert learnable == {"log_scale"}
 
 
+@pytest.mark.parametrize(
+    ("granularity", "branch", "depthwise"), [("depthwise", 0, 15), ("branch", 4, 0), ("mixed", 4, 15)]
+)
+def test_granularity_decides_which_inputs_have_several_scales(
+    rvm: MattingNetwork, granularity: str, branch: int, depthwise: int
+) -> None:
+    partition = resolve(rvm, RVM_PARTITION)
+    sites = make_plan(rvm, partition, _spec(granularity=granularity)).sites
+    single = {path: site.sizes for path, site in sites.items() if set(site.sizes) == {1}}
+    several = {path for path, site in sites.items() if site.sizes} - single.keys()
+    assert (len(several), len(single)) == (branch, depthwise)
+    assert several <= set(RVM_PARTITION.branches)
+    for path, sizes in single.items():
+        assert rvm.get_submodule(path).groups == len(sizes)
+    output = make_plan(rvm, partition, _spec(granularity=granularity, placement="output")).sites
+    assert not any(site.sizes for site in output.values())
+
+
 def test_output_placement_comes_after_activation_functions(rvm: MattingNetwork, clip: Tensor) -> None:
     quantized = quantize(rvm, RVM_PARTITION, _spec(placement="output"), clip)
     layers = quantized_layers(quantized)

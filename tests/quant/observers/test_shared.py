@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ptq4vm.errors import DataError
+from ptq4vm.quant.observers import affine_qparams
+from ptq4vm.quant.observers.shared import SharedZeroObserver
+
+
+def _groups(*offsets_and_scales: tuple[float, float]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [offset + scale * torch.rand(500, generator=generator) for offset, scale in offsets_and_scales]
+
+
+def _observer(parts: list[Tensor], levels: int, affine: bool = True) -> SharedZeroObserver:
+    observer = SharedZeroObserver(len(parts), levels, affine)
+    observer.observe(parts)
+    return observer
+
+
+def _error(parts: list[Tensor], ranges: list[tuple[float, float]], levels: int) -> list[float]:
+    errors = []
+    for part, (low, high) in zip(parts, ranges, strict=True):
+        scale, zero = affine_qparams(torch.tensor(low), torch.tensor(high), levels)
+        codes = (part / scale + zero).round().clamp(0, levels)
+        errors.append(float(((codes - zero) * scale - part).square().mean()))
+    return errors
+
+
+@pytest.mark.parametrize("levels", [3, 15, 255])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("offsets", [(0.0, 0.0), (-0.3, 0.0), (-0.5, -1.0)])
+def test_all_groups_get_one_zero_point(levels: int, affine: bool, offsets: tuple[float, float]) -> None:
+    parts = _groups((offsets[0], 1.0), (offsets[1] * 10, 10.0))
+    ranges = _observer(parts, levels, affine).ranges()
+    lows, highs = (torch.tensor(ends) for ends in zip(*ranges, strict=True))
+    _, zero = affine_qparams(lows, highs, levels)
+    assert zero[0] == zero[1]
+    if min(offsets) == 0:
+        assert zero[0] == 0
+    elif not affine:
+        assert zero[0] == (levels + 1) // 2
+
+
+def test_every_group_keeps_its_own_resolution() -> None:
+    parts = _groups((0, 0.01), (0, 1.0), (0, 100.0))
+    own = _error(parts, _observer(parts, 15).ranges(), 15)
+    assert all(error < float(part.square().mean()) * 0.01 for error, part in zip(own, parts, strict=True))
+    widest = [(0.0, 100.0)] * 3
+    assert own[0] < 0.01 * _error(parts, widest, 15)[0]
+
+
+def test_a_group_of_zeros_does_no_harm() -> None:
+    parts = [torch.zeros(50), *_groups((-0.5, 1.0))]
+    ranges = _observer(parts, 15).ranges()
+    assert all(low <= 0 <= high for low, high in ranges)
+    assert _error(parts, ranges, 15)[1] < 0.01
+
+
+def test_nothing_seen_is_an_error() -> None:
+    with pytest.raises(DataError, match="never observed"):
+        SharedZeroObserver(2, 15).ranges()
