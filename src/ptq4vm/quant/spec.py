@@ -54,9 +54,11 @@ class ActivationSpec:
         bits: 2 to 8, or 32 for float.
         affine: True lets the zero point follow the observed range. False keeps it at 0 where the tensor is not
             negative and at ``2^(bits-1)`` (a symmetric grid) elsewhere.
-        granularity: ``tensor`` gives one scale. ``branch`` gives one scale to each tensor that a concatenation joins
-            (QVD's channel-range integration): integer engines fold it into the next convolution's weights. Both
-            share one zero point.
+        granularity: ``tensor`` gives one scale, as published. ``depthwise`` gives the input of a depthwise convolution
+            one scale per channel, which an integer engine gets for free: it multiplies the output channel's own
+            weight scale. ``branch`` gives one scale to each tensor that a concatenation joins (QVD's channel-range
+            integration); an engine then runs the convolution over it as a sum of one convolution per branch.
+            ``mixed`` is both. Scales of one input always share its zero point.
         observer: ``minmax``, ``percentile`` or ``mse``.
         percentile: Share of values inside the range, for ``percentile``.
     """
@@ -69,7 +71,7 @@ class ActivationSpec:
 
     def __post_init__(self) -> None:
         _check_bits("activation bits", self.bits)
-        _check_choice("activation granularity", self.granularity, ("tensor", "branch"))
+        _check_choice("activation granularity", self.granularity, ("tensor", "depthwise", "branch", "mixed"))
         _check_choice("activation observer", self.observer, ("minmax", "percentile", "mse"))
         if not 0.5 < self.percentile <= 1:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")

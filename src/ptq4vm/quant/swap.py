@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.modules import QuantActivation, QuantConv2d, QuantLayer, QuantLinear
 from ptq4vm.quant.observers import Observer, activation_observer, affine_qparams, weight_scale
+from ptq4vm.quant.observers.shared import SharedZeroObserver
 from ptq4vm.quant.partition import layers
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.weight import WeightQuantizer
@@ -68,6 +69,17 @@ def _output_module(network: nn.Module, path: str) -> str:
     return path
 
 
+def _groups(network: nn.Module, path: str, partition: Partition, spec: ActivationSpec) -> tuple[int, ...]:
+    """Channels of each part of a layer's input that has its own scale; empty for one scale."""
+    layer = network.get_submodule(path)
+    if spec.granularity in ("branch", "mixed") and path in partition.branches:
+        return partition.branches[path]
+    if spec.granularity in ("depthwise", "mixed") and isinstance(layer, nn.Conv2d):
+        depthwise = layer.groups == layer.in_channels > 1
+        return (1,) * layer.in_channels if depthwise else ()
+    return ()
+
+
 def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan:
     """Decide bits and places for every layer.
 
@@ -90,15 +102,17 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
             weights[path] = weight
         if activation.bits != FLOAT_BITS:
             module = path if spec.placement == "input" else _output_module(network, path)
-            branched = activation.granularity == "branch" and spec.placement == "input"
-            sites[path] = Site(
-                path, module, spec.placement, activation, partition.branches.get(path, ()) if branched else ()
-            )
+            sizes = _groups(network, path, partition, activation) if spec.placement == "input" else ()
+            sites[path] = Site(path, module, spec.placement, activation, sizes)
     return Plan(weights, sites)
 
 
-def observe(network: nn.Module, plan: Plan, run: Callable[[], None], seed: int = 0) -> dict[str, list[Observer]]:
-    """Run the float network and let every site's observers see its tensors; the network is not changed.
+def observe(
+    network: nn.Module, plan: Plan, run: Callable[[], None], seed: int = 0
+) -> dict[str, list[tuple[float, float]]]:
+    """Run the float network, let every site's observer see its tensors, and find the ranges.
+
+    The network is not changed.
 
     Args:
         network: Folded float network.
@@ -107,32 +121,50 @@ def observe(network: nn.Module, plan: Plan, run: Callable[[], None], seed: int =
         seed: Seeds the observers' sampling.
 
     Returns:
-        One observer per branch (one where there are none) by layer path.
+        ``(low, high)`` of every group of channels with a scale of its own (one where there are none), by layer path.
     """
-    observers = {
-        path: [activation_observer(site.spec, seed) for _ in site.sizes or (0,)] for path, site in plan.sites.items()
-    }
-
-    def see(path: str, tensor: Tensor) -> None:
-        sizes = plan.sites[path].sizes
-        parts = tensor.split(sizes, dim=-3) if sizes else (tensor,)
-        for observer, part in zip(observers[path], parts, strict=True):
-            observer.observe(part)
-
+    observers = {path: _SiteObserver(site, seed) for path, site in plan.sites.items()}
     handles = []
     for path, site in plan.sites.items():
-        module = network.get_submodule(site.module)
+        module, see = network.get_submodule(site.module), observers[path].see
         if site.side == "input":
-            handles.append(module.register_forward_pre_hook(lambda m, args, path=path: see(path, args[0])))
+            handles.append(module.register_forward_pre_hook(lambda m, args, see=see: see(args[0])))
         else:
-            handles.append(module.register_forward_hook(lambda m, args, out, path=path: see(path, out)))
+            handles.append(module.register_forward_hook(lambda m, args, out, see=see: see(out)))
     try:
         with torch.no_grad():
             run()
     finally:
         for handle in handles:
             handle.remove()
-    return observers
+    return {path: observer.ranges() for path, observer in observers.items()}
+
+
+class _SiteObserver:
+    """Feeds one site's tensors to its observers: one for each group, or one for all channels of equal groups."""
+
+    def __init__(self, site: Site, seed: int) -> None:
+        self._sizes = site.sizes
+        spec = site.spec
+        self._joint: SharedZeroObserver | None = None
+        self._parts: list[Observer] = []
+        if site.sizes and spec.observer == "mse":
+            self._joint = SharedZeroObserver(len(site.sizes), spec.code_range[1], spec.affine, seed=seed)
+        else:
+            self._parts = [activation_observer(spec, seed) for _ in site.sizes or (0,)]
+
+    def see(self, tensor: Tensor) -> None:
+        """Take in one tensor, channels at dimension -3 where there are groups."""
+        if self._joint is not None:
+            self._joint.observe([part.flatten() for part in tensor.split(self._sizes, dim=-3)])
+            return
+        parts = tensor.split(self._sizes, dim=-3) if self._sizes else (tensor,)
+        for observer, part in zip(self._parts, parts, strict=True):
+            observer.observe(part)
+
+    def ranges(self) -> list[tuple[float, float]]:
+        """Range of each group."""
+        return self._joint.ranges() if self._joint is not None else [observer.range() for observer in self._parts]
 
 
 def activation_quantizer(site: Site, ranges: Iterable[tuple[float, float]]) -> ActivationQuantizer:

@@ -51,6 +51,8 @@ class ActivationQuantizer(nn.Module):
         """Scale of every channel, ``(C,)``; ``(1,)`` without branches."""
         if not self.sizes:
             return self.scale
+        if len(self.sizes) == sum(self.sizes):
+            return self.scale
         sizes = torch.tensor(self.sizes, device=self.log_scale.device)
         return self.scale.repeat_interleave(sizes, output_size=sum(self.sizes))
 
