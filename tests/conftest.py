@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from commands import Done, Workplace
 from ptq4vm.errors import WeightsUnavailableError
-from ptq4vm.models.sources import NpmPackage
 from ptq4vm.io import default_cache_dir
+from ptq4vm.models.sources import NpmPackage
 from ptq4vm.models.weights import resolve
 from ptq4vm.ops.allocator import keep_freed_memory
 
+# Two threads for tensors this small cost more than they gain, and on a busy machine they wait for each other at every
+# operation: twenty times as long was measured.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 keep_freed_memory()  # page faults would take most of the suite's time
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -206,6 +206,10 @@ def test_nan_is_an_error_that_names_the_step(teacher: MattingNetwork, clips: Cli
 
 def test_burn_in_starts_every_second_step_in_the_middle(teacher: MattingNetwork, clips: ClipBatch) -> None:
     quantized = quantize(teacher, TINY_PARTITION, W8A8, clips.frames)
+    clips = clips._replace(flow=clips.flow.clone(), visible=clips.visible.clone())
+    for step, shift in enumerate((-3, 1, 4)):  # every pair of frames has its own flow
+        clips.flow[:, step, 1] = shift
+        clips.visible[:, step, :, 5 * step : 5 * step + 5] = 0
     module = GlobalAffineCalibration(quantized, replace(SETTINGS, burn_in=2, flow_weight=0.1))
     module.log = module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
     with torch.no_grad():
