@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from rich.progress import track
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ptq4vm.data.base import ClipDataset, ClipSets
@@ -39,6 +40,7 @@ class MattingDataModule(pl.LightningDataModule):
         clips: Samples to draw.
         batch_size: Samples in a batch.
         hflip: Probability that a sample is mirrored.
+        zoom: Enlarge half of the samples by up to this factor; see :func:`ptq4vm.data.sampling.draw_samples`.
         num_workers: Decoding processes of each loader; 0 decodes in this one.
         eval_chunk: Frames of an evaluation chunk.
         memory_mib: Keep decoded samples up to this many MiB; beyond it they are decoded whenever they are used.
@@ -57,6 +59,7 @@ class MattingDataModule(pl.LightningDataModule):
         clips: int = 64,
         batch_size: int = 4,
         hflip: float = 0.5,
+        zoom: float = 1.0,
         num_workers: int = 0,
         eval_chunk: int = 8,
         memory_mib: float = 1024,
@@ -71,6 +74,7 @@ class MattingDataModule(pl.LightningDataModule):
         self.clips = clips
         self.batch_size = batch_size
         self.hflip = hflip
+        self.zoom = zoom
         self.num_workers = num_workers
         self.eval_chunk = eval_chunk
         self.memory_mib = memory_mib
@@ -117,7 +121,7 @@ class MattingDataModule(pl.LightningDataModule):
         sources = self.clip_sets.calibration
         if not sources:
             raise DataError("the dataset gives no calibration clips; check data.root")
-        return draw_samples(sources, self.clips, self.clip_length, self.crop, self.hflip, self.seed)
+        return draw_samples(sources, self.clips, self.clip_length, self.crop, self.hflip, self.seed, self.zoom)
 
     @cached_property
     def calibration(self) -> CalibrationData:
@@ -273,15 +277,23 @@ def _identity(chunk: Any) -> Any:
 
 
 def _cut(images: Tensor, sample: CalibrationSample) -> Tensor:
+    """The sample's part of ``(N, C, H, W)`` images, flow or masks, of the same dtype."""
     height, width = sample.size
     box = images[..., sample.top : sample.top + height, sample.left : sample.left + width]
-    return (box.flip(-1) if sample.flip else box).contiguous()
+    box = box.flip(-1) if sample.flip else box
+    if sample.output is None:
+        return box.contiguous()
+    if box.dtype == torch.bool:
+        return F.interpolate(box.float(), sample.output, mode="nearest-exact").bool()
+    enlarged = F.interpolate(box.float(), sample.output, mode="bilinear", align_corners=False)
+    return enlarged if box.is_floating_point() else enlarged.round().to(box.dtype)
 
 
 def _cut_flow(flow: Tensor, sample: CalibrationSample) -> Tensor:
-    """Cut flow ``(N, 2, H, W)``; mirroring turns its x around as well."""
-    cut = _cut(flow, sample)
-    return cut * cut.new_tensor([-1.0, 1.0]).view(1, 2, 1, 1) if sample.flip else cut
+    """Cut flow ``(N, 2, H, W)``; mirroring turns its x around, enlarging lengthens it."""
+    (height, width), (new_height, new_width) = sample.size, sample.output or sample.size
+    factors = flow.new_tensor([(-1 if sample.flip else 1) * new_width / width, new_height / height])
+    return _cut(flow, sample) * factors.view(1, 2, 1, 1)
 
 
 def _cut_visible(visible: Tensor, flow: Tensor, sample: CalibrationSample) -> Tensor:

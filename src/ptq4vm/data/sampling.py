@@ -26,8 +26,9 @@ class CalibrationSample:
         stop: Frame after the last.
         top: First row of the crop, pixels.
         left: First column of the crop, pixels.
-        size: ``(h, w)`` of the crop, pixels.
+        size: ``(h, w)`` of the crop in the clip, pixels.
         flip: Whether it is mirrored left to right, after cropping.
+        output: ``(h, w)`` that the crop is enlarged to; as it is when ``None``.
     """
 
     clip: int
@@ -37,6 +38,7 @@ class CalibrationSample:
     left: int
     size: tuple[int, int]
     flip: bool
+    output: tuple[int, int] | None = None
 
 
 class EpochShuffleSampler(Sampler[int]):
@@ -75,6 +77,7 @@ def draw_samples(
     crop: tuple[int, int] | None,
     hflip: float,
     seed: int,
+    zoom: float = 1.0,
 ) -> list[CalibrationSample]:
     """Draw calibration samples, using every clip equally often (to within one).
 
@@ -87,6 +90,8 @@ def draw_samples(
         clip_length: Frames of each.
         crop: ``(h, w)`` of each, pixels; whole frames when ``None``.
         hflip: Probability of mirroring.
+        zoom: Half of the samples show a smaller box, enlarged by up to this factor: close and blurred, as people are in
+            calls and in upscaled footage. 1 enlarges none; needs ``crop``.
         seed: The draw is a function of this and of the clips.
 
     Raises:
@@ -100,7 +105,7 @@ def draw_samples(
         if not order:
             order = torch.randperm(len(clips), generator=_generator(seed, -1 - number)).tolist()
         clip = order.pop()
-        samples.append(_draw_one(clips[clip], clip, clip_length, crop, hflip, _generator(seed, number)))
+        samples.append(_draw_one(clips[clip], clip, clip_length, crop, hflip, zoom, _generator(seed, number)))
     return samples
 
 
@@ -139,6 +144,7 @@ def _draw_one(
     clip_length: int,
     crop: tuple[int, int] | None,
     hflip: float,
+    zoom: float,
     generator: torch.Generator,
 ) -> CalibrationSample:
     start = _uniform(source.num_frames - clip_length, generator)
@@ -146,9 +152,14 @@ def _draw_one(
     alpha = source.read(start, start + clip_length).alpha
     if not alpha.any():
         start, alpha = _window_with_subject(source, clip_length)
-    top, left = (0, 0) if crop is None else _choose_crop(alpha, crop, generator)
-    size = source.size if crop is None else crop
-    return CalibrationSample(clip, start, start + clip_length, top, left, size, flip)
+    if crop is None:
+        return CalibrationSample(clip, start, start + clip_length, 0, 0, source.size, flip)
+    box = crop
+    if zoom > 1:
+        factor = 1 + (zoom - 1) * max(0.0, 2 * float(torch.rand(1, generator=generator)) - 1)
+        box = (max(1, round(crop[0] / factor)), max(1, round(crop[1] / factor)))
+    top, left = _choose_crop(alpha, box, generator)
+    return CalibrationSample(clip, start, start + clip_length, top, left, box, flip, None if box == crop else crop)
 
 
 def _window_with_subject(source: ClipSource, clip_length: int) -> tuple[int, Tensor]:

@@ -41,6 +41,7 @@ class CalibrationSettings:
         crop: ``(h, w)`` in pixels, or ``None`` for whole frames.
         batch_size: Samples in a step of the global stage.
         hflip: Probability of mirroring a sample.
+        zoom: Largest factor by which half of the samples are enlarged; 1 for none.
     """
 
     clips: int = 64
@@ -48,6 +49,7 @@ class CalibrationSettings:
     crop: tuple[int, int] | None = None
     batch_size: int = 4
     hflip: float = 0.5
+    zoom: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Preset:
     """A schedule for every stage.
 
     Raises:
-        ConfigError: A learning rate or a weight of a loss is negative or not finite.
+        ConfigError: A learning rate or a weight of a loss is negative or not finite, or a clip ends before the
+            global stage's burn-in.
     """
 
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
@@ -63,6 +66,11 @@ class Preset:
     gac: GACSettings = field(default_factory=GACSettings)
 
     def __post_init__(self) -> None:
+        if self.gac.burn_in >= self.calibration.clip_length:
+            raise ConfigError(
+                f"gac.burn_in={self.gac.burn_in} leaves nothing of clips of calibration.clip_length="
+                f"{self.calibration.clip_length}: lower one or raise the other"
+            )
         for stage in ("reconstruction", "gac"):
             for key, value in vars(getattr(self, stage)).items():
                 if key.endswith(("_lr", "_weight")) and not (math.isfinite(value) and value >= 0):

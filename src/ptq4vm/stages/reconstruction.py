@@ -42,6 +42,10 @@ class ReconstructionSettings:
         scale_lr: Adam's rate for the logarithm of activation scales (a relative change), annealed by a cosine.
         bias_lr: Adam's rate for biases, annealed by a cosine; 0 leaves them (as published).
         round_weight: Weight of AdaRound's regularizer.
+        relative: Divide the block's error by its value in the first step, and the regularizer by the number of
+            weights. One ``round_weight`` then means the same in a block whose error is 100 and in one where it is
+            0.01; with the plain sums of the published form, a short schedule decides the rounding of the last blocks
+            by the regularizer alone.
         beta_start: Its exponent when it sets in.
         beta_end: Its exponent at the end, lower.
         warmup: Share of steps before the regularizer sets in.
@@ -58,6 +62,7 @@ class ReconstructionSettings:
     scale_lr: float = 4e-5
     bias_lr: float = 0.0
     round_weight: float = 0.01
+    relative: bool = False
     beta_start: float = 20.0
     beta_end: float = 2.0
     warmup: float = 0.2
@@ -274,11 +279,19 @@ class BlockReconstruction(pl.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss of block {current.path!r} became {loss.item()}; lower method.biq.scale_lr")
         self._losses.append(loss.detach())
-        exponent = beta(batch_idx, self.settings)
-        if exponent is not None and current.rounding:
-            loss = loss + self.settings.round_weight * sum(m.regularizer(exponent) for m in current.rounding)
+        loss = self._with_regularizer(loss, beta(batch_idx, self.settings), current.rounding)
         self.log(f"biq/{current.path}", self._losses[-1])
         return loss
+
+    def _with_regularizer(self, loss: Tensor, exponent: float | None, rounding: Sequence[AdaRound]) -> Tensor:
+        if self.settings.relative:
+            loss = loss / self._losses[0].clamp_min(1e-12)
+        if exponent is None or not rounding:
+            return loss
+        total = torch.stack([module.regularizer(exponent) for module in rounding]).sum()
+        if self.settings.relative:
+            total = total / sum(module.rounding.numel() for module in rounding)
+        return loss + self.settings.round_weight * total
 
     def on_train_epoch_end(self) -> None:
         """Decide the block's rounding and note how it went."""
