@@ -3,7 +3,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from torch import Tensor
 
 from ptq4vm.errors import DataError
@@ -85,7 +85,9 @@ def test_sampling_is_seeded() -> None:
     assert ranges[0] == ranges[1] != ranges[2]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
+@example(values=[36.0, 50.0, 5.5, 11.25, 31.25, 38.375, -24.5], bits=6, symmetric=False)
+@example(values=[17.0, -1.0], bits=3, symmetric=True)
 @given(
     values=st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=60),
     bits=st.integers(2, 8),

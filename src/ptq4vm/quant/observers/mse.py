@@ -64,7 +64,8 @@ class MSEObserver(SampleObserver):
         best = self._error(values, low * shrink, high * shrink).argmin()
         low, high = low * shrink[best], high * shrink[best]
         if not self.symmetric:
-            wide = torch.linspace(0.3, 1.7, 2 * self.steps)
+            # 1 is among the factors: a search that finds nothing better keeps what it has
+            wide = torch.cat([torch.ones(1), torch.linspace(0.3, 1.7, 2 * self.steps)])
             for _ in range(2):
                 lows = (low * wide).clamp(min=self.low)
                 low = lows[self._error(values, lows, high.expand_as(lows)).argmin()]
