@@ -30,6 +30,7 @@ TINY = (
     "preset.reconstruction.steps=2",
     "preset.reconstruction.batch_frames=6",
     "preset.gac.epochs=3",
+    "preset.gac.burn_in=1",
     "preset.gac.state_weight=0.01",
 )
 """Overrides that bring a run down to seconds."""
@@ -72,10 +73,12 @@ def as_found(cache: Path) -> Iterator[None]:
 
 
 def draw_clip(folders: dict[str, Path], seed: int, frames: int = FRAMES, size: tuple[int, int] = SIZE) -> None:
-    """Write one clip: ``com``, ``fgr``, ``pha`` (whichever are asked for) of a disc that moves over a smooth picture."""
+    """Write the asked parts (``com``, ``fgr``, ``pha``, ``background``) of a disc that moves over a smooth picture."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
-    fgr, background = (np.asarray(Image.fromarray(c).resize((size[1], size[0]), Image.Resampling.BICUBIC)) for c in coarse)
+    fgr, background = (
+        np.asarray(Image.fromarray(c).resize((size[1], size[0]), Image.Resampling.BICUBIC)) for c in coarse
+    )
     rows, columns = np.mgrid[: size[0], : size[1]]
     for index in range(frames):
         distance = np.hypot(rows - size[0] * 0.55, columns - size[1] * 0.35 - 2 * index - seed)

@@ -167,13 +167,8 @@ def _build(
     arguments: Mapping[str, Any],
 ) -> Any:
     values = {k: v for k, v in settings.read_choice(group, name, **root).items() if k != "_target_"}
-    for key in arguments:
-        if key not in values:
-            raise ConfigError(f"{group}.{key} is unknown: use one of {', '.join(values) or 'nothing'}")
     values.update(arguments)
-    for key, value in values.items():
-        if value == "???":
-            raise ConfigError(f"{group}.{key} has no value: give {key}=...")
+    settings.check_arguments(table[name], values, group)
     return table[name](**values)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -94,6 +95,22 @@ def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {error}" if where else str(error)) from error
     except TypeError as error:
         raise ConfigError(f"{where} is not complete: {error}") from error
+
+
+def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> None:
+    """Check plain arguments of a class against its constructor's annotations.
+
+    Raises:
+        ConfigError: An argument is unknown, has no value yet (``???``) or another type.
+    """
+    parameters = inspect.signature(target, eval_str=True).parameters
+    for key, value in values.items():
+        if key not in parameters:
+            known = f"one of {', '.join(parameters)}" if parameters else "nothing"
+            raise ConfigError(f"{where}.{key} is unknown: use {known}")
+        if value == "???":
+            raise ConfigError(f"{where}.{key} has no value: give {key}=...")
+        _typed(value, parameters[key].annotation, f"{where}.{key}")
 
 
 def _typed(value: Any, kind: Any, key: str) -> Any:

@@ -53,7 +53,7 @@ def test_timing_json(tiny_run: TinyRun) -> None:
     assert set(timing) == {"stages", "blocks", "total"}
     assert set(timing["stages"]) == {"rtn", "calibrate", "biq", "gac", *(f"evaluate_{stage}" for stage in STAGES)}
     assert timing["total"] == pytest.approx(sum(timing["stages"].values()))
-    assert list(timing["blocks"])[0] == "backbone.features.0" and list(timing["blocks"])[-1] == "project_mat"
+    assert next(iter(timing["blocks"])) == "backbone.features.0" and list(timing["blocks"])[-1] == "project_mat"
     assert len(timing["blocks"]) == 24
     assert 0 < sum(timing["blocks"].values()) < timing["stages"]["biq"]
 
@@ -80,7 +80,7 @@ def test_network_is_integer_codes_without_anything_extra(tiny_run: TinyRun) -> N
     edges = ("backbone.features.0.0.", "project_mat.conv.")
     inner = {k: v for k, v in codes.items() if not k.startswith(edges)}
     assert len(codes) == len(inner) + 2
-    assert all(-8 <= v.min() and v.max() <= 7 for v in inner.values())
+    assert all(v.min() >= -8 and v.max() <= 7 for v in inner.values())
     assert max(v.abs().max() for k, v in codes.items() if k not in inner) > 8, "edge layers have 8 bits"
     ends = {key.rpartition(".")[2] for key in tensors if key.startswith(("backbone", "aspp", "decoder"))}
     assert ends == {"fixed", "scale", "bias", "log_scale", "zero_point"}

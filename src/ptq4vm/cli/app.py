@@ -41,7 +41,7 @@ def run(task: Task, name: str, arguments: Sequence[str]) -> int:
 
     Returns:
         Exit status: 0; 1 after an error that was reported in one line (in a sweep, the other jobs still run); 130
-        after an interruption. Anything unforeseen is raised.
+        after an interruption, 143 after a SIGTERM. Anything unforeseen is raised.
     """
     # Hydra would turn every error into several lines of its own; we want the exceptions
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -68,6 +68,12 @@ def run(task: Task, name: str, arguments: Sequence[str]) -> int:
         if running:
             raise
         report(error)
+    except SystemExit as stop:
+        if not running:  # after --help, or arguments that begin with a dash and mean nothing
+            return stop.code if isinstance(stop.code, int) else 0
+        # how Lightning ends a loop after SIGTERM
+        sys.stderr.write(f"ptq4vm {name}: terminated; the same command goes on from here\n")
+        return 143
     except KeyboardInterrupt:
         sys.stderr.write(f"ptq4vm {name}: interrupted; the same command goes on from here\n")
         return 130
@@ -119,6 +125,10 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
         return unknown_choice(group, name) if group else one_line(error)
     if isinstance(error, OverrideParseException):
         return f"cannot read the override {error.override!r}: write key=value, with quotes around special characters"
+    for argument in arguments if isinstance(error, ValueError) else ():
+        group, _, name = argument.partition("=")
+        if name == "null" and (config_folder() / group).is_dir():
+            return unknown_choice(group, name)
     if isinstance(error, ConfigCompositionException):
         key = re.match(r"Could not override '([^']+)'", str(error))
         if key:

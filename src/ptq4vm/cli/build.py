@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ptq4vm import settings
@@ -76,12 +76,20 @@ def model(cfg: DictConfig) -> Model:
 
 def data(cfg: DictConfig) -> ClipDataset:
     """``data``."""
-    return instantiate(cfg.data)
+    return _checked(cfg, "data")
 
 
 def flow(cfg: DictConfig, method: Method, spec: QuantSpec, preset: Preset) -> FlowEstimator | SourceFlow | None:
     """``flow``, when the method needs it."""
-    return instantiate(cfg.flow) if needs_flow(method, spec, preset) else None
+    return _checked(cfg, "flow") if needs_flow(method, spec, preset) else None
+
+
+def _checked(cfg: DictConfig, group: str) -> Any:
+    """The object of a group, its values checked against the annotations of its class first."""
+    values = plain(cfg[group])
+    target = get_class(values.pop("_target_"))
+    settings.check_arguments(target, {k: v for k, v in values.items() if not k.startswith("_")}, group)
+    return instantiate(cfg[group])
 
 
 def trainer(cfg: DictConfig, run_dir: Path) -> TrainerFactory:

@@ -277,7 +277,7 @@ class BlockReconstruction(pl.LightningModule):
         args, kwargs = inputs
         loss = reconstruction_loss(current.module(*args, **kwargs), target)
         if not torch.isfinite(loss):
-            raise TrainingError(f"the loss of block {current.path!r} became {loss.item()}; lower method.biq.scale_lr")
+            raise TrainingError(f"the loss of block {current.path!r} became {loss.item()}; lower preset.reconstruction.scale_lr")
         self._losses.append(loss.detach())
         loss = self._with_regularizer(loss, beta(batch_idx, self.settings), current.rounding)
         self.log(f"biq/{current.path}", self._losses[-1])

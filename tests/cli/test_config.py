@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from commands import Workplace, as_found
+from ptq4vm import api, settings
+from ptq4vm.cli import build
+from ptq4vm.cli.app import plain, register_bits
+from ptq4vm.cli.main import main
+from ptq4vm.data.base import ClipDataset
+from ptq4vm.errors import ConfigError
+from ptq4vm.flow.base import FlowEstimator, SourceFlow
+from ptq4vm.quant.partition import layers, resolve
+from ptq4vm.stages.trainers import trainers
+
+FOLDER = settings.config_folder()
+FILES = sorted(path.relative_to(FOLDER).with_suffix("") for path in FOLDER.glob("*/*.yaml"))
+OPTIONAL = {"wandb": "wandb", "tensorboard": "tensorboard", "raft": "torchvision"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def configurations() -> Iterator[None]:
+    register_bits()
+    with hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
+        yield
+
+
+def compose(*overrides: str) -> DictConfig:
+    return hydra.compose("config", overrides=["data.root=somewhere", *overrides])
+
+
+def chosen(group: str, name: str) -> DictConfig:
+    return compose(f"{group}={name}")
+
+
+def names(group: str) -> list[str]:
+    found = [path.name for path in FILES if path.parts[0] == group]
+    assert found, f"conf/{group} is empty"
+    return found
+
+
+def test_every_group_is_tested_here() -> None:
+    tested = {"model", "bits", "method", "data", "flow", "preset", "trainer", "logger"}
+    assert {path.parts[0] for path in FILES} == tested
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_models(name: str) -> None:
+    cfg = chosen("model", name)
+    with torch.device("meta"):
+        network = api.build_network(cfg.model.family, plain(cfg.model.arguments), pretrained=False)
+    found = resolve(network, settings.partition(plain(cfg.model)["partition"]))
+    assert set(found.edge_layers) <= set(layers(network, found))
+    assert set(found.branches) <= set(layers(network, found))
+
+
+@pytest.mark.parametrize("name", names("bits"))
+def test_bits(name: str) -> None:
+    _, spec = build.method(chosen("bits", name))
+    assert spec.is_float == (name == "fp32")
+    assert spec.is_float or name == f"w{spec.weight.bits}a{spec.activation.bits}"
+
+
+def test_any_bits_from_2_to_8() -> None:
+    for name, bits in settings.bit_choices().items():
+        _, spec = build.method(chosen("bits", name))
+        assert (spec.weight.bits, spec.activation.bits) == (bits["weight"], bits["activation"])
+        assert name == f"w{bits['weight']}a{bits['activation']}"
+    assert len(settings.bit_choices()) == 49
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_methods(name: str) -> None:
+    method, spec = build.method(chosen("method", name))
+    assert method.name == name
+    assert (method, spec) == api.load_method(name, "w4a4")
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_data(name: str, tmp_path: Path) -> None:
+    cfg = compose(f"data={name}", f"data.root={tmp_path}")
+    dataset = build.data(cfg)
+    assert isinstance(dataset, ClipDataset)
+    assert hydra.utils.get_class(cfg.data._target_) is api.DATASETS[name]
+    assert vars(api.load_data(name, root=tmp_path)) == vars(dataset)
+
+
+@pytest.mark.parametrize("name", names("flow"))
+def test_flows(name: str) -> None:
+    cfg = chosen("flow", name)
+    if name == "raft" and importlib.util.find_spec("torchvision") is None:
+        with pytest.raises(hydra.errors.InstantiationException) as caught:
+            instantiate(cfg.flow)
+        assert isinstance(caught.value.__cause__, ConfigError) and "torchvision" in str(caught.value.__cause__)
+        with pytest.raises(ConfigError, match="torchvision"):
+            api.load_flow(name)
+        return
+    provider = instantiate(cfg.flow)
+    assert isinstance(provider, (FlowEstimator, SourceFlow))
+    assert provider.name == api.load_flow(name).name
+
+
+@pytest.mark.parametrize("name", names("preset"))
+def test_presets(name: str) -> None:
+    assert build.preset(chosen("preset", name)) == api.load_preset(name)
+
+
+def test_memory_budget_reaches_the_preset() -> None:
+    assert build.preset(compose("memory_mib=77")).reconstruction.memory_mib == 77
+
+
+@pytest.mark.parametrize("name", names("trainer"))
+def test_trainers(name: str, tmp_path: Path) -> None:
+    make = trainers(tmp_path, instantiate(chosen("trainer", name).trainer))
+    with as_found(tmp_path):
+        if name == "gpu" and not torch.cuda.is_available():
+            with pytest.raises(ConfigError, match="gpu"):
+                make(logger=False)
+            return
+        assert isinstance(make(logger=False, max_epochs=3), pl.Trainer)
+
+
+@pytest.mark.parametrize("name", names("logger"))
+def test_loggers(name: str, tmp_path: Path) -> None:
+    if name in OPTIONAL and importlib.util.find_spec(OPTIONAL[name]) is None:
+        pytest.skip(f"{OPTIONAL[name]} is not installed")
+    found = build.loggers(chosen("logger", name), tmp_path)("biq")
+    assert len(found) == (0 if name == "none" else 1)
+    for logger in found:
+        assert isinstance(logger, pl.loggers.Logger)
+
+
+def test_resumed_stage_has_a_log_folder_of_its_own(tmp_path: Path) -> None:
+    make = build.loggers(chosen("logger", "csv"), tmp_path)
+    (tmp_path / "logs" / "biq").mkdir(parents=True)
+    assert Path(make("biq")[0].log_dir) == tmp_path / "logs" / "biq-2"
+    assert Path(make("gac")[0].log_dir) == tmp_path / "logs" / "gac"
+
+
+WRONG: dict[str, tuple[str, ...]] = {
+    "bits=w9a9": ("bits=w9a9", "fp32", "wXaY", "2 to 8"),
+    "method=nope": ("method=nope", "ptq4vm", "rtn"),
+    "model=nope": ("model=nope", "rvm_mobilenetv3", "rvm_resnet50"),
+    "data=nope": ("data=nope", "demo", "folder", "videomatte"),
+    "flow=nope": ("flow=nope", "dis", "raft"),
+    "logger=null": ("logger=null", "csv", "none"),
+    "nope=1": ("nope", "preset", "run_dir", "seed"),
+    "+nope=1": ("nope", "run_dir", "seed"),
+    "preset.nope.epochs=1": ("preset.nope", "calibration", "gac", "reconstruction"),
+    "preset.gac.nope=1": ("preset.gac.nope", "epochs", "flow_weight"),
+    "+preset.gac.nope=1": ("preset.gac.nope", "epochs", "flow_weight"),
+    "data.nope=1": ("data.nope", "root", "backgrounds"),
+    "preset.gac.granularity=foo": ("preset.gac", "granularity='foo'", "tensor", "channel"),
+    "preset.gac.epochs=many": ("preset.gac.epochs='many'", "whole number"),
+    "preset.gac.epochs=1.5": ("preset.gac.epochs=1.5", "whole number"),
+    "preset.gac.epochs=true": ("preset.gac.epochs=True", "whole number"),
+    "preset.gac.affine_lr=-1": ("gac.affine_lr=-1", "positive"),
+    "preset.gac.burn_in=3": ("burn_in=3", "clip_length=3"),
+    "preset.reconstruction.drop=2": ("drop=2", "[0, 1]"),
+    "preset.calibration.crop=[64]": ("preset.calibration.crop=[64]", "whole number"),
+    "preset.calibration.crop=[640,640]": ("calibration.crop", "640x640", "96x64"),
+    "preset.calibration.clips=0": ("calibration.clips", "at least 1"),
+    "preset.calibration.clip_length=99": ("calibration.clip_length", "6 frames"),
+    "method.gac=false": ("method.ofa", "method.gac"),
+    "method.quantizer.placement=middle": ("method.quantizer", "placement='middle'", "input", "output"),
+    "method.quantizer.weight.observer=x": ("method.quantizer.weight", "observer='x'", "minmax"),
+    "bits.weight=9": ("weight bits=9", "2 to 8"),
+    "model.partition.blocks=[nowhere]": ("blocks", "nowhere"),
+    "model.arguments.variant=vgg": ("vgg", "mobilenetv3"),
+    "seed=x": ("seed='x'", "whole number"),
+    "downsample_ratio=2": ("downsample_ratio", "2"),
+    "num_workers=-1": ("num_workers", "-1"),
+    "data.pairs_per_clip=9": ("pairs_per_clip", "9"),
+    "data.pairs_per_clip=x": ("data.pairs_per_clip='x'", "whole number"),
+    "data.root=???": ("data.root", "no value"),
+    "trainer.precision=7": ("trainer", "7"),
+    "preset.gac.epochs=[": ("preset.gac.epochs=[", "key=value"),
+    "bits=w4a4,w8a8": ("bits",),
+}
+
+
+@pytest.mark.parametrize("argument", WRONG)
+def test_wrong_value_is_one_line(argument: str, workplace: Workplace, tmp_path: Path) -> None:
+    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    overrides = [a for a in workplace.tiny(tmp_path / "run") if a.split("=")[0] != argument.split("=")[0]]
+    line = workplace.run("quantize", *overrides, argument).line()
+    for part in WRONG[argument]:
+        assert part in line, line
+    assert not any((tmp_path / "run").glob("[!.]*.*s*")), "nothing but a log is left"
+
+
+def test_missing_root_is_one_line(workplace: Workplace, tmp_path: Path) -> None:
+    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    for command in ("quantize", "evaluate"):
+        line = workplace.run(command, "data=folder", f"run_dir={tmp_path}").line()
+        assert "data.root has no value" in line and "data.root=" in line
+
+
+def test_usage_and_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    usage = capsys.readouterr().out
+    assert all(word in usage for word in ("quantize", "evaluate", "weights"))
+    assert main([]) == 0
+    assert main(["quantise"]) == 2
+    assert "quantise" in capsys.readouterr().err
+
+
+def test_console_command_starts_without_loading_torch() -> None:
+    program = "import sys; from ptq4vm.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
+    command = Path(sys.executable).parent / "ptq4vm"
+    done = subprocess.run([command, "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("ptq4vm: unknown command 'nothing'")
+
+
+def test_hydra_help_lists_groups(workplace: Workplace) -> None:
+    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    done = workplace.run("quantize", "--help")
+    assert done.status == 0
+    assert "rvm_mobilenetv3" in done.out and "preset" in done.out
