@@ -43,7 +43,9 @@ class ClipSource(Protocol):
         ...
 
     @property
-    def num_frames(self) -> int: ...
+    def num_frames(self) -> int:
+        """How many frames it has."""
+        ...
 
     @property
     def size(self) -> tuple[int, int]:
@@ -95,7 +97,7 @@ class ClipBatch(NamedTuple):
     alpha: Tensor
     flow: Tensor | None = None
     visible: Tensor | None = None
-    index: Tensor | None = None
+    index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class EvalChunk(NamedTuple):

@@ -60,7 +60,8 @@ class TensorStore:
         path = Path(self._folder.name) / f"{self._files}.bin"
         stored = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype)
         path.unlink()  # the mapping keeps the data; the disk space goes with the tensor
-        order = sorted(range(tensor.ndim), key=lambda d: -tensor.stride(d))
+        strides = tensor.stride()
+        order = sorted(range(tensor.ndim), key=lambda d: -strides[d])
         dense = stored.view([tensor.shape[d] for d in order]).permute([order.index(d) for d in range(tensor.ndim)])
         return dense.copy_(tensor)
 

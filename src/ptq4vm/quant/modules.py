@@ -45,8 +45,8 @@ class QuantLayer(nn.Module):
         affine: GAC's scale and shift, or ``None`` before it and after absorption.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter
+    weight: Tensor
+    bias: Tensor
     input_quantizer: nn.Module | None
     weight_quantizer: WeightQuantizer | None
     output_quantizer: nn.Module | None
@@ -86,7 +86,7 @@ class QuantLayer(nn.Module):
         self.affine = None
 
 
-class QuantConv2d(QuantLayer, nn.Conv2d):
+class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # its bias is never None
     """A convolution with quantizer slots; it always has a bias, so that a shift can be absorbed.
 
     Args:

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from ptq4vm.quant.quantizers.weight import WeightQuantizer
 from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
 
 log = logging.getLogger(__name__)
+
+Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
 
 ACTIVATION_FUNCTIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU)
 
@@ -51,7 +54,7 @@ class Plan:
     sites: dict[str, Site]
 
 
-def _with_bits(spec: WeightSpec | ActivationSpec, bits: int) -> WeightSpec | ActivationSpec:
+def _with_bits(spec: Spec, bits: int) -> Spec:
     return replace(spec, bits=bits) if spec.bits != FLOAT_BITS else spec
 
 

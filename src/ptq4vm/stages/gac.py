@@ -6,10 +6,10 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -131,7 +131,7 @@ class GlobalAffineCalibration(pl.LightningModule):
                 channels = module.weight.shape[0] if settings.granularity == "channel" else 1
                 module.affine = Affine(channels).to(module.weight.device)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with a cosine; one group for the affines, one for activation scales."""
         settings = self.settings
         affines, scales = [], []

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
@@ -188,7 +189,7 @@ class BlockReconstruction(pl.LightningModule):
         """Blocks left to do."""
         return len(self.blocks) - self.start
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """One Adam over all blocks: parameters of blocks that are not running have no gradient and stay put."""
         settings = self.settings
         rounding, scales, biases = [], [], []
@@ -199,7 +200,11 @@ class BlockReconstruction(pl.LightningModule):
                 scales.append(module.log_scale)
             elif isinstance(module, QuantLayer) and settings.bias_lr > 0:
                 biases.append(module.bias.requires_grad_())
-        groups = [(rounding, settings.rounding_lr), (scales, settings.scale_lr), (biases, settings.bias_lr)]
+        groups: list[tuple[list[nn.Parameter], float]] = [
+            (rounding, settings.rounding_lr),
+            (scales, settings.scale_lr),
+            (biases, settings.bias_lr),
+        ]
         optimizer = torch.optim.Adam([{"params": params, "lr": lr} for params, lr in groups if params])
 
         def cosine(step: int) -> float:
@@ -277,7 +282,9 @@ class BlockReconstruction(pl.LightningModule):
         args, kwargs = inputs
         loss = reconstruction_loss(current.module(*args, **kwargs), target)
         if not torch.isfinite(loss):
-            raise TrainingError(f"the loss of block {current.path!r} became {loss.item()}; lower preset.reconstruction.scale_lr")
+            raise TrainingError(
+                f"the loss of block {current.path!r} became {loss.item()}; lower preset.reconstruction.scale_lr"
+            )
         self._losses.append(loss.detach())
         loss = self._with_regularizer(loss, beta(batch_idx, self.settings), current.rounding)
         self.log(f"biq/{current.path}", self._losses[-1])
