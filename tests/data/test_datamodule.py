@@ -115,6 +115,31 @@ def test_flow_follows_crop_and_flip(analytic: FlowCache, flip: float) -> None:
     assert torch.equal(batch.frames[0], (cut.flip(-1) if flip else cut).float() / 255)
 
 
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_enlarged_samples_keep_their_flow(analytic: FlowCache, flip: float) -> None:
+    module = MattingDataModule(
+        Fixed((Moving(),)), analytic, clip_length=3, crop=(32, 32), clips=8, hflip=flip, zoom=2.0
+    )
+    enlarged = [i for i, sample in enumerate(module.samples) if sample.output is not None]
+    assert enlarged and len(enlarged) < 8
+    for index in enlarged:
+        sample, clip = module.samples[index], module.calibration[index]
+        assert clip.frames.shape == (3, 3, 32, 32) and clip.flow is not None and clip.visible is not None
+        factor = 32 / sample.size[1]
+        expected = torch.tensor([(3.0 if flip else -3.0) * factor, -32 / sample.size[0]])
+        assert torch.allclose(clip.flow[0, :, 16, 16], expected, atol=1e-2)
+        warped = warp(clip.alpha[:-1], clip.flow)
+        wrong = warp(clip.alpha[:-1], torch.zeros_like(clip.flow))
+        error, still = (((clip.alpha[1:] - w).abs() * clip.visible).sum() for w in (warped, wrong))
+        assert error < 0.35 * still
+
+
+@pytest.mark.parametrize(("zoom", "crop"), [(0.5, (32, 32)), (2.0, None)])
+def test_zoom_out_of_range(zoom: float, crop: tuple[int, int] | None) -> None:
+    with pytest.raises(ConfigError, match=r"calibration\.zoom"):
+        draw_samples([Moving()], 1, 3, crop, 0.5, 0, zoom)
+
+
 def test_crops_show_the_subject() -> None:
     for sample in draw_samples([Moving(count=3, size=(200, 300))], 40, 3, (32, 32), 0.5, 0):
         alpha = Moving(count=3, size=(200, 300)).read(sample.start, sample.stop).alpha

@@ -239,3 +239,17 @@ def test_temporary_files_go_with_the_run(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     _reconstruct(teacher, frames, replace(SETTINGS, steps=1, memory_mib=0))
     assert not list(tmp_path.rglob("ptq4vm-*"))
+
+
+def test_relative_loss_does_not_depend_on_the_scale_of_the_error(teacher: MattingNetwork, frames: Tensor) -> None:
+    settings = replace(SETTINGS, relative=True, round_weight=1.0)
+    module = BlockReconstruction(
+        teacher, quantize(teacher, TINY_PARTITION, W4A4, frames), TINY_PARTITION.blocks, frames, settings
+    )
+    rounding = [m for m in module.quantized.modules() if isinstance(m, AdaRound)]
+    totals = []
+    for scale in (1.0, 1e-3):
+        module._losses = [torch.tensor(4.0 * scale)]
+        totals.append(float(module._with_regularizer(torch.tensor(2.0 * scale), 2.0, rounding)))
+    undecided = sum(float(m.regularizer(2.0)) for m in rounding) / sum(m.rounding.numel() for m in rounding)
+    assert totals == pytest.approx([0.5 + undecided] * 2, rel=1e-5)

@@ -98,6 +98,8 @@ def draw_samples(
         DataError: A clip is too short, cannot be read or has an alpha of zero in every frame.
         ConfigError: The crop is larger than a clip's frames, or crops are off and clips differ in size.
     """
+    if zoom < 1 or (zoom > 1 and crop is None):
+        raise ConfigError(f"calibration.zoom={zoom}: use at least 1, and a calibration.crop with more than 1")
     _check_clips(clips, clip_length, crop)
     samples = []
     order: list[int] = []

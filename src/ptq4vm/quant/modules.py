@@ -116,7 +116,7 @@ class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # its bias is n
         return y if self.output_quantizer is None else self.output_quantizer(y)
 
 
-class QuantLinear(QuantLayer, nn.Linear):
+class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # a bias is always there
     """A linear layer with quantizer slots; see :class:`QuantConv2d`."""
 
     def __init__(self, layer: nn.Linear) -> None:

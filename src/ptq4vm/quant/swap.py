@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -19,8 +18,6 @@ from ptq4vm.quant.partition import layers
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.weight import WeightQuantizer
 from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
-
-log = logging.getLogger(__name__)
 
 Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
 

@@ -192,15 +192,18 @@ class BlockReconstruction(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One Adam over all blocks: parameters of blocks that are not running have no gradient and stay put."""
         settings = self.settings
-        rounding, scales, biases = [], [], []
+        rounding: list[nn.Parameter] = []
+        scales: list[nn.Parameter] = []
+        biases: list[Tensor] = []
         for module in self.quantized.modules():
             if isinstance(module, AdaRound):
                 rounding.append(module.rounding)
             elif isinstance(module, ActivationQuantizer) and settings.scale_lr > 0:
                 scales.append(module.log_scale)
             elif isinstance(module, QuantLayer) and settings.bias_lr > 0:
-                biases.append(module.bias.requires_grad_())
-        groups: list[tuple[list[nn.Parameter], float]] = [
+                module.bias.requires_grad_()
+                biases.append(module.bias)
+        groups = [
             (rounding, settings.rounding_lr),
             (scales, settings.scale_lr),
             (biases, settings.bias_lr),
