@@ -192,8 +192,8 @@ class BlockReconstruction(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One Adam over all blocks: parameters of blocks that are not running have no gradient and stay put."""
         settings = self.settings
-        rounding: list[nn.Parameter] = []
-        scales: list[nn.Parameter] = []
+        rounding: list[Tensor] = []
+        scales: list[Tensor] = []
         biases: list[Tensor] = []
         for module in self.quantized.modules():
             if isinstance(module, AdaRound):
@@ -213,7 +213,7 @@ class BlockReconstruction(pl.LightningModule):
         def cosine(step: int) -> float:
             return 0.5 * (1 + math.cos(math.pi * (step % settings.steps) / settings.steps))
 
-        constant = [len(params) > 0 and params is rounding for params, _ in groups if params]
+        constant = [params is rounding for params, _ in groups if params]
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [(lambda _: 1.0) if c else cosine for c in constant])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
