@@ -61,7 +61,10 @@ def _reconstruct(
 ) -> BlockReconstruction:
     quantized = options.pop("quantized", None) or quantize(teacher, TINY_PARTITION, W4A4, frames)
     module = BlockReconstruction(teacher, quantized, TINY_PARTITION.blocks, frames, settings, seed, **options)
-    _trainer(module).fit(module)
+    try:
+        _trainer(module).fit(module)
+    finally:
+        module.teardown("fit")  # which Lightning leaves out after an error
     return module
 
 
@@ -188,8 +191,10 @@ def test_nan_is_an_error_that_names_the_block(teacher: MattingNetwork, frames: T
     quantized = quantize(teacher, TINY_PARTITION, W4A4, frames)
     with torch.no_grad():
         quantized.body[0].bias[0] = math.nan
+    threads = set(threading.enumerate())
     with pytest.raises(TrainingError, match="loss of block 'body' became nan"):
         _reconstruct(teacher, frames, replace(SETTINGS, steps=2), quantized=quantized)
+    assert set(threading.enumerate()) <= threads
 
 
 def test_rows_of_every_epoch_are_a_permutation() -> None:
