@@ -37,7 +37,7 @@ TINY = (
 
 
 class Done(NamedTuple):
-    """How a command ended."""
+    """How a command ended; ``err`` ends with the warnings."""
 
     status: int
     out: str
@@ -53,15 +53,21 @@ class Done(NamedTuple):
 
 
 @contextlib.contextmanager
-def as_found(cache: Path) -> Iterator[None]:
-    """Put back what a command changes in its process: logging, warnings, determinism; with a cache of its own."""
+def as_found(cache: Path) -> Iterator[list[warnings.WarningMessage]]:
+    """Put back what a command changes in its process: logging, warnings, determinism; with a cache of its own.
+
+    Gives the warnings that a user would see.
+    """
     handlers, level = list(logging.root.handlers), logging.root.level
     raising, previous = logging.raiseExceptions, os.environ.get("PTQ4VM_CACHE")
     deterministic = torch.are_deterministic_algorithms_enabled()
     os.environ["PTQ4VM_CACHE"] = str(cache)
     try:
-        with warnings.catch_warnings():
-            yield
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.resetwarnings()
+            for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                warnings.simplefilter("ignore", hidden)  # as Python does by itself
+            yield caught
     finally:
         os.environ.pop("PTQ4VM_CACHE")
         if previous is not None:
@@ -153,9 +159,10 @@ class Workplace(NamedTuple):
     def run(self, command: str, *arguments: str) -> Done:
         """``ptq4vm COMMAND ARGUMENTS`` in this process."""
         out, err = io.StringIO(), io.StringIO()
-        with as_found(self.cache), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with as_found(self.cache) as warned, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = main([command, *arguments])
-        return Done(status, out.getvalue(), err.getvalue())
+        seen = "".join(f"{w.category.__name__}: {w.message}\n" for w in warned)
+        return Done(status, out.getvalue(), err.getvalue() + seen)
 
     def tiny(self, run_dir: Path, *arguments: str) -> list[str]:
         """Arguments of a run of seconds."""

@@ -104,10 +104,11 @@ def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], where
         ConfigError: An argument is unknown, has no value yet (``???``) or another type.
     """
     parameters = inspect.signature(target, eval_str=True).parameters
-    for key, value in values.items():
+    for key in values:
         if key not in parameters:
             known = f"one of {', '.join(parameters)}" if parameters else "nothing"
             raise ConfigError(f"{where}.{key} is unknown: use {known}")
+    for key, value in values.items():
         if value == "???":
             raise ConfigError(f"{where}.{key} has no value: give {key}=...")
         _typed(value, parameters[key].annotation, f"{where}.{key}")
