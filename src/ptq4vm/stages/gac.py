@@ -18,7 +18,7 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.warp import warp
 from ptq4vm.quant.modules import Affine, QuantLayer
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.types import ClipBatch, States
+from ptq4vm.types import ClipBatch, MattingOutput, States
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ class GACSettings:
         scale_lr: Adam's rate for the logarithm of activation scales.
         granularity: ``tensor`` learns one scale and shift per convolution (as published), ``channel`` one per channel.
         flow_weight: lambda of the optical flow loss; 0 switches OFA off.
+        trust: Largest difference between the true alpha and the float network's at which the truth is the target;
+            elsewhere the float network is. 1 takes the truth everywhere, as published. Where the float network is
+            wrong, a scale and a shift cannot teach it better: they learn to call backgrounds foreground.
         teacher_weight: Weight of the squared error to the float network's alpha.
         state_weight: Weight of the squared error to the float network's recurrent states, each relative to the
             state's own mean square.
@@ -46,6 +49,7 @@ class GACSettings:
     scale_lr: float = 1e-4
     granularity: str = "tensor"
     flow_weight: float = 0.05
+    trust: float = 1.0
     teacher_weight: float = 0.0
     state_weight: float = 0.0
     warmup: float = 0.0
@@ -54,7 +58,7 @@ class GACSettings:
     @property
     def needs_teacher(self) -> bool:
         """True when a loss compares with the float network."""
-        return self.teacher_weight > 0 or self.state_weight > 0
+        return self.trust < 1 or self.teacher_weight > 0 or self.state_weight > 0
 
     def __post_init__(self) -> None:
         if self.granularity not in ("tensor", "channel"):
@@ -163,23 +167,38 @@ class GlobalAffineCalibration(pl.LightningModule):
                 states = self.quantized.matte(batch.frames[:, :burn_in]).states
             batch = _without_first(batch, burn_in)
         output = self.quantized.matte(batch.frames, states)
-        losses = {"alpha": alpha_loss(output.alpha, batch.alpha)}
-        if settings.flow_weight > 0:
-            if batch.flow is None or batch.visible is None:
-                raise ConfigError("gac flow_weight is set but the batches carry no flow: choose flow=dis, raft, ...")
-            losses["flow"] = settings.flow_weight * flow_loss(output.alpha, batch.flow, batch.visible)
-        if settings.needs_teacher:
-            if self.targets is None or batch.index is None:
-                raise ConfigError("gac teacher_weight and state_weight need TeacherTargets and numbered samples")
-            alpha, targets = self.targets.batch(batch.index)
-            losses["teacher"] = settings.teacher_weight * F.mse_loss(output.alpha, alpha[:, burn_in:])
-            losses["states"] = settings.state_weight * _state_loss(output.states, targets)
+        losses = self._losses(output, batch, burn_in)
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss of GAC became {loss.item()} at step {self.global_step}; lower its rates")
         self.log_dict({f"gac/{name}": value.detach() for name, value in losses.items()})
         self.log("gac/loss", loss.detach(), prog_bar=True)
         return loss
+
+    def _losses(self, output: MattingOutput, batch: ClipBatch, burn_in: int) -> dict[str, Tensor]:
+        """Weighted losses by name; ``batch`` is without the frames of the burn-in."""
+        settings = self.settings
+        losses: dict[str, Tensor] = {}
+        target = batch.alpha
+        if settings.needs_teacher:
+            if self.targets is None or batch.index is None:
+                raise ConfigError("gac trust, teacher_weight and state_weight need TeacherTargets and numbered samples")
+            alpha, states = self.targets.batch(batch.index)
+            alpha = alpha[:, burn_in:]
+            target = trusted(batch.alpha, alpha, settings.trust)
+            losses["teacher"] = settings.teacher_weight * F.mse_loss(output.alpha, alpha)
+            losses["states"] = settings.state_weight * _state_loss(output.states, states)
+        losses["alpha"] = alpha_loss(output.alpha, target)
+        if settings.flow_weight > 0:
+            if batch.flow is None or batch.visible is None:
+                raise ConfigError("gac flow_weight is set but the batches carry no flow: choose flow=dis, raft, ...")
+            losses["flow"] = settings.flow_weight * flow_loss(output.alpha, batch.flow, batch.visible)
+        return losses
+
+
+def trusted(truth: Tensor, teacher: Tensor, trust: float) -> Tensor:
+    """The true alpha where the float network agrees with it to within ``trust``, the float network's elsewhere."""
+    return torch.where((teacher - truth).abs() <= trust, truth, teacher)
 
 
 def _without_first(batch: ClipBatch, frames: int) -> ClipBatch:
