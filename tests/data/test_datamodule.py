@@ -181,7 +181,7 @@ def test_clips_that_do_not_fit() -> None:
         draw_samples([Moving()], 1, 9, None, 0.5, 0)
     with pytest.raises(ConfigError, match="crop 65x10 does not fit into clip moving, 64x48"):
         draw_samples([Moving()], 1, 3, (10, 65), 0.5, 0)
-    with pytest.raises(ConfigError, match=r"clip wide is 80x48 but moving is 64x48; set data\.crop"):
+    with pytest.raises(ConfigError, match=r"clip wide is 80x48 but moving is 64x48; set calibration\.crop"):
         draw_samples([Moving(), Moving("wide", size=(48, 80))], 1, 3, None, 0.5, 0)
     with pytest.raises(DataError, match="no calibration clips"):
         _ = MattingDataModule(Fixed()).samples

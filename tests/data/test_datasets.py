@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,13 @@ def test_folder_layout_with_and_without_subsets(tmp_path: Path, make_clip) -> No
     assert [clip.name for clip in dataset.clips().evaluation] == ["a", "b/9", "b/10", "b/x é"]
 
 
-def test_calibrating_on_evaluated_clips_is_said(tmp_path: Path, make_clip, caplog: pytest.LogCaptureFixture) -> None:
+def test_evaluated_clips_serve_where_no_others_are_given(tmp_path: Path, make_clip) -> None:
     make_clip(tmp_path / "one" / "clip", count=2)
     make_clip(tmp_path / "two" / "other", count=2)
-    with caplog.at_level(logging.WARNING):
-        clips = FolderDataset(tmp_path / "one", tmp_path / "two").clips()
-        assert not caplog.records
-        assert clips.calibration[0].name == "other" and clips.evaluation[0].name == "clip"
-        clips = FolderDataset(tmp_path / "one").clips()
-        assert clips.calibration == clips.evaluation
-        assert "calibrating on the clips" in caplog.text
+    clips = FolderDataset(tmp_path / "one", tmp_path / "two").clips()
+    assert clips.calibration[0].name == "other" and clips.evaluation[0].name == "clip"
+    clips = FolderDataset(tmp_path / "one").clips()
+    assert clips.calibration == clips.evaluation
 
 
 def test_folder_without_clips(tmp_path: Path, make_clip) -> None:
