@@ -107,6 +107,33 @@ def test_killed_by_the_system_in_a_block(tiny_run: TinyRun, workplace: Workplace
     assert "blocks were done before" in done.out
 
 
+class Signal(pl.Callback):
+    """Sends this process a signal in the first batch of the third epoch."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (2, 0):
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals(workplace: Workplace, tmp_path: Path, number: int, status: int, word: str) -> None:
+    fit = Training._fit
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_fit", lambda *a, **k: fit(*a, **k, callbacks=[Signal(number)]))
+        done = workplace.quantize(tmp_path)
+    assert done.status == status and word in done.err and "the same command goes on" in done.err
+    assert "Traceback" not in done.err
+    assert signal.getsignal(signal.SIGINT) is before
+    timing = json.loads((tmp_path / "state" / "progress.json").read_text())["timing"]
+    assert list(timing["blocks"]) == ["backbone.features.0", "backbone.features.1"]
+
+
 @pytest.fixture
 def before_gac(tiny_run: TinyRun, tmp_path: Path) -> Path:
     """A run folder as it is once BIQ has been evaluated."""

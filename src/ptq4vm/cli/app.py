@@ -75,7 +75,7 @@ def run(task: Task, name: str, arguments: Sequence[str]) -> int:
         sys.stderr.write(f"ptq4vm {name}: terminated; the same command goes on from here\n")
         return 143
     except KeyboardInterrupt:
-        sys.stderr.write(f"ptq4vm {name}: interrupted; the same command goes on from here\n")
+        sys.stderr.write(f"\nptq4vm {name}: interrupted; the same command goes on from here\n")
         return 130
     finally:
         sys.argv = before

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ptq4vm.errors import ConfigError, DataError, TrainingError
 from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.stages.trainers import interruptible
 from ptq4vm.types import ClipList, EvalChunk, States
 
 logger = logging.getLogger(__name__)
@@ -269,7 +270,8 @@ def evaluate(
     module = MattingEvaluation(
         network, [clip.name for clip in datamodule.evaluation_clips], downsample_ratio, observers
     )
-    trainer.test(module, dataloaders=datamodule.test_dataloader(), verbose=False)
+    with interruptible():
+        trainer.test(module, dataloaders=datamodule.test_dataloader(), verbose=False)
     return module.results
 
 

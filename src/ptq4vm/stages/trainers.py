@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,22 @@ def trainers(folder: Path | None = None, build: Callable[..., pl.Trainer] = defa
             raise ConfigError(f"trainer: {error}") from error
 
     return make
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Around a Trainer's work: an interruption is a KeyboardInterrupt again.
+
+    Lightning turns it into ``sys.exit(1)`` and leaves the process deaf to Ctrl-C, which would end a notebook's kernel.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        raise
 
 
 def logging_into(folder: Path, build: Callable[..., Logger]) -> LoggerFactory:

@@ -19,7 +19,7 @@ from ptq4vm.quant.checkpoint import load_quantized_state, quantized_state
 from ptq4vm.stages.gac import GACSettings, GlobalAffineCalibration, TeacherTargets
 from ptq4vm.stages.progress import AtomicCheckpointIO, RunState, newest_checkpoint
 from ptq4vm.stages.reconstruction import BlockReconstruction, BlockReport, ReconstructionSettings
-from ptq4vm.stages.trainers import LoggerFactory, TrainerFactory
+from ptq4vm.stages.trainers import LoggerFactory, TrainerFactory, interruptible
 
 log = logging.getLogger(__name__)
 
@@ -113,14 +113,13 @@ class Training:
             logger=self.loggers(stage) or False, num_sanity_val_steps=0, enable_model_summary=False, **arguments
         )
         try:
-            trainer.fit(module, **(fit or {}))
+            with interruptible():
+                trainer.fit(module, **(fit or {}))
         except OSError as error:  # of a logger, say
             raise SaveError(f"cannot write below {self.state.folder.parent}: {error}; free some space") from error
         finally:
             module.teardown("fit")  # which Lightning leaves out after an error
             module.cpu()
-        if trainer.interrupted:
-            raise KeyboardInterrupt
 
 
 def _inside(key: str, path: str) -> bool:
