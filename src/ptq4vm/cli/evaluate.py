@@ -40,7 +40,7 @@ def evaluate(cfg: DictConfig) -> None:
     )
     stages = {label: result}
     write_metrics_json(run_dir / METRICS, stages)
-    write_sheets(run_dir / SHEETS, pictures, label, stages, label=label, reference=label)
+    write_sheets(run_dir / SHEETS, pictures, label, stages, label="FP32" if float_only else label, reference=None)
     console = Console()
     console.print(metrics_table(stages, title=f"{options.checkpoint} on {len(result.clips)} clips", reference=label))
     console.print(f"written to {run_dir}", soft_wrap=True)

@@ -74,7 +74,7 @@ def draw_sheet(
     headings = [
         ("Input", "composite"),
         ("True alpha", "ground truth"),
-        (f"{reference_label} alpha", "float network"),
+        (f"{reference_label} alpha", "float network" if reference_label == "FP32" else "to compare with"),
         (f"{label} alpha", "quantized network"),
         ("Difference", f"|{label} − {reference_label}| × {AMPLIFIED}"),
         ("On green", f"{label} alpha and colours"),
@@ -110,13 +110,16 @@ def draw_sheet(
     return page
 
 
+_SCORES = (("mad", "MAD"), ("dtssd", "dtSSD"))
+
+
 def write_sheets(
     folder: Path | str,
     collector: SheetCollector,
     stage: str,
     results: Mapping[str, EvaluationResult],
     label: str = "quantized",
-    reference: str = "fp32",
+    reference: str | None = "fp32",
 ) -> list[Path]:
     """Write one PNG per clip that both stages have seen.
 
@@ -126,7 +129,7 @@ def write_sheets(
         stage: Stage of the quantized network, as named in ``collector`` and ``results``.
         results: Metrics of both stages.
         label: What the quantized network is called, e.g. ``W4A4``.
-        reference: Stage of the float network.
+        reference: Stage of the float network; ``None`` compares with the true alpha instead.
 
     Returns:
         The files, in the order of the clips: ``<clip>.png``, with ``__`` for every slash in a clip's name.
@@ -135,31 +138,33 @@ def write_sheets(
         ConfigError: A stage was not watched or has no result.
         SaveError: A file cannot be written.
     """
-    for name in (stage, reference):
+    stages = [stage] if reference is None else [stage, reference]
+    for name in stages:
         if name not in results:
             raise ConfigError(f"no results of stage {name} for the contact sheets; there are: {', '.join(results)}")
     written = []
-    for clip in collector.clips(stage, reference):
+    for clip in collector.clips(*stages):
         rows = [
             SheetRow(
                 kept.frame,
                 kept.image,
                 kept.truth,
-                kept.alphas[reference],
+                kept.truth if reference is None else kept.alphas[reference],
                 kept.alphas[stage],
                 kept.foregrounds.get(stage, kept.image),
                 _mad(results[stage], clip, kept.frame),
             )
-            for kept in collector.pictures(clip, stage, reference)
+            for kept in collector.pictures(clip, *stages)
         ]
-        ours, base = results[stage].clips[clip], results[reference].clips[clip]
-        subtitle = (
-            f"{label}, {stage_title(stage)}   ·   MAD {ours['mad']:.2f}   (FP32 {base['mad']:.2f})"
-            f"   ·   dtSSD {ours['dtssd']:.2f}   (FP32 {base['dtssd']:.2f})"
-        )
+        ours = results[stage].clips[clip]
+        base = None if reference is None else results[reference].clips[clip]
+        scores = (f"{title} {ours[m]:.2f}" + (f"   (FP32 {base[m]:.2f})" if base else "") for m, title in _SCORES)
+        subtitle = "   ·   ".join([f"{label}, {stage_title(stage)}" if base else label, *scores])
         target = Path(folder) / f"{clip.replace('/', '__')}.png"
         with atomic_path(target) as temporary:
-            draw_sheet(rows, clip, subtitle, label).save(temporary, format="PNG", optimize=True)
+            draw_sheet(rows, clip, subtitle, label, "FP32" if base else "True").save(
+                temporary, format="PNG", optimize=True
+            )
         written.append(target)
     return written
 
