@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -128,6 +131,18 @@ def test_trimap() -> None:
     assert set(np.unique(trimap)) == {0, 0.5, 1}
     assert trimap[30, 20] == 1 and trimap[49, 20] == 1 and trimap[30, 3] == 0
     assert trimap[30, 10] == trimap[8, 20] == 0.5
+
+
+def test_cutting_out_keeps_the_number_of_threads() -> None:
+    pytest.importorskip("pymatting")
+    # A process of its own, because Numba changes the number only when it is first imported.
+    code = (
+        "import torch; from ptq4vm.data.demo.people import PEOPLE, cut_out; torch.set_num_threads(5);"
+        "cut_out(PEOPLE['man-tilted']); assert torch.get_num_threads() == 5, torch.get_num_threads()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_packages_that_are_missing() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ptq4vm.data.demo.assets import Picture, load_picture, load_video_frame, package_file
 from ptq4vm.errors import DataError
+from ptq4vm.ops.threads import kept_thread_count
 
 Floats = NDArray[np.float32]
 Outline = tuple[tuple[int, int], ...]
@@ -128,6 +129,7 @@ def make_trimap(outline: Outline, size: tuple[int, int], band: int) -> NDArray[n
     return trimap[centre]
 
 
+@kept_thread_count()
 def cut_out(person: Person) -> CutOut:
     """Cut a person out: closed-form matting (Levin et al., 2008) in the outline's band, then foreground colours.
 
