@@ -6,8 +6,6 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 import ptq4vm
 from commands import as_found
 from ptq4vm.data.datasets.demo import DemoDataset
@@ -15,8 +13,6 @@ from ptq4vm.stages.method import CalibrationSettings, Preset
 
 
 def test_reconstruction_rescues_and_calibration_learns(rvm_weights: Path, tmp_path: Path) -> None:
-    for package in ("skimage", "pymatting"):
-        pytest.importorskip(package)
     quick = ptq4vm.load_preset("quick")
     preset = Preset(
         CalibrationSettings(clips=4, clip_length=3, crop=(128, 128), batch_size=2),

@@ -134,7 +134,6 @@ def test_trimap() -> None:
 
 
 def test_cutting_out_keeps_the_number_of_threads() -> None:
-    pytest.importorskip("pymatting")
     # A process of its own, because Numba changes the number only when it is first imported.
     code = (
         "import torch; from ptq4vm.data.demo.people import PEOPLE, cut_out; torch.set_num_threads(5);"
