@@ -123,13 +123,17 @@ class Signal(pl.Callback):
 )
 def test_signals(workplace: Workplace, tmp_path: Path, number: int, status: int, word: str) -> None:
     fit = Training._fit
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_fit", lambda *a, **k: fit(*a, **k, callbacks=[Signal(number)]))
-        done = workplace.quantize(tmp_path)
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Training, "_fit", lambda *a, **k: fit(*a, **k, callbacks=[Signal(number)]))
+            done = workplace.quantize(tmp_path)
+        after = signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert done.status == status and word in done.err and "the same command goes on" in done.err
     assert "Traceback" not in done.err
-    assert signal.getsignal(signal.SIGINT) is before
+    assert after is signal.default_int_handler
     timing = json.loads((tmp_path / "state" / "progress.json").read_text())["timing"]
     assert list(timing["blocks"]) == ["backbone.features.0", "backbone.features.1"]
 
