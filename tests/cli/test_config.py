@@ -22,6 +22,7 @@ from ptq4vm.data.base import ClipDataset
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.quant.partition import layers, resolve
+from ptq4vm.report.tracking import log_sweep_table
 from ptq4vm.stages.trainers import trainers
 
 FOLDER = settings.config_folder()
@@ -135,10 +136,25 @@ def test_trainers(name: str, tmp_path: Path) -> None:
 def test_loggers(name: str, tmp_path: Path) -> None:
     if name in OPTIONAL and importlib.util.find_spec(OPTIONAL[name]) is None:
         pytest.skip(f"{OPTIONAL[name]} is not installed")
-    found = build.loggers(chosen("logger", name), tmp_path)("biq")
-    assert len(found) == (0 if name == "none" else 1)
-    for logger in found:
-        assert isinstance(logger, pl.loggers.Logger)
+    with build.loggers(chosen("logger", name), tmp_path) as tracking:
+        found = tracking("biq")
+    assert len(found) == {"none": 0, "csv": 1}.get(name, 2), "trackers have CSV files beside them"
+    assert all(isinstance(logger, pl.loggers.Logger) for logger in found)
+    assert name == "none" or isinstance(found[0], pl.loggers.CSVLogger)
+
+
+def test_any_logger_of_lightning(tmp_path: Path) -> None:
+    cfg = compose("logger=csv", "logger._target_=pytorch_lightning.loggers.TensorBoardLogger")
+    (logger,) = build.loggers(cfg, tmp_path)("biq")
+    assert isinstance(logger, pl.loggers.TensorBoardLogger) and Path(logger.log_dir) == tmp_path / "logs" / "biq"
+
+
+@pytest.mark.parametrize("name", [name for name in names("logger") if name != "none"])
+def test_table_of_a_sweep_goes_to_every_logger(name: str, tmp_path: Path) -> None:
+    if name in OPTIONAL and importlib.util.find_spec(OPTIONAL[name]) is None:
+        pytest.skip(f"{OPTIONAL[name]} is not installed")
+    log_sweep_table([{"name": "a", "mad": 1.0}], build.sweep_tracking(chosen("logger", name), tmp_path))
+    assert any(tmp_path.iterdir()) == (name != "csv")
 
 
 def test_resumed_stage_has_a_log_folder_of_its_own(tmp_path: Path) -> None:
@@ -155,6 +171,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "data=nope": ("data=nope", "demo", "folder", "videomatte"),
     "flow=nope": ("flow=nope", "dis", "raft"),
     "logger=null": ("logger=null", "csv", "none"),
+    "logger.nope=1": ("logger.nope", "version"),
+    "+logger.nope=1": ("logger.nope", "version"),
     "nope=1": ("nope", "preset", "run_dir", "seed"),
     "+nope=1": ("nope", "run_dir", "seed"),
     "preset.nope.epochs=1": ("preset.nope", "calibration", "gac", "reconstruction"),

@@ -23,7 +23,8 @@ from ptq4vm.settings import bit_choices, config_folder, unknown_choice
 
 log = logging.getLogger(__name__)
 
-Task = Callable[[DictConfig], None]
+Task = Callable[[DictConfig], float | None]
+"""Gives what a sweeper minimises, or nothing."""
 REPORTED = (PTQ4VMError, HydraException, OmegaConfBaseException, OSError)
 """Errors that are the user's to mend; anything else is a fault of ours and keeps its traceback."""
 
@@ -100,15 +101,17 @@ def _reporting(task: Task, report: Callable[[BaseException], None], running: lis
     process = os.getpid()
 
     @functools.wraps(task)
-    def wrapped(cfg: DictConfig) -> None:
+    def wrapped(cfg: DictConfig) -> float | None:
+        value = None
         running.append(True)
         try:
-            task(cfg)
+            value = task(cfg)
         except REPORTED as error:
             if os.getpid() != process:  # a launcher's worker: the error is the way to tell the main process
                 raise
             report(error)
         running.clear()
+        return value
 
     return wrapped
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,8 +21,9 @@ from ptq4vm.data.base import ClipDataset
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.quant.spec import QuantSpec
+from ptq4vm.report.tracking import RunInfo, Tracking
 from ptq4vm.stages.method import Method, Preset
-from ptq4vm.stages.trainers import LoggerFactory, TrainerFactory, logging_into, trainers
+from ptq4vm.stages.trainers import TrainerFactory, logging_into, trainers
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,46 @@ def trainer(cfg: DictConfig, run_dir: Path) -> TrainerFactory:
     return make
 
 
-def loggers(cfg: DictConfig, run_dir: Path) -> LoggerFactory:
-    """Builds the loggers of ``logger`` for a stage, below the run folder; none for ``logger=none``."""
-    return logging_into(run_dir, instantiate(cfg.logger)) if cfg.get("logger") else lambda stage: []
+def loggers(cfg: DictConfig, run_dir: Path) -> Tracking:
+    """Builds the loggers of ``logger`` for a stage, below the run folder; none for ``logger=none``.
+
+    Raises:
+        ConfigError: An argument is unknown, or a package that it needs is not installed.
+    """
+    return _tracking(cfg, RunInfo(run_dir, run_name(run_dir), _sweep_name(), plain(cfg)))
+
+
+def sweep_tracking(cfg: DictConfig, folder: Path) -> Tracking:
+    """What ``logger`` gives for the table of a whole sweep; see :func:`ptq4vm.report.tracking.log_sweep_table`.
+
+    Args:
+        cfg: The configuration of any job, or of the sweep.
+        folder: The sweep's folder.
+    """
+    return _tracking(cfg, RunInfo(folder, folder.name, folder.name, {"logger": plain(cfg.logger)}))
+
+
+def _tracking(cfg: DictConfig, info: RunInfo) -> Tracking:
+    if not cfg.get("logger"):
+        return Tracking(lambda stage: [])
+    target = get_class(cfg.logger._target_)
+    if not issubclass(target, Tracking):  # one of Lightning's loggers
+        return Tracking(logging_into(info.folder, instantiate(cfg.logger)))
+    values = {key: value for key, value in plain(cfg.logger).items() if not key.startswith("_")}
+    settings.check_arguments(target, values, "logger")
+    return instantiate(cfg.logger)(info)
+
+
+def run_name(run_dir: Path) -> str:
+    """What tells a run from others: in a sweep the swept values, else the name of its folder."""
+    return (HydraConfig.get().job.override_dirname if _sweep_name() else "") or run_dir.name
+
+
+def _sweep_name() -> str | None:
+    """Name of the sweep's folder, ``None`` for a single run."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
 
 
 IRRELEVANT: tuple[tuple[str, type[Warning]], ...] = (

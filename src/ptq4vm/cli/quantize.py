@@ -10,35 +10,43 @@ from rich.console import Console
 
 from ptq4vm import api
 from ptq4vm.cli import build
+from ptq4vm.report.run_folder import SHEETS
 from ptq4vm.report.tables import metrics_table
 
 
-def quantize(cfg: DictConfig) -> None:
-    """Run the pipeline of a composed configuration and print the table."""
+def quantize(cfg: DictConfig) -> float | None:
+    """Run the pipeline of a composed configuration and print the table.
+
+    Returns:
+        MAD of the quantized network, for sweepers that look for the best; ``None`` without evaluation clips.
+    """
     build.quiet()
     options = build.check(cfg)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     method, spec = build.method(cfg)
     preset = build.preset(cfg)
-    result = api.quantize(
-        build.model(cfg),
-        build.data(cfg),
-        bits=spec,
-        method=method,
-        preset=preset,
-        flow=build.flow(cfg, method, spec, preset),
-        run_dir=run_dir,
-        overwrite=options.overwrite,
-        seed=options.seed,
-        num_workers=options.num_workers,
-        downsample_ratio=options.downsample_ratio,
-        trainer=build.trainer(cfg, run_dir),
-        loggers=build.loggers(cfg, run_dir),
-        notes=build.notes(cfg),
-    )
+    with build.loggers(cfg, run_dir) as tracking:
+        result = api.quantize(
+            build.model(cfg),
+            build.data(cfg),
+            bits=spec,
+            method=method,
+            preset=preset,
+            flow=build.flow(cfg, method, spec, preset),
+            run_dir=run_dir,
+            overwrite=options.overwrite,
+            seed=options.seed,
+            num_workers=options.num_workers,
+            downsample_ratio=options.downsample_ratio,
+            trainer=build.trainer(cfg, run_dir),
+            loggers=tracking,
+            notes=build.notes(cfg),
+        )
+        tracking.results(result.stages, run_dir / SHEETS)
     console = Console()
     if result.stages:
         clips = len(next(iter(result.stages.values())).clips)
         title = f"{HydraConfig.get().runtime.choices['bits'].upper()} on {clips} clips"
         console.print(metrics_table(result.stages, title=title))
     console.print(f"run folder: {run_dir} ({result.timing['total']:.0f} s)", soft_wrap=True)
+    return list(result.stages.values())[-1].mean["mad"] if result.stages else None
