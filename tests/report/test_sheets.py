@@ -58,6 +58,18 @@ def test_memory_is_bounded():
     assert list(picture.foregrounds) == ["gac"]
 
 
+@pytest.mark.parametrize("chunks", [(3, 3), (7, 2)])
+def test_still_is_the_last_frame_of_every_stage(chunks):
+    collector = SheetCollector(["a", "b"], rows=2, width=16, still_width=24)
+    for stage, chunk, alpha in zip(("fp32", "gac"), chunks, (0.25, 0.5), strict=True):
+        assert collector.still("a", "fp32", stage) is None or stage == "fp32"
+        show(collector.observer(stage), 0, 11, chunk, alpha)
+    still = collector.still("a", "fp32", "gac")
+    assert still.frame == 10 and (still.image == 10).all() and still.image.shape == (14, 24, 3)
+    assert still.alphas["fp32"][0, 0] == 64 and still.alphas["gac"][0, 0] == 128
+    assert collector.still("b", "fp32") is None and collector.still("a", "biq") is None
+
+
 def test_one_sheet_a_clip_that_both_stages_saw(tmp_path):
     names = ["set/a", "b", "unseen"]
     collector = SheetCollector(names, rows=2)
@@ -69,10 +81,15 @@ def test_one_sheet_a_clip_that_both_stages_saw(tmp_path):
     metrics = {"fp32": results(names, 3.0), "gac": results(names, 4.0)}
     files = write_sheets(tmp_path / "sheets", collector, "gac", metrics, label="W4A4")
     assert [f.name for f in files] == ["set__a.png", "b.png"]
-    assert sorted(p.name for p in (tmp_path / "sheets").iterdir()) == ["b.png", "set__a.png"]
+    assert sorted(p.name for p in (tmp_path / "sheets").iterdir()) == ["b", "b.png", "set__a", "set__a.png"]
     for file in files:
         with Image.open(file) as picture:
             assert picture.format == "PNG" and picture.width > 6 * 224 and picture.height > 2 * 126
+    for clip in ("b", "set__a"):
+        stills = tmp_path / "sheets" / clip
+        assert sorted(p.name for p in stills.iterdir()) == ["fp32.jpg", "input.jpg", "quantized.jpg", "truth.jpg"]
+    write_sheets(tmp_path / "alone", collector, "gac", metrics, reference=None)
+    assert sorted(p.name for p in (tmp_path / "alone").iterdir()) == ["b.png", "set__a.png"]
     with pytest.raises(ConfigError, match="no results of stage biq"):
         write_sheets(tmp_path, collector, "biq", metrics)
     with pytest.raises(ConfigError, match="no clip was watched"):

@@ -42,20 +42,26 @@ class SheetCollector:
         clip_names: Name of each clip, by its index in the evaluation list.
         rows: Frames to keep of a clip, at least 1.
         width: Pictures are scaled down to this width, pixels; smaller ones stay as they are.
+        still_width: The same for a clip's still, its last frame, which is for looking at closely.
 
     Raises:
         ConfigError: A number is out of range.
 
-    Memory: ``4 + 4 * stages`` bytes a pixel and ``rows`` pictures a clip, four times the rows for the clip in progress.
+    Memory: ``4 + 4 * stages`` bytes a pixel and ``rows`` pictures a clip, four times the rows for the clip in progress;
+    ``4 + stages`` bytes a pixel for the still.
     """
 
-    def __init__(self, clip_names: Sequence[str], rows: int = 4, width: int = 320) -> None:
-        if rows < 1 or width < 1:
-            raise ConfigError(f"contact sheets need rows and width of at least 1, not {rows} and {width}")
+    def __init__(self, clip_names: Sequence[str], rows: int = 4, width: int = 320, still_width: int = 640) -> None:
+        if min(rows, width, still_width) < 1:
+            raise ConfigError(
+                f"contact sheets need rows and widths of at least 1, not {rows}, {width} and {still_width}"
+            )
         self.clip_names = tuple(clip_names)
         self.rows = rows
         self.width = width
+        self.still_width = still_width
         self._kept: dict[str, dict[int, Pictures]] = {}
+        self._stills: dict[str, Pictures] = {}
 
     def observer(self, stage: str, foreground: bool = True) -> StageObserver:
         """An observer for :func:`ptq4vm.stages.evaluation.evaluate` that files pictures under ``stage``.
@@ -86,6 +92,11 @@ class SheetCollector:
         frames = [frame for frame, kept in self._kept[clip].items() if all(s in kept.alphas for s in stages)]
         return [self._kept[clip][frame] for frame in _evenly(sorted(frames), self.rows)]
 
+    def still(self, clip: str, *stages: str) -> Pictures | None:
+        """The last frame of a clip, larger and without foregrounds; ``None`` when not every stage has shown it."""
+        found = self._stills.get(clip)
+        return found if found is not None and all(stage in found.alphas for stage in stages) else None
+
     def _seen(self, clip: str, stages: Iterable[str]) -> bool:
         return any(all(stage in kept.alphas for stage in stages) for kept in self._kept[clip].values())
 
@@ -95,6 +106,15 @@ class SheetCollector:
             kept[frame] = Pictures(frame, self._small(image), self._small(truth))
         return kept[frame]
 
+    def _add_still(self, clip: str, frame: int, image: Tensor, truth: Tensor, stage: str, alpha: Tensor) -> None:
+        """Keep what a stage shows of a frame, unless a later one is known; the length of a clip is not."""
+        kept = self._stills.get(clip)
+        if kept is None or frame > kept.frame:
+            kept = Pictures(frame, self._small(image, self.still_width), self._small(truth, self.still_width))
+            self._stills[clip] = kept
+        if frame == kept.frame:
+            kept.alphas[stage] = self._small(alpha, self.still_width)
+
     def _drop(self, clip: str, frame: int, stage: str) -> None:
         """Forget what a stage showed of a frame; the frame itself goes with the last stage that has it."""
         kept = self._kept[clip][frame]
@@ -103,12 +123,12 @@ class SheetCollector:
         if not kept.alphas:
             del self._kept[clip][frame]
 
-    def _small(self, image: Tensor) -> Bytes:
+    def _small(self, image: Tensor, width: int | None = None) -> Bytes:
         """``(C, H, W)`` uint8 or float in [0, 1] to ``(h, w)`` or ``(h, w, 3)`` uint8, at most ``width`` wide."""
         if image.is_floating_point():
             image = image.mul(255.0).round().byte()
         array = np.array(image.permute(1, 2, 0).squeeze(-1).numpy(), order="C")  # a copy: the chunk goes away
-        return resize_to_width(array, min(self.width, array.shape[1]))
+        return resize_to_width(array, min(width or self.width, array.shape[1]))
 
 
 class StageObserver:
@@ -140,6 +160,8 @@ class StageObserver:
             if len(self._frames) > 4 * self._collector.rows:
                 self._stride *= 2
                 self._thin([frame for frame in self._frames if frame % self._stride == 0])
+        last = start + len(frames) - 1
+        self._collector._add_still(self._clip, last, frames[-1], true_alpha[-1], self._stage, alpha[-1])
 
     def _finish(self) -> None:
         if self._frames:

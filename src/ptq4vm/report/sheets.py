@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import atomic_path
 from ptq4vm.report.canvas import Bytes, colour_map, composite, fit_text, font, gray_to_rgb, resize_to_width
-from ptq4vm.report.collector import SheetCollector
+from ptq4vm.report.collector import Pictures, SheetCollector
 from ptq4vm.report.tables import stage_title
 from ptq4vm.stages.evaluation import EvaluationResult
 
@@ -121,7 +121,9 @@ def write_sheets(
     label: str = "quantized",
     reference: str | None = "fp32",
 ) -> list[Path]:
-    """Write one PNG per clip that both stages have seen.
+    """Write one PNG per clip that both stages have seen, and, for pages that lay two alphas over each other, its stills.
+
+    The stills of a clip are its last frame: ``<clip>/{input,truth,fp32,quantized}.jpg``; only with a ``reference``.
 
     Args:
         folder: Where to; made when missing.
@@ -166,7 +168,23 @@ def write_sheets(
                 temporary, format="PNG", optimize=True
             )
         written.append(target)
+        still = None if reference is None else collector.still(clip, stage, reference)
+        if still is not None and reference is not None:
+            _write_stills(target.with_suffix(""), still, reference, stage)
     return written
+
+
+def _write_stills(folder: Path, still: Pictures, reference: str, stage: str) -> None:
+    """Raises :class:`SaveError`."""
+    pictures = {
+        "input": still.image,
+        "truth": still.truth,
+        "fp32": still.alphas[reference],
+        "quantized": still.alphas[stage],
+    }
+    for name, picture in pictures.items():
+        with atomic_path(folder / f"{name}.jpg") as temporary:
+            Image.fromarray(picture).save(temporary, format="JPEG", quality=88, optimize=True)
 
 
 def _cells(row: SheetRow) -> list[Bytes]:
