@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test lint browser clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -27,7 +27,18 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+# The test of the report's page looks at it in Chromium, and skips where there is none. Never fails.
+browser:
+	@have() { for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	    command -v $$name >/dev/null 2>&1 && return 0; done; return 1; }; \
+	if ! have && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    install="timeout 300 apt-get install -y -qq --no-install-recommends chromium"; \
+	    $$install >/dev/null 2>&1 || { timeout 120 apt-get update -qq && $$install; } >/dev/null 2>&1; \
+	fi; \
+	have || echo "no Chromium here: the test of the report's page will be skipped"
+
+test: lint browser
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 clean:

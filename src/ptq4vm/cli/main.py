@@ -13,11 +13,14 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
   evaluate   measure a float or quantized network
              ptq4vm evaluate checkpoint=DIR data=folder data.root=PATH run_dir=OUT
   weights    find, verify and cache pretrained weights
+  report     gather runs and sweeps into one page
+             ptq4vm report DIR... [--out DIR] [--title TITLE]
 
 quantize and evaluate are Hydra apps: --help shows every value, -m sweeps.
 """
 
 HYDRA_COMMANDS = ("quantize", "evaluate")
+PLAIN_COMMANDS = ("weights", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,12 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in ("-h", "--help", "help"):
         sys.stdout.write(USAGE)
         return 0
-    if command == "weights":
-        return importlib.import_module("ptq4vm.cli.weights").main(rest)
+    if command in PLAIN_COMMANDS:
+        return importlib.import_module(f"ptq4vm.cli.{command}").main(rest)
     if command in HYDRA_COMMANDS:
         # imported late: `ptq4vm --help` should not load torch
         app = importlib.import_module("ptq4vm.cli.app")
         task = getattr(importlib.import_module(f"ptq4vm.cli.{command}"), command)
         return app.run(task, command, rest)
-    sys.stderr.write(f"ptq4vm: unknown command {command!r}: use quantize, evaluate or weights\n")
+    sys.stderr.write(f"ptq4vm: unknown command {command!r}: use quantize, evaluate, weights or report\n")
     return 2

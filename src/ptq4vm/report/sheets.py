@@ -121,7 +121,7 @@ def write_sheets(
     label: str = "quantized",
     reference: str | None = "fp32",
 ) -> list[Path]:
-    """Write one PNG per clip that both stages have seen, and, for pages that lay two alphas over each other, its stills.
+    """Write one PNG per clip that both stages have seen, and its stills, for pages that lay two alphas on each other.
 
     The stills of a clip are its last frame: ``<clip>/{input,truth,fp32,quantized}.jpg``; only with a ``reference``.
 

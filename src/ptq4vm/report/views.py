@@ -1,0 +1,260 @@
+"""A report's tables and figures as the page's template and scripts want them: texts, numbers to sort by, plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptq4vm.metrics import METRIC_NAMES
+from ptq4vm.report.exports import METRIC_TITLES, signed, spread_text
+from ptq4vm.report.groups import Group, Reference, Spread, best_marks
+from ptq4vm.report.runs import REFERENCE, Run
+from ptq4vm.report.tables import stage_title
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Heading of a table's column: a title, a fainter second line, and whether it holds numbers."""
+
+    title: str
+    note: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, a fainter second line, what it is sorted by (``None`` goes last), and its marks."""
+
+    text: str
+    sort: float | str | None = None
+    note: str = ""
+    best: bool = False
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class SortableTable:
+    """Columns, rows that stay on top, and rows to sort."""
+
+    caption: str
+    columns: Sequence[Column]
+    pinned: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[Cell]]
+    breaks: frozenset[int]
+    """Rows that begin another bit-width, in the first order."""
+
+
+_COSTS = (
+    ("stored_bytes", 1e6, Column("Stored", "MB")),
+    ("bops", 1e9, Column("GBOPs", "per frame")),
+    ("paper_gflops", 1.0, Column("GFLOPs", "paper")),
+    ("paper_mb", 1.0, Column("MB", "paper")),
+)
+
+
+def results_table(
+    caption: str,
+    groups: Sequence[Group],
+    floats: Sequence[Reference],
+    anchors: Mapping[Path, str],
+    seeds: bool,
+) -> SortableTable:
+    """The table of the results.
+
+    Args:
+        caption: For readers who do not see the heading above it.
+        groups: In their first order.
+        floats: Float networks, which stay on top.
+        anchors: Run folder to the id of its own part of the page.
+        seeds: Whether a row stands for several seeds: it says how many, instead of which.
+    """
+    columns = [
+        Column("Method", numeric=False),
+        Column("Bits", numeric=False),
+        Column("Seeds" if seeds else "Seed"),
+        *(Column(METRIC_TITLES[name], "Δ FP32") for name in METRIC_NAMES),
+        Column("Steps"),
+        Column("Seconds"),
+        *(column for _, _, column in _COSTS),
+    ]
+    pinned = []
+    for base in floats:
+        name = "Float network" if len(floats) == 1 else ", ".join(filter(None, (base.model, base.data)))
+        metrics = [_number(base.metrics[name], 2) for name in METRIC_NAMES]
+        costs = [_number(_over(base.cost.get(name), unit), 2) for name, unit, _ in _COSTS]
+        pinned.append([Cell(name), Cell("FP32"), Cell(NONE), *metrics, Cell(NONE), Cell(NONE), *costs])
+    marks = best_marks(groups)
+    rows = []
+    for index, group in enumerate(groups):
+        first = group.runs[0]
+        link = anchors.get(first.folder, "")
+        bits = 100.0 * (first.weight_bits or 0) + (first.activation_bits or 0)
+        seed = float(len(group.runs)) if seeds else first.seed
+        rows.append(
+            [
+                Cell(group.label, group.label, group.bits, link=link),
+                Cell(group.bits or NONE, bits),
+                Cell(NONE if seed is None else f"{seed:.0f}", seed),
+                *(_metric(group, name, index in marks[name]) for name in METRIC_NAMES),
+                _spread(group.spread(lambda run: run.total_steps), 0),
+                _spread(group.spread(lambda run: run.seconds), 0),
+                *(_number(_over(group.cost(name), unit), 2) for name, unit, _ in _COSTS),
+            ]
+        )
+    breaks = frozenset(i for i in range(1, len(groups)) if groups[i].bits != groups[i - 1].bits)
+    return SortableTable(caption, columns, pinned, rows, breaks)
+
+
+def _metric(group: Group, name: str, best: bool) -> Cell:
+    value, delta = group.metric(name), group.delta(name)
+    note = signed(delta.mean) if delta else ""
+    return Cell(spread_text(value) or NONE, value.mean if value else None, note, best)
+
+
+def _spread(value: Spread | None, digits: int) -> Cell:
+    return _number(value.mean if value else None, digits)
+
+
+def _number(value: float | None, digits: int) -> Cell:
+    return Cell(NONE if value is None else f"{value:,.{digits}f}", value)
+
+
+def _over(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
+
+
+STAGE_COLUMNS = ("FP32", "Round to nearest", "Reconstruction", "GAC / OFA")
+
+
+@dataclass(frozen=True)
+class StageCell:
+    """What a stage reached: metric to text, and the stage's name where the heading does not say it."""
+
+    texts: Mapping[str, str]
+    note: str = ""
+
+
+def stage_rows(groups: Sequence[Group]) -> list[tuple[Group, list[StageCell]]]:
+    """For each group what every stage of :data:`STAGE_COLUMNS` reached."""
+    return [(group, [_stage_cell(group, index) for index in range(len(STAGE_COLUMNS))]) for group in groups]
+
+
+def _stage_cell(group: Group, column: int) -> StageCell:
+    named = {_slot(stage): stage for run in group.runs for stage in run.stages}
+    stage = named.get(column)
+    if stage is None:
+        return StageCell(dict.fromkeys(METRIC_NAMES, NONE))
+
+    def value(name: str) -> Callable[[Run], float | None]:
+        return lambda run: run.stages.get(stage, {}).get(name)
+
+    texts = {name: spread_text(group.spread(value(name))) for name in METRIC_NAMES}
+    return StageCell(texts, stage_title(stage) if column == 2 else "")
+
+
+def _slot(stage: str) -> int:
+    return {REFERENCE: 0, "rtn": 1, "gac": 3}.get(stage, 2)
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage in a run's own table."""
+
+    title: str
+    metrics: Sequence[str]
+    steps: str
+    seconds: str
+
+
+def run_stages(run: Run) -> list[StageRow]:
+    """The stages of one run, with their steps and seconds."""
+    return [
+        StageRow(
+            stage_title(stage),
+            [f"{metrics[name]:.2f}" for name in METRIC_NAMES],
+            f"{run.steps[stage]:,}" if stage in run.steps else NONE,
+            f"{run.stage_seconds[stage]:,.0f}" if stage in run.stage_seconds else NONE,
+        )
+        for stage, metrics in run.stages.items()
+    ]
+
+
+def facts(run: Run) -> dict[str, str]:
+    """What a run's own part of the page lists beside its command."""
+    named = {
+        "Folder": str(run.folder),
+        "Model": run.model,
+        "Method": run.method,
+        "Stages": ", ".join(map(stage_title, run.planned)),
+        "Preset": run.preset,
+        "Data": run.data,
+        "Flow": run.flow,
+        "Seed": "" if run.seed is None else str(run.seed),
+        "Other choices": ", ".join(f"{key}={value}" for key, value in run.choices.items()),
+        "Seconds": _seconds(run),
+        "Machine": run.machine,
+        "ptq4vm": run.version,
+    }
+    return {key: value for key, value in named.items() if value}
+
+
+def _seconds(run: Run) -> str:
+    if run.seconds is None:
+        return ""
+    total = "" if run.total_seconds is None else f", {run.total_seconds:,.0f} with evaluation"
+    return f"{run.seconds:,.0f} of quantization{total}"
+
+
+def scatter_data(groups: Sequence[Group], floats: Sequence[Reference]) -> dict[str, Any]:
+    """Points of the error plots: one for each group; and the lines of the float networks."""
+    points = []
+    for group in groups:
+        values = {name: spread for name in METRIC_NAMES if (spread := group.metric(name))}
+        seconds = group.spread(lambda run: run.seconds)
+        points.append(
+            {
+                "label": group.label,
+                "bits": group.bits,
+                "n": len(group.runs),
+                "megabytes": _over(group.cost("stored_bytes"), 1e6),
+                "seconds": seconds.mean if seconds else None,
+                "mean": {name: _short(spread.mean) for name, spread in values.items()},
+                "deviation": {name: _short(spread.deviation) for name, spread in values.items()},
+            }
+        )
+    lines = [
+        {
+            "label": " ".join(filter(None, ("FP32", base.model if len(floats) > 1 else ""))),
+            "metrics": {name: _short(value) for name, value in base.metrics.items()},
+        }
+        for base in floats
+    ]
+    return {"points": points, "lines": lines}
+
+
+def heat_data(groups: Sequence[Group]) -> dict[str, Any] | None:
+    """Relative error of every layer (rows, in network order) in every group (columns): log10 of the geometric mean.
+
+    ``None`` when no run has noted errors. ``None`` in a cell where a group has none for a layer, or it is 0.
+    """
+    shown = [group for group in groups if any(run.layers for run in group.runs)]
+    layers = list(dict.fromkeys(layer for group in shown for run in group.runs for layer in run.layers))
+    if not layers:
+        return None
+    rows = [[_log_error(group, layer) for group in shown] for layer in layers]
+    return {"layers": layers, "columns": [f"{group.bits} {group.label}" for group in shown], "values": rows}
+
+
+def _log_error(group: Group, layer: str) -> float | None:
+    found = Spread.of(math.log10(v) for run in group.runs if (v := run.layers.get(layer, 0.0)) > 0)
+    return _short(found.mean) if found else None
+
+
+def _short(value: float) -> float:
+    """Five digits: enough to draw, and half the page."""
+    return float(f"{value:.5g}")
