@@ -17,6 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ptq4vm.cli.workers import FailedJobs, missing_plugin, prepare_worker
 from ptq4vm.errors import PTQ4VMError
 from ptq4vm.ops.allocator import keep_freed_memory
 from ptq4vm.settings import bit_choices, config_folder, unknown_choice
@@ -51,13 +52,21 @@ def run(task: Task, name: str, arguments: Sequence[str]) -> int:
     keep_freed_memory()
     failed: list[str] = []
     running: list[bool] = []
+    elsewhere = FailedJobs()
+
+    def tell(line: str) -> None:
+        failed.append(line)
+        sys.stderr.write(f"ptq4vm {name}: {line}\n")
 
     def report(error: BaseException) -> None:
-        failed.append(explain(error, arguments))
-        sys.stderr.write(f"ptq4vm {name}: {failed[-1]}\n")
+        tell(explain(error, arguments))
 
+    missing = missing_plugin(arguments)
+    if missing is not None:
+        tell(missing)
+        return 1
     app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
-        _reporting(task, report, running)
+        _reporting(task, report, running, elsewhere)
     )
     before = sys.argv
     try:
@@ -80,6 +89,8 @@ def run(task: Task, name: str, arguments: Sequence[str]) -> int:
         return 130
     finally:
         sys.argv = before
+        for line in elsewhere.take():
+            tell(line)
     return 1 if failed else 0
 
 
@@ -93,7 +104,7 @@ def _for_hydra(arguments: Sequence[str]) -> list[str]:
     return ["-m", *overrides, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"]
 
 
-def _reporting(task: Task, report: Callable[[BaseException], None], running: list[bool]) -> Task:
+def _reporting(task: Task, report: Callable[[BaseException], None], running: list[bool], elsewhere: FailedJobs) -> Task:
     """The task with its errors reported here: Hydra adds a line of its own to those that it sees.
 
     ``running`` is not empty while the task runs, and after an error that was not foreseen.
@@ -103,13 +114,17 @@ def _reporting(task: Task, report: Callable[[BaseException], None], running: lis
     @functools.wraps(task)
     def wrapped(cfg: DictConfig) -> float | None:
         value = None
+        here = os.getpid() == process
+        if not here:  # a launcher's worker
+            prepare_worker()
         running.append(True)
         try:
             value = task(cfg)
         except REPORTED as error:
-            if os.getpid() != process:  # a launcher's worker: the error is the way to tell the main process
-                raise
-            report(error)
+            if here:
+                report(error)
+            else:
+                elsewhere.add(explain(error))
         running.clear()
         return value
 

@@ -54,7 +54,7 @@ class Tracking:
     """Gives the loggers of each training stage, and takes what is logged once: here it takes nothing.
 
     Calling it with a stage's name gives that stage's loggers: it is a
-    :data:`ptq4vm.stages.trainers.LoggerFactory`. As a context manager it is closed at the end, as failed after an error.
+    :data:`ptq4vm.stages.trainers.LoggerFactory`. As a context manager it is closed at its end, with errors as failed.
     """
 
     def __init__(self, loggers: LoggerFactory) -> None:
@@ -158,7 +158,12 @@ class WandbTracking(_Service):
     ) -> None:
         _need("wandb", "wandb")
         super().__init__(info)
-        self._arguments = {"project": project, "entity": entity, "group": group or info.group, "tags": list(tags)}
+        self._arguments: dict[str, Any] = {
+            "project": project,
+            "entity": entity,
+            "group": group or info.group,
+            "tags": list(tags),
+        }
         self._offline = offline
         self._run: Any = None
 
@@ -174,9 +179,10 @@ class WandbTracking(_Service):
 
         run = self._begin("quantize", self._info.name)
         final = list(stages)[-1]
+        columns: list[str | int] = ["stage", *METRIC_NAMES]
         rows = [[stage, *(result.mean[name] for name in METRIC_NAMES)] for stage, result in stages.items()]
         run.log({f"metrics/{stage}/{name}": r.mean[name] for stage, r in stages.items() for name in METRIC_NAMES})
-        run.log({"metrics/stages": wandb.Table(columns=["stage", *METRIC_NAMES], data=rows)})
+        run.log({"metrics/stages": wandb.Table(columns=columns, data=rows)})
         for path in sheets:
             run.log({f"sheets/{path.stem}": wandb.Image(str(path), caption=path.stem.replace("__", "/"))})
         run.summary.update({name: stages[final].mean[name] for name in METRIC_NAMES})
@@ -187,8 +193,8 @@ class WandbTracking(_Service):
 
         if not rows:
             return
-        columns = list(rows[0])
-        data = [[row.get(column) for column in columns] for row in rows]
+        columns: list[str | int] = list(rows[0])
+        data = [[row.get(str(column)) for column in columns] for row in rows]
         run = self._begin("sweep", f"{self._info.name} (table)")
         run.log({"results": wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
 
@@ -291,7 +297,7 @@ def wandb_mode(offline: bool | None) -> str:
 
 
 def wandb_logged_in() -> bool:
-    """Whether W&B finds a key: in the environment, in its settings, or in the netrc file that ``wandb login`` writes."""
+    """Whether W&B finds a key: in the environment, its settings, or the netrc file that ``wandb login`` writes."""
     import wandb
 
     settings = wandb.setup().settings
