@@ -185,7 +185,7 @@ def load_method(name: str, bits: str = "w4a4") -> tuple[Method, QuantSpec]:
 
 def needs_flow(method: Method, spec: QuantSpec, preset: Preset) -> bool:
     """Whether a run looks at optical flow."""
-    return method.ofa and preset.gac.flow_weight > 0 and not spec.is_float
+    return method.global_settings(preset.gac).flow_weight > 0 and not spec.is_float
 
 
 def quantize(
@@ -201,6 +201,8 @@ def quantize(
     seed: int = 0,
     num_workers: int = 0,
     downsample_ratio: float = 1.0,
+    baseline: bool = True,
+    stage_cache: str | Path | None = None,
     trainer: TrainerFactory | None = None,
     loggers: LoggerFactory | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -221,6 +223,8 @@ def quantize(
         seed: Of everything random.
         num_workers: Decoding processes.
         downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
+        baseline: Also measure rounding to nearest with min-max ranges.
+        stage_cache: Folder where runs that begin alike share their reconstruction.
         trainer: Builds Lightning Trainers; on the accelerator that there is, when not given.
         loggers: Gives the loggers of a training stage; CSV files when not given.
         notes: For ``quantizer.yaml``.
@@ -261,6 +265,8 @@ def quantize(
         observer=lambda stage: pictures.observer(stage, foreground=stage != "fp32"),
         seed=seed,
         downsample_ratio=downsample_ratio,
+        baseline=baseline,
+        stage_cache=None if stage_cache is None else Path(stage_cache),
         notes={"version": ptq4vm.__version__, "seed": seed, **(notes or {})},
         finish=lambda result: write_run_folder(folder, result, pictures, label),
     ).run()

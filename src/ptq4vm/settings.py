@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.spec import MAX_BITS, MIN_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
 from ptq4vm.stages.gac import GACSettings
-from ptq4vm.stages.method import CalibrationSettings, Method, Preset
+from ptq4vm.stages.method import CalibrationSettings, Method, Preset, ReconstructionForm
 from ptq4vm.stages.reconstruction import ReconstructionSettings
 
 T = TypeVar("T")
@@ -164,7 +164,8 @@ def partition(values: Mapping[str, Any]) -> Partition:
 
 def method(values: Mapping[str, Any]) -> Method:
     """A ``method`` choice without its quantizer. Raises :class:`ConfigError`."""
-    return settings(Method, {k: v for k, v in values.items() if k != "quantizer"}, "method")
+    form = settings(ReconstructionForm, values.get("reconstruction") or {}, "method.reconstruction")
+    return settings(Method, {**{k: v for k, v in values.items() if k != "quantizer"}, "reconstruction": form}, "method")
 
 
 def preset(values: Mapping[str, Any]) -> Preset:

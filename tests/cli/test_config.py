@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,29 @@ def names(group: str) -> list[str]:
 
 def test_every_group_is_tested_here() -> None:
     tested = {"model", "bits", "method", "data", "flow", "preset", "trainer", "logger"}
+    tested |= {"stage", "scale", "experiment"}
     assert {path.parts[0] for path in FILES} == tested
+
+
+@pytest.mark.parametrize(("stage", "learned"), [("gac", (True, False)), ("gac_ofa", (True, True))])
+@pytest.mark.parametrize("name", ["rtn", "brecq", "ptq4vm"])
+def test_the_global_stage_goes_after_any_method(name: str, stage: str, learned: tuple[bool, bool]) -> None:
+    assert {path.name for path in FILES if path.parts[0] == "stage"} == {"gac", "gac_ofa"}
+    method = settings.method(plain(compose(f"method={name}", f"+stage={stage}").method))
+    assert (method.gac, method.ofa) == learned and method.stages[-1] == "gac"
+    assert method.reconstruction == settings.method(plain(chosen("method", name).method)).reconstruction
+
+
+@pytest.mark.parametrize("name", names("scale"))
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_experiments(experiment: str, name: str) -> None:
+    overrides = ["data=folder", "data.root=x", f"+experiment={experiment}", f"scale={name}"]
+    cfg = hydra.compose("config", overrides=overrides, return_hydra_config=True)
+    assert cfg.baseline is False and experiment in cfg.run_dir
+    assert plain(cfg.preset)["gac"] == plain(chosen("preset", "sweep" if name == "quick" else "paper").preset)["gac"]
+    for key, values in cfg.hydra.sweeper.params.items():
+        for value in str(values).split(","):
+            chosen(*key.split("="), value) if (FOLDER / key).is_dir() else compose(f"{key}={value}")
 
 
 @pytest.mark.parametrize("name", names("model"))
@@ -190,7 +213,10 @@ WRONG: dict[str, tuple[str, ...]] = {
     "preset.calibration.crop=[640,640]": ("calibration.crop", "640x640", "96x64"),
     "preset.calibration.clips=0": ("calibration.clips", "at least 1"),
     "preset.calibration.clip_length=99": ("calibration.clip_length", "6 frames"),
-    "method.gac=false": ("method.ofa", "method.gac"),
+    "method.reconstruction.unit=page": ("method.reconstruction.unit='page'", "layer, block, network"),
+    "method.reconstruction.learn=all": ("method.reconstruction.learn='all'", "weights_then_scales"),
+    "method.reconstruction.label=gac": ("method.reconstruction.label='gac'", "other than"),
+    "method.reconstruction.damping=2": ("method.reconstruction.damping=2", "[0, 1]"),
     "method.quantizer.placement=middle": ("method.quantizer", "placement='middle'", "input", "output"),
     "method.quantizer.weight.observer=x": ("method.quantizer.weight", "observer='x'", "minmax"),
     "bits.weight=9": ("weight bits=9", "2 to 8"),
@@ -215,7 +241,11 @@ def test_wrong_value_is_one_line(argument: str, workplace: Workplace, tmp_path: 
     line = workplace.run("quantize", *overrides, argument).line()
     for part in WRONG[argument]:
         assert part in line, line
-    assert not any((tmp_path / "run").glob("[!.]*.*s*")), "nothing but a log is left"
+    left = {path.name for path in (tmp_path / "run").glob("[!.]*.*s*")}
+    assert left <= {"run.json"}, "nothing is left but a log and the record of the failure"
+    if left:
+        record = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert record["status"] == "failed" and record["error"] in line
 
 
 def test_missing_root_is_one_line(workplace: Workplace, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ class RunOptions:
     overwrite: bool
     checkpoint: str
     downsample_ratio: float
+    baseline: bool
+    stage_cache: str | None
     num_workers: int
     memory_mib: float
 

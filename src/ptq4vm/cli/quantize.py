@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ptq4vm import api
 from ptq4vm.cli import build
+from ptq4vm.cli.record import recorded
 from ptq4vm.report.run_folder import SHEETS
 from ptq4vm.report.tables import metrics_table
 
@@ -20,9 +21,14 @@ def quantize(cfg: DictConfig) -> float | None:
     Returns:
         MAD of the quantized network, for sweepers that look for the best; ``None`` without evaluation clips.
     """
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    with recorded(cfg, run_dir):
+        return _quantize(cfg, run_dir)
+
+
+def _quantize(cfg: DictConfig, run_dir: Path) -> float | None:
     build.quiet()
     options = build.check(cfg)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
     method, spec = build.method(cfg)
     preset = build.preset(cfg)
     with build.loggers(cfg, run_dir) as tracking:
@@ -38,6 +44,8 @@ def quantize(cfg: DictConfig) -> float | None:
             seed=options.seed,
             num_workers=options.num_workers,
             downsample_ratio=options.downsample_ratio,
+            baseline=options.baseline,
+            stage_cache=options.stage_cache,
             trainer=build.trainer(cfg, run_dir),
             loggers=tracking,
             notes=build.notes(cfg),

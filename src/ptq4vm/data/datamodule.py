@@ -144,11 +144,20 @@ class MattingDataModule(pl.LightningDataModule):
         return [self.calibration_batch([index]) for index in range(len(self.samples))]
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
-        """Shuffled batches of samples; the order of an epoch depends on the seed and the epoch's number alone."""
+        """Shuffled batches of samples; the order of an epoch depends on the seed and the epoch's number alone.
+
+        Under a Trainer with several processes each gets its share, in batches of ``batch_size``.
+
+        Raises:
+            ConfigError: There are fewer samples than processes.
+        """
+        processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        if len(self.samples) < processes:
+            raise ConfigError(f"calibration.clips={len(self.samples)} is too few for {processes} processes")
         return DataLoader(
             self.calibration,
             batch_size=self.batch_size,
-            sampler=EpochShuffleSampler(len(self.samples), self.seed),
+            sampler=EpochShuffleSampler(len(self.samples), self.seed, processes=processes, rank=rank),
             num_workers=self.num_workers,
             collate_fn=collate_clips,
             persistent_workers=self.num_workers > 0,
@@ -171,9 +180,12 @@ class MattingDataModule(pl.LightningDataModule):
             collate_fn=_identity,
         )
 
-    def content_hash(self) -> str:
-        """SHA-256 over every calibration sample's pixels, alpha and index, and the flow provider's name."""
-        digest = hashlib.sha256((self.flow.name if self.flow is not None else "no flow").encode())
+    def content_hash(self, flow: bool = True) -> str:
+        """SHA-256 over every calibration sample's pixels, alpha and index, and the flow provider's name.
+
+        ``flow=False`` leaves the provider out, for stages that look at no flow.
+        """
+        digest = hashlib.sha256((self.flow.name if flow and self.flow is not None else "no flow").encode())
         for index, sample in enumerate(self.samples):
             digest.update(repr(sample).encode())
             for tensor in self.calibration.pixels(index):
@@ -207,6 +219,11 @@ class CalibrationData(Dataset[ClipBatch]):
     def __len__(self) -> int:
         return len(self._samples)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # what is kept is soon decoded again; tensors on their way to another process each take a file descriptor
+        held = sum(_size(tensors) for tensors in self._kept.values())
+        return {**self.__dict__, "_kept": {}, "_budget": self._budget + held}
+
     def __getitem__(self, index: int) -> ClipBatch:
         """Sample ``index``, without the batch dimension. Raises :class:`DataError` and what :class:`FlowCache` does."""
         frames, alpha, *flow = self._stored(index)
@@ -224,7 +241,7 @@ class CalibrationData(Dataset[ClipBatch]):
         if index in self._kept:
             return self._kept[index]
         tensors = self._decode(self._samples[index])
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        size = _size(tensors)
         if size <= self._budget:
             self._budget -= size
             self._kept[index] = tensors
@@ -238,6 +255,11 @@ class CalibrationData(Dataset[ClipBatch]):
             flow = self._flows[sample.clip].get(sample.start, sample.stop)
             tensors += [_cut_flow(flow.backward, sample).half(), _cut_visible(flow.visible, flow.backward, sample)]
         return tuple(tensors)
+
+
+def _size(tensors: Sequence[Tensor]) -> int:
+    """Bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class EvaluationData(Dataset[EvalChunk]):

@@ -208,11 +208,15 @@ class BlockSamples:
     Args:
         quantized: Calls of the block in the network whose earlier blocks are quantized.
         teacher: Calls of the float block, with outputs.
+        weights: For each call, a tree of the form of its output; none where errors are not weighted.
     """
 
-    def __init__(self, quantized: Sequence[BlockCall], teacher: Sequence[BlockCall]) -> None:
+    def __init__(
+        self, quantized: Sequence[BlockCall], teacher: Sequence[BlockCall], weights: Sequence[Any] = ()
+    ) -> None:
         self._quantized = quantized
         self._teacher = teacher
+        self._weights = weights
         self._sizes = [len(tree_leaves(call.args or call.kwargs)[0]) for call in teacher]
 
     def __len__(self) -> int:
@@ -224,11 +228,11 @@ class BlockSamples:
         outputs = tree_leaves(self._teacher[0].output)
         return max(leaf[0].numel() // leaf.shape[-3] for leaf in outputs)
 
-    def __getitem__(self, row: int) -> tuple[Any, Any, Any]:
+    def __getitem__(self, row: int) -> tuple[Any, Any, Any, Any]:
         return self.__getitems__([row])
 
-    def __getitems__(self, rows: Sequence[int]) -> tuple[Any, Any, Any]:
-        """Rows gathered from all chunks: ``(quantized inputs, float inputs, float outputs)``.
+    def __getitems__(self, rows: Sequence[int]) -> tuple[Any, Any, Any, Any]:
+        """Rows gathered from all chunks: ``(quantized inputs, float inputs, float outputs, weights or None)``.
 
         Inputs are ``(args, kwargs)``.
         """
@@ -249,4 +253,33 @@ class BlockSamples:
             gather([(call.args, call.kwargs) for call in self._quantized]),
             gather([(call.args, call.kwargs) for call in self._teacher]),
             gather([call.output for call in self._teacher]),
+            gather(self._weights) if self._weights else None,
         )
+
+
+@torch.no_grad()
+def layer_calls(block: nn.Module, layer: str, calls: Sequence[BlockCall]) -> list[BlockCall]:
+    """Run a block on its calls again and return the calls of one layer inside.
+
+    A layer that a recurrent block calls once per frame gets these joined along the leading dimension.
+
+    Args:
+        block: Module in eval mode.
+        layer: Path inside the block; it takes one tensor and gives one.
+        calls: Of the block.
+
+    Returns:
+        One call for each of ``calls``, with its output.
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = block.get_submodule(layer).register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
+    found = []
+    try:
+        for call in calls:
+            seen.clear()
+            block(*call.args, **call.kwargs)
+            inputs, outputs = (torch.cat(parts) for parts in zip(*seen, strict=True))
+            found.append(BlockCall((inputs,), {}, outputs))
+    finally:
+        handle.remove()
+    return found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ptq4vm.errors import SaveError
 from ptq4vm.io import write_json
@@ -16,11 +20,14 @@ from ptq4vm.stages.pipeline import QuantizationResult
 
 log = logging.getLogger(__name__)
 
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+
 METRICS, TIMING, SHEETS, LOGS, STATE = "metrics.json", "timing.json", "sheets", "logs", "state"
+RUN, LAYERS = "run.json", "layers.json"
 
 
 def write_run_folder(run_dir: Path, result: QuantizationResult, pictures: SheetCollector, label: str) -> None:
-    """Write ``timing.json``, ``metrics.json`` and one contact sheet per evaluation clip.
+    """Write ``timing.json``, ``layers.json``, ``run.json``, ``metrics.json`` and one contact sheet per evaluation clip.
 
     Args:
         run_dir: The run folder.
@@ -32,6 +39,8 @@ def write_run_folder(run_dir: Path, result: QuantizationResult, pictures: SheetC
         SaveError: A file cannot be written.
     """
     write_json(run_dir / TIMING, result.timing)
+    write_json(run_dir / LAYERS, {"layers": result.layers})
+    describe_run(run_dir, {"status": FINISHED, "error": None, "steps": result.steps, "cost": asdict(result.cost)})
     if not result.stages:
         log.warning("the dataset has no evaluation clips: no %s and no pictures", METRICS)
         return
@@ -39,6 +48,28 @@ def write_run_folder(run_dir: Path, result: QuantizationResult, pictures: SheetC
     final = list(result.stages)[-1]
     if pictures.has(final, "fp32"):
         write_sheets(run_dir / SHEETS, pictures, final, result.stages, label=label)
+
+
+def describe_run(run_dir: Path, values: Mapping[str, Any]) -> None:
+    """Add values to ``run.json``, which tells what a run is, how it was called and how it ended.
+
+    Raises:
+        SaveError: It cannot be written.
+    """
+    write_json(run_dir / RUN, {**_described(run_dir), **values})
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether ``run.json`` says that a run ended well."""
+    return _described(run_dir).get("status") == FINISHED
+
+
+def _described(run_dir: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((run_dir / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged: it is written anew
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def clear_run_folder(run_dir: Path) -> None:
@@ -50,7 +81,7 @@ def clear_run_folder(run_dir: Path) -> None:
     if not (run_dir / STATE).is_dir():
         return
     try:
-        for name in (TENSORS, CHOICES, METRICS, TIMING):
+        for name in (TENSORS, CHOICES, METRICS, TIMING, LAYERS, RUN):
             (run_dir / name).unlink(missing_ok=True)
         for name in (SHEETS, LOGS, STATE):  # the state last: while it is there, this can be done again
             shutil.rmtree(run_dir / name, ignore_errors=False) if (run_dir / name).exists() else None

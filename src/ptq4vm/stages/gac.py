@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
@@ -22,6 +22,18 @@ from ptq4vm.types import ClipBatch, MattingOutput, States
 
 log = logging.getLogger(__name__)
 
+Average = Callable[[Tensor], Tensor]
+"""Mean of a value over the processes that share a batch.
+
+Losses divide by what is counted in the batch (visible pixels, the size of states). Processes that each divided by their
+own count would train on a mean of means, with a sample's weight depending on its neighbours; divided by the averaged
+count, the mean over the processes is the loss of the whole batch, and one process computes what it always did.
+"""
+
+
+def _own(value: Tensor) -> Tensor:
+    return value
+
 
 @dataclass(frozen=True)
 class GACSettings:
@@ -29,7 +41,7 @@ class GACSettings:
 
     Attributes:
         epochs: Passes over the calibration samples.
-        affine_lr: Adam's rate for scales (their logarithm) and shifts.
+        affine_lr: Adam's rate for scales (their logarithm) and shifts; 0 leaves them out.
         scale_lr: Adam's rate for the logarithm of activation scales.
         granularity: ``tensor`` learns one scale and shift per convolution (as published), ``channel`` one per channel.
         flow_weight: lambda of the optical flow loss; 0 switches OFA off.
@@ -72,13 +84,14 @@ def alpha_loss(alpha: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(alpha, target)
 
 
-def flow_loss(alpha: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
+def flow_loss(alpha: Tensor, flow: Tensor, visible: Tensor, average: Average = _own) -> Tensor:
     """Mean absolute difference of each alpha and the flow-warped alpha before it; equation 8 of the paper.
 
     Args:
         alpha: ``(B, T, 1, H, W)``.
         flow: ``(B, T-1, 2, H, W)``, pixels, from frame t to frame t-1.
         visible: ``(B, T-1, 1, H, W)``, 1 where frame t's pixel is seen in frame t-1.
+        average: Over the processes that share the batch.
 
     Returns:
         Scalar; the mean is over visible pixels.
@@ -86,7 +99,7 @@ def flow_loss(alpha: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
     previous, current = alpha[:, :-1].flatten(0, 1), alpha[:, 1:].flatten(0, 1)
     seen = visible.flatten(0, 1)
     difference = (current - warp(previous, flow.flatten(0, 1))).abs() * seen
-    return difference.sum() / seen.sum().clamp_min(1)
+    return difference.sum() / average(seen.sum()).clamp_min(1)
 
 
 @dataclass
@@ -130,8 +143,9 @@ class GlobalAffineCalibration(pl.LightningModule):
         self.quantized = quantized
         self.settings = settings
         self.targets = targets
+        self._processes = 1
         for module in quantized.modules():
-            if isinstance(module, QuantLayer) and module.affine is None:
+            if isinstance(module, QuantLayer) and module.affine is None and settings.affine_lr > 0:
                 channels = module.weight.shape[0] if settings.granularity == "channel" else 1
                 module.affine = Affine(channels).to(module.weight.device)
 
@@ -157,6 +171,15 @@ class GlobalAffineCalibration(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Note how many processes share the batches."""
+        self._processes = self.trainer.world_size
+
+    def _average(self, value: Tensor) -> Tensor:
+        if self._processes == 1:
+            return value
+        return self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")  # type: ignore[return-value]
+
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         """Loss of one batch of clips: alpha, flow, and what the settings add."""
         settings = self.settings
@@ -171,8 +194,8 @@ class GlobalAffineCalibration(pl.LightningModule):
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss of GAC became {loss.item()} at step {self.global_step}; lower its rates")
-        self.log_dict({f"gac/{name}": value.detach() for name, value in losses.items()})
-        self.log("gac/loss", loss.detach(), prog_bar=True)
+        self.log_dict({f"gac/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
+        self.log("gac/loss", loss.detach(), prog_bar=True, sync_dist=True)
         return loss
 
     def _losses(self, output: MattingOutput, batch: ClipBatch, burn_in: int) -> dict[str, Tensor]:
@@ -187,12 +210,12 @@ class GlobalAffineCalibration(pl.LightningModule):
             alpha = alpha[:, burn_in:]
             target = trusted(batch.alpha, alpha, settings.trust)
             losses["teacher"] = settings.teacher_weight * F.mse_loss(output.alpha, alpha)
-            losses["states"] = settings.state_weight * _state_loss(output.states, states)
+            losses["states"] = settings.state_weight * _state_loss(output.states, states, self._average)
         losses["alpha"] = alpha_loss(output.alpha, target)
         if settings.flow_weight > 0:
             if batch.flow is None or batch.visible is None:
                 raise ConfigError("gac flow_weight is set but the batches carry no flow: choose flow=dis, raft, ...")
-            losses["flow"] = settings.flow_weight * flow_loss(output.alpha, batch.flow, batch.visible)
+            losses["flow"] = settings.flow_weight * flow_loss(output.alpha, batch.flow, batch.visible, self._average)
         return losses
 
 
@@ -211,6 +234,8 @@ def _without_first(batch: ClipBatch, frames: int) -> ClipBatch:
     )
 
 
-def _state_loss(states: Sequence[Tensor | None], targets: Sequence[Tensor]) -> Tensor:
+def _state_loss(states: Sequence[Tensor | None], targets: Sequence[Tensor], average: Average) -> Tensor:
     pairs = [(s, t) for s, t in zip(states, targets, strict=True) if s is not None]
-    return torch.stack([(s - t).square().mean() / t.square().mean().clamp_min(1e-6) for s, t in pairs]).mean()
+    return torch.stack(
+        [(s - t).square().mean() / average(t.square().mean()).clamp_min(1e-6) for s, t in pairs]
+    ).mean()

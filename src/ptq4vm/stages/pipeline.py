@@ -31,9 +31,11 @@ from ptq4vm.quant.fold import absorb, fold_batch_norm
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.spec import Partition, QuantSpec
 from ptq4vm.quant.swap import make_plan, observe, swap
+from ptq4vm.stages.cost import Cost, measure_cost
+from ptq4vm.stages.diagnosis import layer_errors
 from ptq4vm.stages.evaluation import EvaluationResult, FrameObserver, evaluate
 from ptq4vm.stages.method import Method, Preset
-from ptq4vm.stages.progress import RunState, fingerprint, tensors_hash
+from ptq4vm.stages.progress import RunState, SharedStages, fingerprint, tensors_hash
 from ptq4vm.stages.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer
 from ptq4vm.stages.training import Training
 
@@ -50,11 +52,17 @@ class QuantizationResult:
         network: The quantized network, absorbed, in eval mode (the folded float one for ``bits=fp32``).
         stages: Evaluation after each stage (``fp32``, ``rtn``, ``biq``, ``gac``); empty without evaluation clips.
         timing: ``{"stages": {name: seconds}, "blocks": {path: seconds}, "total": seconds}``.
+        steps: Gradient steps of each learning stage.
+        cost: Of one frame, and of the file.
+        layers: Noise over signal at the output of every quantized layer; see :func:`layer_errors`.
     """
 
     network: MattingNetwork
     stages: dict[str, EvaluationResult]
     timing: dict[str, Any]
+    steps: dict[str, int]
+    cost: Cost
+    layers: dict[str, float]
 
 
 @dataclass
@@ -75,6 +83,9 @@ class Pipeline:
         observer: Gives, for a stage's name, who looks at its evaluated frames; pictures are drawn from that.
         seed: Of everything random.
         downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
+        baseline: Also measure rounding to nearest with min-max ranges, as the stage ``rtn``.
+        stage_cache: Folder where runs that begin alike share their reconstruction: the grid of an ablation then
+            computes it once.
         notes: Written into ``quantizer.yaml``.
         finish: Called with the result before the run counts as finished, to write what else belongs to it.
     """
@@ -92,6 +103,8 @@ class Pipeline:
     observer: ObserverFactory | None = None
     seed: int = 0
     downsample_ratio: float = 1.0
+    baseline: bool = True
+    stage_cache: Path | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     finish: Callable[[QuantizationResult], None] = lambda result: None
 
@@ -120,7 +133,11 @@ class Pipeline:
         stages = {name: _result(value) for name, value in (self._state.get("results") or {}).items()}
         timing = self._state.timing
         timing = {**timing, "total": sum(timing["stages"].values())}
-        result = QuantizationResult(network.eval(), stages, timing)
+        network = network.eval()
+        steps = dict(self._state.get("steps") or {})
+        result = QuantizationResult(
+            network, stages, timing, steps, self._cost(network, teacher, partition), self._layers(network, teacher)
+        )
         self.finish(result)
         self._state.put("finished", True)
         return result
@@ -131,6 +148,21 @@ class Pipeline:
         teacher = fold_batch_norm(copy.deepcopy(self.network).eval(), partition.float_modules)
         teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return teacher, partition
+
+    def _cost(self, network: MattingNetwork, teacher: MattingNetwork, partition: Partition) -> Cost:
+        """Cost at the size of the frames that are evaluated; at that of the samples where there are none."""
+        clips = self.datamodule.evaluation_clips
+        crop = self.preset.calibration.crop
+        size = clips[0].size if clips else crop or self.datamodule.clip_sets.calibration[0].size
+        return measure_cost(network, teacher, partition, self.spec, size, self.downsample_ratio)
+
+    def _layers(self, network: MattingNetwork, teacher: MattingNetwork) -> dict[str, float]:
+        """Errors of the layers on the first calibration sample."""
+        saved = self._state.get("layers")
+        if saved is None and not self.spec.is_float:
+            saved = layer_errors(teacher, network, self.datamodule.calibration_batch([0]).frames)
+            self._state.put("layers", saved)
+        return dict(saved or {})
 
     def _warn_of_overlap(self) -> None:
         sets = self.datamodule.clip_sets
@@ -180,7 +212,22 @@ class Pipeline:
         """The stage whose network is the result."""
         if self.spec.is_float:
             return "fp32"
-        return "gac" if self.method.gac else "biq" if self.method.biq else "rtn"
+        return (self.method.stages or ("rtn",))[-1]
+
+    def _shared(self, partition: Partition) -> SharedStages | None:
+        """Where runs that begin alike find each other's reconstruction, if anywhere."""
+        if self.stage_cache is None:
+            return None
+        parts = self._identity(partition)
+        apart = ("method", "preset", "calibration_clips", "evaluation_clips", "downsample_ratio")
+        form = {k: v for k, v in asdict(self.method.reconstruction).items() if k != "label"}
+        schedule = replace(self.preset.reconstruction, memory_mib=0)
+        own = fingerprint(
+            form=[form, asdict(self.spec)],
+            schedule=[self.preset.calibration, schedule],
+            clips=self.datamodule.content_hash(flow=False),
+        )
+        return SharedStages(self.stage_cache, {k: v for k, v in parts.items() if k not in apart} | own)
 
     def _evaluate(self, network: nn.Module, stage: str) -> None:
         """Evaluate a stage's network, unless an earlier run did.
@@ -205,22 +252,23 @@ class Pipeline:
 
     def _quantize(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:
         measured = self._state.get("results") or {}
-        if self._final != "rtn" and self.datamodule.evaluation_clips and "rtn" not in measured:
+        baseline = self.baseline and self._final != "rtn"
+        if baseline and self.datamodule.evaluation_clips and "rtn" not in measured:
             with self._state.clock("rtn"):
-                baseline = self._start(teacher, partition, _nearest(self.spec))
-            self._evaluate(baseline, "rtn")
+                nearest = self._start(teacher, partition, _nearest(self.spec))
+            self._evaluate(nearest, "rtn")
         network = self._calibrated(teacher, partition)
         if self._final == "rtn":
             self._evaluate(network, "rtn")
-        settings = self.preset.gac if self.method.ofa else replace(self.preset.gac, flow_weight=0.0)
-        training = Training(self._state, self.datamodule, self.trainer, self.loggers)
+        training = Training(self._state, self.datamodule, self.trainer, self.loggers, self._shared(partition))
         if self.method.biq:
-            training.reconstruct(teacher, network, partition.blocks, self.preset.reconstruction, self.seed)
-            self._evaluate(network, "biq")
-        if self.method.gac:
-            training.calibrate(teacher, network, settings)
+            form = self.method.reconstruction
+            training.reconstruct(teacher, network, partition.blocks, form, self.preset.reconstruction, self.seed)
+            self._evaluate(network, form.label)
+        if self.method.gac or self.method.ofa:
+            training.calibrate(teacher, network, self.method.global_settings(self.preset.gac), self._final)
             network = absorb(network)  # type: ignore[assignment]
-            self._evaluate(network, "gac")
+            self._evaluate(network, self._final)
         return absorb(network)  # type: ignore[return-value]
 
     def _calibrated(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:

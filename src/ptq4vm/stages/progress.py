@@ -109,8 +109,20 @@ class RunState:
             timing["stages"][stage] = timing["stages"].get(stage, 0.0) + now - began
             self._running = (stage, now)
         if block:
-            timing["blocks"][block] = seconds
+            timing["blocks"][block] = timing["blocks"].get(block, 0.0) + seconds  # two passes visit a block twice
         self.put("timing", timing)
+
+    def take_over(self, stage: str, timing: Mapping[str, Any]) -> None:
+        """Count the seconds of a stage that another run has done as this run's own."""
+        own = self.timing
+        own["stages"][stage] = own["stages"].get(stage, 0.0) + timing["seconds"]
+        own["blocks"].update(timing["blocks"])
+        self.put("timing", own)
+        self.put("shared", [*(self.get("shared") or []), stage])
+
+    def count_steps(self, stage: str, steps: int) -> None:
+        """Write down how many gradient steps a stage took."""
+        self.put("steps", {**(self.get("steps") or {}), stage: steps})
 
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Keep tensors under a name. Raises :class:`ptq4vm.errors.SaveError`."""
@@ -124,6 +136,33 @@ class RunState:
     def path(self, name: str) -> Path:
         """Path of a file in the state folder."""
         return self.folder / name
+
+
+class SharedStages:
+    """Finished reconstructions of any run, found by everything that decides them.
+
+    Args:
+        folder: Shared by the runs of a sweep; made when something is kept.
+        identity: Fingerprint of everything that decides the result.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+        key = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()[:32]
+        self._path = folder / f"{key}.safetensors"
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """Tensors and metadata, ``None`` when no run has finished; a damaged file counts as none."""
+        if not self._path.is_file():
+            return None
+        try:
+            return read_tensors(self._path), read_metadata(self._path)
+        except CheckpointError as error:
+            log.warning("%s; making it anew", error)
+            return None
+
+    def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Keep a finished stage. Two runs that finish at once write the same. Raises SaveError."""
+        write_tensors(self._path, tensors, metadata)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

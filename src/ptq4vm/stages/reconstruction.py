@@ -1,7 +1,8 @@
-"""Block-wise reconstruction: the one implementation behind BIQ, BRECQ, QDrop and AdaRound (they differ by settings).
+"""Reconstruction unit by unit: the one implementation behind BIQ, BRECQ, QDrop, AdaRound and the whole-network form.
 
-Each block learns how its weights round (AdaRound) and how far its activations reach (LSQ), so that its output, fed
-by the quantized blocks before it, matches the float block's (PTQ4VM section 3.2; BRECQ, Li et al., ICLR 2021).
+Each unit learns how its weights round (AdaRound) and how far its activations reach (LSQ), so that its output, fed by
+the quantized units before it, matches the float unit's (PTQ4VM section 3.2; BRECQ, Li et al., ICLR 2021). A unit is a
+block, a single layer of one, or the whole network.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -21,13 +22,19 @@ from torch.utils.data import DataLoader, Sampler
 
 from ptq4vm.errors import ConfigError, TrainingError
 from ptq4vm.ops.tree import tree_leaves, tree_map
-from ptq4vm.quant.capture import BlockSamples, BlockStream, TensorStore
+from ptq4vm.quant.capture import BlockCall, BlockSamples, BlockStream, TensorStore, layer_calls
 from ptq4vm.quant.modules import QuantLayer
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.drop import random_keep
 from ptq4vm.quant.quantizers.weight import AdaRound
 
 log = logging.getLogger(__name__)
+
+UNITS = ("layer", "block", "network")
+
+
+FisherSource = Callable[[nn.Module, Sequence[str], int, TensorStore], dict[str, list[Any]]]
+"""Teacher, blocks, clips in a chunk, and where tensors are kept; gives weights by block, a tree for each chunk."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class ReconstructionSettings:
         input_drop: Probability that an element of the block's input comes from the float network (QDrop).
         chunk_frames: Frames in one suspended forward; bounds the memory of what runs between blocks.
         memory_mib: Block outputs beyond this many MiB go to memory-mapped files.
+        monitor: Steps between two measurements of the whole network's error, logged as ``<label>/alpha``: the mean
+            absolute difference of its alpha to the float network's on the first calibration clip. 0 measures never.
     """
 
     steps: int = 20000
@@ -71,6 +80,7 @@ class ReconstructionSettings:
     input_drop: float = 0.5
     chunk_frames: int = 16
     memory_mib: float = 4096
+    monitor: int = 0
 
     def __post_init__(self) -> None:
         for name in ("drop", "input_drop", "warmup"):
@@ -79,6 +89,52 @@ class ReconstructionSettings:
         for name in ("steps", "batch_frames", "chunk_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"reconstruction {name}={getattr(self, name)}: use at least 1")
+
+
+@dataclass(frozen=True)
+class ReconstructionPass:
+    """One pass over all units.
+
+    Attributes:
+        settings: The schedule; a rate of 0 says what is not learned.
+        unit: One of :data:`UNITS`.
+        activations: False lets activations pass unquantized meanwhile.
+    """
+
+    settings: ReconstructionSettings
+    unit: str = "block"
+    activations: bool = True
+
+
+class Unit(NamedTuple):
+    """What one epoch reconstructs: a block, or a layer of it.
+
+    Attributes:
+        block: Module path; empty for the whole network.
+        layer: Path inside the block; empty for all of it.
+    """
+
+    block: str
+    layer: str = ""
+
+    @property
+    def path(self) -> str:
+        """Path in the network."""
+        return ".".join(part for part in self if part)
+
+
+def make_units(quantized: nn.Module, blocks: Sequence[str], unit: str) -> list[Unit]:
+    """Units of a quantized network in the order in which they are reconstructed; layers in definition order."""
+    if unit == "network":
+        return [Unit("")]
+    if unit == "block":
+        return [Unit(block) for block in blocks]
+    return [
+        Unit(block, name)
+        for block in blocks
+        for name, module in quantized.get_submodule(block).named_modules()
+        if isinstance(module, QuantLayer)
+    ]
 
 
 def beta(step: int, settings: ReconstructionSettings) -> float | None:
@@ -90,13 +146,17 @@ def beta(step: int, settings: ReconstructionSettings) -> float | None:
     return settings.beta_start + (settings.beta_end - settings.beta_start) * min(1.0, progress)
 
 
-def reconstruction_loss(output: Any, target: Any) -> Tensor:
+def reconstruction_loss(output: Any, target: Any, weight: Any = None) -> Tensor:
     """Squared error summed over channels and averaged over everything else, added over the tensors of the trees.
 
-    This is the block objective of BRECQ, QDrop and PTQ4VM (its equation 3). Scalar.
+    This is the block objective of QDrop and PTQ4VM (its equation 3); with weights, a tree of the same form, that of
+    BRECQ (its equation 10). Scalar.
     """
-    pairs = zip(tree_leaves(output), tree_leaves(target), strict=True)
-    return torch.stack([(o - t).square().mean() * t.shape[-3] for o, t in pairs]).sum()
+    pairs = list(zip(tree_leaves(output), tree_leaves(target), strict=True))
+    errors = [(o - t).square() for o, t in pairs]
+    if weight is not None:
+        errors = [e * w.to(e.dtype) for e, w in zip(errors, tree_leaves(weight), strict=True)]
+    return torch.stack([e.mean() * e.shape[-3] for e in errors]).sum()
 
 
 class StepSampler(Sampler[list[int]]):
@@ -120,7 +180,7 @@ class StepSampler(Sampler[list[int]]):
 
 @dataclass
 class BlockReport:
-    """What happened in one block."""
+    """What happened in one unit; ``block`` is its path, empty for the whole network."""
 
     block: str
     seconds: float
@@ -130,16 +190,16 @@ class BlockReport:
 
 @dataclass
 class _Current:
-    """The block being trained."""
+    """The unit being trained."""
 
-    path: str
+    unit: Unit
     module: nn.Module
     samples: BlockSamples
     rounding: list[AdaRound] = field(default_factory=list)
 
 
 class BlockReconstruction(pl.LightningModule):
-    """Reconstructs a quantized network block after block; one epoch is one block.
+    """Reconstructs a quantized network unit after unit; one epoch is one unit.
 
     Run it with ``Trainer(max_epochs=module.epochs, reload_dataloaders_every_n_epochs=1)``.
 
@@ -148,13 +208,16 @@ class BlockReconstruction(pl.LightningModule):
         quantized: Its quantized copy, changed in place.
         blocks: Module paths in topological order.
         frames: Calibration clips ``(N, T, 3, H, W)`` float in [0, 1].
-        settings: The schedule.
-        seed: Seed of batches and drops; with the block's number it decides all that is random in a block.
-        start: Number of blocks that are done already (in a resumed run).
+        settings: What the pass learns, and its schedule.
+        seed: Seed of batches and drops; with the unit's number it decides all that is random in a unit.
+        start: Number of units that are done already (in a resumed run).
+        label: Prefix of the logged losses.
+        fisher: Gives the weights of the squared errors for the clips of a chunk, by block path: one tree of the form
+            of the block's output for each chunk; see :class:`ptq4vm.stages.fisher.FisherWeights`.
 
     Attributes:
-        reports: What happened in each finished block.
-        finished: Called with a block's report once its rounding is decided, e.g. to save it.
+        reports: What happened in each finished unit.
+        finished: Called with a unit's report once its rounding is decided, e.g. to save it.
     """
 
     def __init__(
@@ -163,31 +226,41 @@ class BlockReconstruction(pl.LightningModule):
         quantized: nn.Module,
         blocks: Sequence[str],
         frames: Tensor,
-        settings: ReconstructionSettings,
+        settings: ReconstructionPass | ReconstructionSettings,
         seed: int = 0,
         start: int = 0,
+        label: str = "biq",
+        fisher: FisherSource | None = None,
     ) -> None:
         super().__init__()
+        what = settings if isinstance(settings, ReconstructionPass) else ReconstructionPass(settings)
         self.teacher = teacher
         self.quantized = quantized
-        self.blocks = list(blocks)
-        self.settings = settings
+        self.units = make_units(quantized, blocks, what.unit)
+        self.settings = what.settings
         self.seed = seed
         self.start = start
+        self.label = label
+        self.fisher = fisher
         self.reports: list[BlockReport] = []
         self.finished: Callable[[BlockReport], None] | None = None
+        self._blocks = list(dict.fromkeys(unit.block for unit in self.units))
+        self._entered = 0
+        self._calls: tuple[list[BlockCall], list[BlockCall]] = ([], [])
         self._frames = frames
         self._streams: tuple[BlockStream, BlockStream] | None = None
+        self._weights: dict[str, list[Any]] = {}
         self._current: _Current | None = None
         self._losses: list[Tensor] = []
         self._began = 0.0
-        for path in self.blocks[start:]:
-            _start_rounding(quantized.get_submodule(path), settings.rounding_lr > 0)
+        for unit in self.units[start:]:
+            _start_rounding(quantized.get_submodule(unit.path), self.settings.rounding_lr > 0)
+        _enable_activations(quantized, what.activations)
 
     @property
     def epochs(self) -> int:
-        """Blocks left to do."""
-        return len(self.blocks) - self.start
+        """Units left to do."""
+        return len(self.units) - self.start
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One Adam over all blocks: parameters of blocks that are not running have no gradient and stay put."""
@@ -219,21 +292,24 @@ class BlockReconstruction(pl.LightningModule):
 
     def _open_streams(self) -> tuple[BlockStream, BlockStream]:
         length = self._frames.shape[1]
-        chunks = self._frames.split(max(1, self.settings.chunk_frames // length))
+        clips = max(1, self.settings.chunk_frames // length)
+        chunks = self._frames.split(clips)
         store = TensorStore(self.settings.memory_mib)
+        if self.fisher is not None:
+            self._weights = self.fisher(self.teacher, self._blocks, clips, store)
 
         def runs(network: nn.Module) -> list[Any]:
             return [lambda chunk=chunk: network(chunk.to(self.device)) for chunk in chunks]
 
         return (
-            BlockStream(self.teacher, self.blocks, runs(self.teacher), "after", store),
-            BlockStream(self.quantized, self.blocks, runs(self.quantized), "before", store),
+            BlockStream(self.teacher, self._blocks, runs(self.teacher), "after", store),
+            BlockStream(self.quantized, self._blocks, runs(self.quantized), "before", store),
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the block that this epoch trains; going there advances both networks to its inputs."""
+        """Batches of the unit that this epoch trains; going there advances both networks to its inputs."""
         index = self.start + self.current_epoch
-        if self._current is None or self._current.path != self.blocks[index]:
+        if self._current is None or self._current.unit != self.units[index]:
             self._enter(index)
         current = self._current
         assert current is not None
@@ -250,19 +326,30 @@ class BlockReconstruction(pl.LightningModule):
         return DataLoader(current.samples, batch_sampler=sampler, collate_fn=lambda rows: rows, generator=generator)  # type: ignore[arg-type]
 
     def _enter(self, index: int) -> None:
+        """Bring both networks to a unit: through the blocks of an earlier run first, where there was one."""
+        unit = self.units[index]
         if self._streams is None:
             self._streams = self._open_streams()
-            for _ in range(index):  # blocks of an earlier run
-                for stream in self._streams:
-                    stream.advance()
         teacher, quantized = self._streams
-        targets, inputs = teacher.advance(), quantized.advance()
-        module = self.quantized.get_submodule(self.blocks[index])
+        while self._entered <= self._blocks.index(unit.block):
+            if self._entered:
+                self._weights.pop(self._blocks[self._entered - 1], None)
+            self._calls = (quantized.advance(), teacher.advance())
+            self._entered += 1
+        inputs, targets = self._calls
+        if unit.layer:
+            block = self.quantized.get_submodule(unit.block), self.teacher.get_submodule(unit.block)
+            inputs, targets = (
+                layer_calls(module, unit.layer, calls) for module, calls in zip(block, self._calls, strict=True)
+            )
+        module = self.quantized.get_submodule(unit.path)
         rounding = [m for m in module.modules() if isinstance(m, AdaRound)]
-        self._current = _Current(self.blocks[index], module, BlockSamples(inputs, targets), rounding)
+        self._current = _Current(
+            unit, module, BlockSamples(inputs, targets, self._weights.get(unit.block) or ()), rounding
+        )
 
     def on_train_epoch_start(self) -> None:
-        """Put the block in training mode and seed everything random in it."""
+        """Put the unit in training mode and seed everything random in it."""
         current = self._current
         assert current is not None
         self._began = time.perf_counter()
@@ -274,24 +361,37 @@ class BlockReconstruction(pl.LightningModule):
             if isinstance(module, ActivationQuantizer):
                 module.drop = self.settings.drop
 
-    def training_step(self, batch: tuple[Any, Any, Any], batch_idx: int) -> Tensor:
-        """One step on the current block."""
+    def training_step(self, batch: tuple[Any, Any, Any, Any], batch_idx: int) -> Tensor:
+        """One step on the current unit."""
         current = self._current
         assert current is not None
-        inputs, float_inputs, target = batch
+        inputs, float_inputs, target, weight = batch
         if self.settings.input_drop > 0:
             mix = self.settings.input_drop
             inputs = tree_map(lambda q, f: torch.where(random_keep(q, mix), f, q), inputs, float_inputs)
         args, kwargs = inputs
-        loss = reconstruction_loss(current.module(*args, **kwargs), target)
+        loss = reconstruction_loss(current.module(*args, **kwargs), target, weight)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss of block {current.path!r} became {loss.item()}; lower preset.reconstruction.scale_lr"
+                f"the loss of {_name(current.unit)} became {loss.item()}; lower preset.reconstruction.scale_lr"
             )
         self._losses.append(loss.detach())
         loss = self._with_regularizer(loss, beta(batch_idx, self.settings), current.rounding)
-        self.log(f"biq/{current.path}", self._losses[-1])
+        self.log(f"{self.label}/{current.unit.path or 'network'}", self._losses[-1])
+        if self.settings.monitor and self.global_step % self.settings.monitor == 0:
+            self.log(f"{self.label}/alpha", self._alpha_error())
         return loss
+
+    @torch.no_grad()
+    def _alpha_error(self) -> Tensor:
+        """Mean absolute difference of alpha between the quantized network as it is now and the float one. Scalar."""
+        clip = self._frames[:1].to(self.device)
+        training = [module for module in self.quantized.modules() if module.training]
+        self.quantized.eval()
+        found, target = (network.matte(clip).alpha for network in (self.quantized, self.teacher))  # type: ignore[operator]
+        for module in training:
+            module.training = True
+        return (found - target).abs().mean()
 
     def _with_regularizer(self, loss: Tensor, exponent: float | None, rounding: Sequence[AdaRound]) -> Tensor:
         if self.settings.relative:
@@ -304,7 +404,7 @@ class BlockReconstruction(pl.LightningModule):
         return loss + self.settings.round_weight * total
 
     def on_train_epoch_end(self) -> None:
-        """Decide the block's rounding and note how it went."""
+        """Decide the unit's rounding and note how it went."""
         current = self._current
         assert current is not None
         for module in current.module.modules():
@@ -315,17 +415,32 @@ class BlockReconstruction(pl.LightningModule):
         current.module.eval()
         tenth = max(1, len(self._losses) // 10)
         first, last = (float(torch.stack(part).mean()) for part in (self._losses[:tenth], self._losses[-tenth:]))
-        report = BlockReport(current.path, time.perf_counter() - self._began, first, last)
+        report = BlockReport(current.unit.path, time.perf_counter() - self._began, first, last)
         self.reports.append(report)
         if self.finished is not None:
             self.finished(report)
-        log.info("block %s: loss %.4g -> %.4g in %.1f s", report.block, first, last, report.seconds)
+        log.info("%s: loss %.4g -> %.4g in %.1f s", _name(current.unit), first, last, report.seconds)
 
     def teardown(self, stage: str) -> None:
         """End the suspended forwards and drop what they held."""
         for stream in self._streams or ():
             stream.close()
         self._streams = self._current = None
+        self._calls, self._weights = ([], []), {}
+        _enable_activations(self.quantized, True)
+
+
+def _name(unit: Unit) -> str:
+    """How messages call a unit."""
+    if unit.layer:
+        return f"layer {unit.path}"
+    return f"block {unit.path}" if unit.path else "the whole network"
+
+
+def _enable_activations(network: nn.Module, enabled: bool) -> None:
+    for module in network.modules():
+        if isinstance(module, ActivationQuantizer):
+            module.enabled = enabled
 
 
 def _start_rounding(block: nn.Module, learn: bool) -> None:

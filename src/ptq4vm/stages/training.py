@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,9 +19,11 @@ from ptq4vm.data.datamodule import MattingDataModule
 from ptq4vm.errors import SaveError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import load_quantized_state, quantized_state
+from ptq4vm.stages.fisher import FisherWeights
 from ptq4vm.stages.gac import GACSettings, GlobalAffineCalibration, TeacherTargets
-from ptq4vm.stages.progress import AtomicCheckpointIO, RunState, newest_checkpoint
-from ptq4vm.stages.reconstruction import BlockReconstruction, BlockReport, ReconstructionSettings
+from ptq4vm.stages.method import ReconstructionForm
+from ptq4vm.stages.progress import AtomicCheckpointIO, RunState, SharedStages, newest_checkpoint
+from ptq4vm.stages.reconstruction import BlockReconstruction, BlockReport, ReconstructionSettings, make_units
 from ptq4vm.stages.trainers import LoggerFactory, TrainerFactory, interruptible
 
 log = logging.getLogger(__name__)
@@ -33,54 +38,105 @@ class Training:
         datamodule: Calibration samples.
         trainer: Builds a Lightning Trainer from the arguments that a stage adds.
         loggers: Gives the Lightning loggers of a stage, by its name.
+        shared: Where a reconstruction that another run has finished is found.
     """
 
     state: RunState
     datamodule: MattingDataModule
     trainer: TrainerFactory
     loggers: LoggerFactory
+    shared: SharedStages | None = None
 
     def reconstruct(
         self,
         teacher: MattingNetwork,
         network: MattingNetwork,
         blocks: Sequence[str],
-        settings: ReconstructionSettings,
+        form: ReconstructionForm,
+        schedule: ReconstructionSettings,
         seed: int,
     ) -> None:
-        """BIQ of ``network`` in place, from the first block that is not done."""
-        done = self._restore_blocks(network)
-        if done:
-            log.info("BIQ: %d of %d blocks were done before", done, len(blocks))
-        if done == len(blocks):
-            return
-        clips = self.datamodule.calibration_batch()
-        module = BlockReconstruction(teacher, network, blocks, clips.frames, settings, seed, start=done)
-        module.finished = lambda report: self._keep_blocks(module, report)
-        with self.state.clock("biq"):
-            self._fit(
-                "biq", module, max_epochs=module.epochs, reload_dataloaders_every_n_epochs=1, enable_checkpointing=False
+        """Reconstruct ``network`` in place, from the first unit of the first pass that is not done."""
+        label = form.label
+        passes = form.passes(schedule)
+        self._take_over(label)
+        begun, done = self._restore_units(label, network)
+        units = make_units(network, blocks, form.unit)
+        if begun or done:
+            log.info(
+                "%s: %d of %d %s were done before",
+                label.upper(),
+                begun * len(units) + done,
+                len(passes) * len(units),
+                f"{form.unit}s",
             )
+        for number, what in list(enumerate(passes))[begun:]:
+            start, done = done, 0
+            if start == len(units):
+                continue
+            clips = self.datamodule.calibration_batch()
+            fisher = FisherWeights(clips.frames, clips.alpha, form.damping) if form.fisher else None
+            module = BlockReconstruction(
+                teacher, network, blocks, clips.frames, what, seed + 7919 * number, start, label, fisher
+            )
+            module.finished = partial(self._keep_units, label, module, number)
+            name = label if number == 0 else f"{label}-scales"
+            with self.state.clock(label):
+                self._fit(
+                    name,
+                    module,
+                    max_epochs=module.epochs,
+                    reload_dataloaders_every_n_epochs=1,
+                    enable_checkpointing=False,
+                )
+        self.state.count_steps(label, sum(what.settings.steps for what in passes) * len(units))
+        self._share(label)
 
-    def _restore_blocks(self, network: MattingNetwork) -> int:
-        """Load the blocks that are done and return how many; the float weights of the others stay."""
-        saved = self.state.load_tensors("biq")
+    def _take_over(self, label: str) -> None:
+        """Begin with what another run has finished, unless this run has begun."""
+        found = self.shared.load() if self.shared is not None and self.state.load_tensors(label) is None else None
+        if found is None:
+            return
+        log.info("%s: taken from a run that began alike", label.upper())
+        tensors, metadata = found
+        self.state.take_over(label, json.loads(metadata["timing"]))
+        self.state.save_tensors(label, tensors, metadata)
+
+    def _share(self, label: str) -> None:
+        """Let other runs begin with what this one has finished."""
+        if self.shared is None or label in (self.state.get("shared") or ()):
+            return
+        saved = self.state.load_tensors(label)
+        assert saved is not None
+        timing = {"seconds": self.state.timing["stages"][label], "blocks": self.state.timing["blocks"]}
+        self.shared.save(saved[0], {**saved[1], "timing": json.dumps(timing)})
+
+    def _restore_units(self, label: str, network: MattingNetwork) -> tuple[int, int]:
+        """Load the units that are done; return the number of the pass and of its units.
+
+        The float weights of the others stay.
+        """
+        saved = self.state.load_tensors(label)
         if saved is None:
-            return 0
+            return 0, 0
         tensors, metadata = saved
         whole = {**quantized_state(network), **tensors}
-        load_quantized_state(network, whole, str(self.state.path("biq.safetensors")))
-        return int(metadata["blocks"])
+        load_quantized_state(network, whole, str(self.state.path(f"{label}.safetensors")))
+        return int(metadata["pass"]), int(metadata["units"])
 
-    def _keep_blocks(self, module: BlockReconstruction, report: BlockReport) -> None:
-        """Save the tensors of every finished block, and how long the last took."""
-        done = module.blocks[: module.blocks.index(report.block) + 1]
-        state = quantized_state(module.quantized)
-        tensors = {key: value for key, value in state.items() if any(_inside(key, path) for path in done)}
-        self.state.save_tensors("biq", tensors, {"blocks": str(len(done))})
-        self.state.tick(report.block, report.seconds)
+    def _keep_units(self, label: str, module: BlockReconstruction, number: int, report: BlockReport) -> None:
+        """Save the tensors of every finished unit, and how long the last took."""
+        paths = [unit.path for unit in module.units]
+        done = paths[: paths.index(report.block) + 1]
+        tensors = quantized_state(module.quantized)
+        if number == 0:  # later passes find everything decided
+            tensors = {key: value for key, value in tensors.items() if any(_inside(key, path) for path in done)}
+        self.state.save_tensors(label, tensors, {"pass": str(number), "units": str(len(done))})
+        self.state.tick(report.block or "network", report.seconds)
 
-    def calibrate(self, teacher: MattingNetwork, network: MattingNetwork, settings: GACSettings) -> None:
+    def calibrate(
+        self, teacher: MattingNetwork, network: MattingNetwork, settings: GACSettings, label: str = "gac"
+    ) -> None:
         """GAC with OFA of ``network`` in place, from the last epoch that was saved."""
         module = GlobalAffineCalibration(network, settings, None)
         saved = self.state.load_tensors("gac")
@@ -92,18 +148,20 @@ class Training:
         newest = newest_checkpoint(folder)
         if newest is not None:
             log.info("GAC goes on after %s", newest.stem)
-        with self.state.clock("gac"):
+        with self.state.clock(label):
             if settings.needs_teacher:
                 clips = track(self.datamodule.calibration_clips(), description="float targets", transient=True)
                 module.targets = TeacherTargets.compute(teacher, clips)
             self._fit(
-                "gac",
+                label,
                 module,
                 {"datamodule": self.datamodule, "ckpt_path": newest, "weights_only": True},
                 max_epochs=settings.epochs,
                 callbacks=[ModelCheckpoint(folder, filename="{epoch:04d}")],
                 plugins=[AtomicCheckpointIO()],
             )
+        batches = math.ceil(len(self.datamodule.samples) / self.datamodule.batch_size)
+        self.state.count_steps(label, settings.epochs * batches)
         self.state.save_tensors("gac", dict(network.state_dict()), {})
         shutil.rmtree(folder)
 

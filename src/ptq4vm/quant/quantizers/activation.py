@@ -26,6 +26,7 @@ class ActivationQuantizer(nn.Module):
 
     Attributes:
         drop: Probability of letting an element pass unquantized while training (QDrop, Wei et al., ICLR 2022).
+        enabled: False lets everything pass, while weights alone are reconstructed.
     """
 
     log_scale: nn.Parameter
@@ -37,6 +38,7 @@ class ActivationQuantizer(nn.Module):
         self.levels = 2**bits - 1
         self.sizes = tuple(sizes)
         self.drop = 0.0
+        self.enabled = True
         if scale.shape != (max(1, len(self.sizes)),):
             raise ValueError(f"scale has shape {tuple(scale.shape)}, expected one value per branch {self.sizes}")
         self.log_scale = nn.Parameter(scale.detach().float().log())
@@ -58,6 +60,8 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize and dequantize ``x`` (any shape; channels at dimension -3 where there are branches)."""
+        if not self.enabled:
+            return x
         scale = self.channel_scale().to(x.dtype)
         gradient_scale = 1 / math.sqrt(max(1, x.numel() // len(scale)) * self.levels)
         # torch's fused kernels: one pass forward and one backward, where composing the operations takes six and more

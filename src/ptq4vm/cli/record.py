@@ -1,0 +1,63 @@
+"""``run.json`` of a run: what it is and how it was called, written before it begins and when it fails."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+import ptq4vm
+from ptq4vm.cli.app import REPORTED, explain
+from ptq4vm.report.run_folder import FAILED, RUNNING, describe_run, is_finished
+
+
+@contextmanager
+def recorded(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
+    """Around a run: ``run.json`` says that it runs, and why it failed when it does.
+
+    A folder with a finished run keeps its own: that run may be found finished again, or refuse these settings.
+    """
+    finished = is_finished(run_dir) and not cfg.overwrite
+    if not finished:
+        describe_run(run_dir, describe(cfg, run_dir))
+    try:
+        yield
+    except REPORTED as error:
+        if not finished:
+            describe_run(run_dir, {"status": FAILED, "error": explain(error)})
+        raise
+
+
+def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """What is known before a run begins."""
+    hydra = HydraConfig.get()
+    choices = {str(k): v for k, v in hydra.runtime.choices.items() if "/" not in str(k)}
+    # a job of a sweep is told by what is swept; one run by its method and bits
+    swept = str(hydra.job.override_dirname) if hydra.mode is not None and hydra.mode.name == "MULTIRUN" else ""
+    overrides = [o for o in hydra.overrides.task if not o.startswith("run_dir=")]
+    stages = [cfg.method.reconstruction.label] if cfg.method.biq and "reconstruction" in cfg.method else []
+    return {
+        "status": RUNNING,
+        "error": None,
+        "command": shlex.join(["ptq4vm", "quantize", *overrides, f"run_dir={run_dir}"]),
+        "name": swept or f"method={cfg.method.name},bits={choices['bits']}",
+        "model": choices["model"],
+        "method": cfg.method.name,
+        "stages": stages + (["gac"] if cfg.method.gac else []),
+        "bits": {"weight": cfg.bits.weight, "activation": cfg.bits.activation},
+        "seed": cfg.seed,
+        "preset": choices["preset"],
+        "data": choices["data"],
+        "flow": choices["flow"],
+        "choices": choices,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
+        "version": ptq4vm.__version__,
+    }
