@@ -55,7 +55,8 @@ class Gallery:
                 name = self._add(path, _SHEET_WIDTH)
                 if name:
                     found[clip] = {"sheet": name}
-        return found
+        order = {clip: index for index, clip in enumerate(run.clips)}  # as they were evaluated
+        return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
     def _add(self, path: Path, width: int) -> str:
         """The name of a picture; empty when there is none, or it cannot be read, or does not fit."""

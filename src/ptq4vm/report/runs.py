@@ -15,12 +15,11 @@ from typing import Any, Literal
 import yaml
 
 from ptq4vm.errors import CheckpointError, DataError
-from ptq4vm.report.run_folder import LOGS, METRICS, SHEETS, STATE, TIMING
+from ptq4vm.report.run_folder import LAYERS, LOGS, METRICS, RUN, SHEETS, STATE, TIMING
 from ptq4vm.report.tables import read_metrics_json
 
 log = logging.getLogger(__name__)
 
-RUN, LAYERS = "run.json", "layers.json"
 REFERENCE = "fp32"
 """Stage that a run is compared with."""
 
