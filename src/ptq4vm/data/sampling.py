@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data.distributed import DistributedSampler
 
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.types import ClipSource
@@ -41,33 +41,36 @@ class CalibrationSample:
     output: tuple[int, int] | None = None
 
 
-class EpochShuffleSampler(Sampler[int]):
+class EpochShuffleSampler(DistributedSampler[int]):
     """Shuffles as a pure function of seed and epoch, so that a resumed run goes on in the same order.
+
+    Several processes take turns in that one order: their batches number k are together what one process with a larger
+    batch would get as its batch k. No sample comes twice; up to ``processes - 1`` at the end of an epoch's order are left
+    out, others in every epoch, so that all processes have equally many.
+
+    It is a DistributedSampler so that Lightning does not put one of its own, with another order, in its place.
 
     Args:
         length: Number of samples.
         seed: Seed of all epochs.
         shuffle: Off, samples come in their own order.
+        processes: How many processes share the samples.
+        rank: Number of this process.
     """
 
-    def __init__(self, length: int, seed: int = 0, shuffle: bool = True) -> None:
+    def __init__(self, length: int, seed: int = 0, shuffle: bool = True, processes: int = 1, rank: int = 0) -> None:
+        super().__init__(range(length), processes, rank, shuffle, seed, drop_last=True)  # type: ignore[arg-type]
         self.length = length
-        self.seed = seed
-        self.shuffle = shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order; Lightning calls this at the start of every epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
-        if not self.shuffle:
-            return iter(range(self.length))
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.length, generator=generator).tolist())
+        order = list(range(self.length))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.length, generator=generator).tolist()
+        return iter(order[: len(self) * self.num_replicas][self.rank :: self.num_replicas])
 
 
 def draw_samples(
