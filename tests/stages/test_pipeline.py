@@ -19,6 +19,7 @@ import torch
 
 from commands import Done, Workplace, difference, draw_videomatte, files
 from ptq4vm.errors import CheckpointError
+from ptq4vm.stages.evaluation import MattingEvaluation
 from ptq4vm.stages.progress import RunState, fingerprint, newest_checkpoint
 from ptq4vm.stages.training import Training
 
@@ -136,6 +137,17 @@ def test_signals(workplace: Workplace, tmp_path: Path, number: int, status: int,
     assert after is signal.default_int_handler
     timing = json.loads((tmp_path / "state" / "progress.json").read_text())["timing"]
     assert list(timing["blocks"]) == ["backbone.features.0", "backbone.features.1"]
+
+
+def test_sigterm_during_an_evaluation_is_not_lost(workplace: Workplace, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        begin = MattingEvaluation.on_test_epoch_start
+        patch.setattr(
+            MattingEvaluation, "on_test_epoch_start", lambda self: (os.kill(os.getpid(), signal.SIGTERM), begin(self))
+        )
+        done = workplace.quantize(tmp_path, "bits=fp32,w8a8", "-m")
+    assert done.status == 143 and "terminated" in done.err
+    assert not list(tmp_path.glob("*w8a8*")), "the sweep goes no further"
 
 
 @pytest.fixture

@@ -270,7 +270,7 @@ def evaluate(
     module = MattingEvaluation(
         network, [clip.name for clip in datamodule.evaluation_clips], downsample_ratio, observers
     )
-    with interruptible():
+    with interruptible(trainer):
         trainer.test(module, dataloaders=datamodule.test_dataloader(), verbose=False)
     return module.results
 
