@@ -236,6 +236,4 @@ def _without_first(batch: ClipBatch, frames: int) -> ClipBatch:
 
 def _state_loss(states: Sequence[Tensor | None], targets: Sequence[Tensor], average: Average) -> Tensor:
     pairs = [(s, t) for s, t in zip(states, targets, strict=True) if s is not None]
-    return torch.stack(
-        [(s - t).square().mean() / average(t.square().mean()).clamp_min(1e-6) for s, t in pairs]
-    ).mean()
+    return torch.stack([(s - t).square().mean() / average(t.square().mean()).clamp_min(1e-6) for s, t in pairs]).mean()

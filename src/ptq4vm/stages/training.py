@@ -24,7 +24,7 @@ from ptq4vm.stages.gac import GACSettings, GlobalAffineCalibration, TeacherTarge
 from ptq4vm.stages.method import ReconstructionForm
 from ptq4vm.stages.progress import AtomicCheckpointIO, RunState, SharedStages, newest_checkpoint
 from ptq4vm.stages.reconstruction import BlockReconstruction, BlockReport, ReconstructionSettings, make_units
-from ptq4vm.stages.trainers import LoggerFactory, TrainerFactory, interruptible
+from ptq4vm.stages.trainers import ONE_DEVICE, LoggerFactory, TrainerFactory, interruptible
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class Training:
                     max_epochs=module.epochs,
                     reload_dataloaders_every_n_epochs=1,
                     enable_checkpointing=False,
+                    **ONE_DEVICE,  # a block is a matter of seconds, and its data are captured in this process
                 )
         self.state.count_steps(label, sum(what.settings.steps for what in passes) * len(units))
         self._share(label)
@@ -171,7 +172,7 @@ class Training:
             logger=self.loggers(stage) or False, num_sanity_val_steps=0, enable_model_summary=False, **arguments
         )
         try:
-            with interruptible():
+            with interruptible(trainer):
                 trainer.fit(module, **(fit or {}))
         except OSError as error:  # of a logger, say
             raise SaveError(f"cannot write below {self.state.folder.parent}: {error}; free some space") from error
