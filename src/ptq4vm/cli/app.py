@@ -100,7 +100,8 @@ def _for_hydra(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     overrides = [a for a in arguments if a not in ("-m", "--multirun")]
     parsed = OverridesParser.create().parse_overrides([a for a in overrides if not a.startswith("-")])
-    fixed = sorted({o.key_or_group for o in parsed if not o.is_sweep_override()})
+    swept = {o.key_or_group for o in parsed if o.is_sweep_override()}
+    fixed = sorted({o.key_or_group for o in parsed} - swept)
     return ["-m", *overrides, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"]
 
 

@@ -118,10 +118,22 @@ def references(runs: Sequence[Run]) -> list[Reference]:
         floats = [run for run in members if run.bits == "FP32"]
         values = [run.reference or run.mean for run in members]
         metrics = {name: statistics.fmean(value[name] for value in values) for name in METRIC_NAMES}
-        macs = next((run.cost["gmacs"] for run in members if "gmacs" in run.cost), None)
-        cost = floats[0].cost if floats else {} if macs is None else {"gmacs": macs, "paper_gflops": macs}
+        cost = floats[0].cost if floats else _float_cost(members)
         found.append(Reference(model, data, metrics, cost))
     return found
+
+
+def _float_cost(runs: Iterable[Run]) -> dict[str, float]:
+    """What quantized runs tell of the float network: the paper divides its figures by the mean of 32/W and 32/A."""
+    cost: dict[str, float] = {}
+    for run in runs:
+        if "gmacs" in run.cost:
+            cost |= {"gmacs": run.cost["gmacs"], "paper_gflops": run.cost["gmacs"]}
+        if "paper_mb" in run.cost and run.weight_bits and run.activation_bits:
+            cost["paper_mb"] = run.cost["paper_mb"] * (32 / run.weight_bits + 32 / run.activation_bits) / 2
+        if cost:
+            break
+    return cost
 
 
 def best_marks(groups: Sequence[Group]) -> dict[str, frozenset[int]]:

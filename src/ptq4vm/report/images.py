@@ -79,12 +79,13 @@ class Gallery:
 
 def _jpeg(path: Path, width: int) -> bytes:
     """A picture as JPEG, at most ``width`` wide; a small JPEG as it is."""
-    with Image.open(path) as picture:
-        picture.load()
-        if picture.format == "JPEG" and picture.width <= width:
+    with Image.open(path) as file:
+        if file.format == "JPEG" and file.width <= width:
+            file.load()  # a damaged one is told now
             return path.read_bytes()
+        picture = file.convert("RGB")
         if picture.width > width:
             picture = picture.resize((width, max(1, round(picture.height * width / picture.width))))
         target = io.BytesIO()
-        picture.convert("RGB").save(target, format="JPEG", quality=82, optimize=True)
+        picture.save(target, format="JPEG", quality=82, optimize=True)
         return target.getvalue()

@@ -20,6 +20,7 @@ from ptq4vm.metrics import METRIC_NAMES
 from ptq4vm.report import views
 from ptq4vm.report.curves import read_curves
 from ptq4vm.report.exports import METRIC_TITLES, results_csv, results_markdown
+from ptq4vm.report.figures import write_figures
 from ptq4vm.report.groups import Group, group_runs, references, single_runs
 from ptq4vm.report.images import Gallery
 from ptq4vm.report.runs import Run, Status, load_runs
@@ -35,7 +36,8 @@ def write_report(paths: Sequence[Path | str], out: Path | str | None = None, tit
 
     Args:
         paths: Run folders, or folders with run folders somewhere below (a multirun); at least one.
-        out: Gets ``index.html``, ``results.csv`` and ``results.md``; ``report`` in the first path when not given.
+        out: Gets ``index.html``, ``results.csv``, ``results.md`` and figures as pictures; ``report`` in the first path
+            when not given.
         title: Of the page; the names of the folders when not given.
 
     Returns:
@@ -56,6 +58,7 @@ def write_report(paths: Sequence[Path | str], out: Path | str | None = None, tit
     write_text(folder / CSV, results_csv(runs))
     write_text(folder / MARKDOWN, results_markdown(heading, group_runs(runs), references(runs), runs))
     write_text(folder / PAGE, render(runs, heading, plotly))
+    write_figures(runs, folder)
     return folder / PAGE
 
 

@@ -108,9 +108,14 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of quantization: everything but the evaluations; the total where the parts are not known."""
-        parts = [value for name, value in self.stage_seconds.items() if not name.startswith("evaluate")]
-        return sum(parts) if parts else self.total_seconds
+        """Seconds of quantization; the total where the parts are not known.
+
+        That is everything but evaluations, and but rounding to nearest where that is no more than a comparison.
+        """
+        parts = {name: value for name, value in self.stage_seconds.items() if not name.startswith("evaluate")}
+        if parts.keys() - {"rtn", "calibrate"}:
+            parts.pop("rtn", None)
+        return sum(parts.values()) if parts else self.total_seconds
 
     @property
     def total_steps(self) -> int | None:

@@ -51,7 +51,7 @@ def count_macs(network: MattingNetwork, size: tuple[int, int], downsample_ratio:
 
     def count(path: str, layer: nn.Module, output: Tensor) -> None:
         # one multiply-accumulate per output value and weight of its filter
-        counts[path] = counts.get(path, 0) + output.numel() * layer.weight[0].numel()  # type: ignore[index, operator]
+        counts[path] = counts.get(path, 0) + output.numel() * layer.weight[0].numel()  # type: ignore[index]
 
     handles = [
         module.register_forward_hook(lambda m, args, out, path=path: count(path, m, out))
