@@ -47,7 +47,7 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     return {
         "status": RUNNING,
         "error": None,
-        "command": shlex.join(["ptq4vm", "quantize", *overrides, f"run_dir={run_dir}"]),
+        "command": shlex.join(["ptq4vm", "quantize", *overrides, f'run_dir="{run_dir}"']),  # quotes: jobs of a sweep have = and , in it
         "name": swept or f"method={cfg.method.name},bits={choices['bits']}",
         "model": choices["model"],
         "method": cfg.method.name,
