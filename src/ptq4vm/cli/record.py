@@ -43,11 +43,12 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     # a job of a sweep is told by what is swept; one run by its method and bits
     swept = str(hydra.job.override_dirname) if hydra.mode is not None and hydra.mode.name == "MULTIRUN" else ""
     overrides = [o for o in hydra.overrides.task if not o.startswith("run_dir=")]
+    overrides.append(f'run_dir="{run_dir}"')  # in quotes: the folders of a sweep's jobs have = and , in their names
     stages = [cfg.method.reconstruction.label] if cfg.method.biq and "reconstruction" in cfg.method else []
     return {
         "status": RUNNING,
         "error": None,
-        "command": shlex.join(["ptq4vm", "quantize", *overrides, f'run_dir="{run_dir}"']),  # quotes: jobs of a sweep have = and , in it
+        "command": shlex.join(["ptq4vm", "quantize", *overrides]),
         "name": swept or f"method={cfg.method.name},bits={choices['bits']}",
         "model": choices["model"],
         "method": cfg.method.name,
