@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ptq4vm.errors import SaveError
+from ptq4vm.report.figures import CONVERGENCE, ERRORS, write_figures
+from ptq4vm.report.runs import load_runs
+from sample_runs import write_log, write_run
+
+
+def test_figures_of_a_sweep(tmp_path: Path) -> None:
+    for seed in range(2):
+        for method, mad in (("rtn", 300.0), ("brecq", 9.0 + seed)):
+            write_run(tmp_path, "w4a4", method, seed, mad)
+    whole = write_run(tmp_path, "w8a8", "naive_full", 0, 5.0)
+    write_log(whole, "naive_full", {"naive_full/alpha": [0.2, 0.1, 0.05], "naive_full/network": [3.0, 2.0, 1.0]})
+    written = write_figures(load_runs([tmp_path]), tmp_path / "out")
+    assert [path.name for path in written] == [ERRORS, CONVERGENCE]
+    for path in written:
+        with Image.open(path) as picture:
+            colours = picture.convert("RGB").getcolors(1 << 20)
+        assert colours is not None and len(colours) > 20, "something is drawn"
+
+
+def test_without_anything_to_draw_there_is_no_figure(tmp_path: Path) -> None:
+    run = write_run(tmp_path, status="failed", error="no memory")
+    (run / "metrics.json").unlink()
+    assert write_figures(load_runs([tmp_path]), tmp_path) == []
+
+
+def test_loss_of_the_global_stage_is_no_convergence(tmp_path: Path) -> None:
+    write_log(write_run(tmp_path), "gac", {"gac/alpha": [0.2, 0.1]})
+    assert [path.name for path in write_figures(load_runs([tmp_path]), tmp_path)] == [ERRORS]
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SaveError):
+        write_figures(load_runs([tmp_path]), tmp_path / "file")
