@@ -1,0 +1,1 @@
+"""Networks that leave: exported files, engines that run them, and the matting of videos with them."""

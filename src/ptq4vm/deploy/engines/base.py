@@ -1,0 +1,44 @@
+"""The interface that every engine has: a frame in, its matte out, recurrent states inside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Matte(NamedTuple):
+    """What an engine predicts for one frame.
+
+    Attributes:
+        alpha: ``(H, W)`` float32 in [0, 1].
+        foreground: ``(H, W, 3)`` float32 RGB in [0, 1].
+    """
+
+    alpha: NDArray[np.float32]
+    foreground: NDArray[np.float32]
+
+
+class MattingEngine(ABC):
+    """A matting network that is fed one frame after another of the same video.
+
+    The recurrent states are kept inside. They are reset when a frame has another size than the one before it.
+    An engine serves one video at a time and one thread at a time.
+    """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget the frames seen so far: the next one begins a video."""
+
+    @abstractmethod
+    def matte(self, frame: NDArray[np.uint8]) -> Matte:
+        """Matte the next frame.
+
+        Args:
+            frame: ``(H, W, 3)`` uint8 RGB.
+
+        Returns:
+            Alpha ``(H, W)`` and foreground ``(H, W, 3)``, of the frame's own size.
+        """
