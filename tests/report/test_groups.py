@@ -91,7 +91,12 @@ def test_float_network_once_with_its_share_of_the_cost(tmp_path):
     write_run(tmp_path, "w8a8")
     write_run(tmp_path, "w4a4", seed=1)
     (base,) = references(load_runs([tmp_path]))
-    assert base.metrics["mad"] == FP32 and base.cost == {"gmacs": 4.5, "paper_gflops": 4.5}
+    assert base.metrics["mad"] == FP32
+    assert base.cost == {
+        "gmacs": 4.5,
+        "paper_gflops": 4.5,
+        "paper_mb": pytest.approx(14.4),
+    }
 
 
 def test_run_at_32_bits_is_the_float_network(tmp_path):
@@ -109,3 +114,14 @@ def test_what_a_run_repeats_of_itself_parts_no_seeds(tmp_path):
         write_run(tmp_path, seed=seed, choices=choices, command=command)
     (group,) = group_runs(load_runs([tmp_path]))
     assert group.label == "brecq" and group.runs[0].choices == {"scale": "quick"}
+
+
+def test_labels_say_no_more_of_a_key_than_tells_it_apart(tmp_path):
+    for value in ("minmax", "mse"):
+        write_run(tmp_path / value, choices={"method.quantizer.activation.observer": value, "scale": "quick"})
+    assert {group.label for group in group_runs(load_runs([tmp_path]))} == {
+        "brecq, observer=minmax",
+        "brecq, observer=mse",
+    }
+    write_run(tmp_path / "weight", choices={"method.quantizer.weight.observer": "mse", "scale": "quick"})
+    assert any("weight.observer=mse" in group.label for group in group_runs(load_runs([tmp_path])))

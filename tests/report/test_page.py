@@ -50,7 +50,9 @@ def data(page: Path) -> dict[str, Any]:
 
 def test_files_and_where_they_go(report, tmp_path):
     assert report.name == "index.html" and report.parent.name == "report"
-    assert {path.name for path in report.parent.iterdir()} == {"index.html", "results.csv", "results.md"}
+    assert {path.name for path in report.parent.iterdir()} == {
+        *("index.html", "results.csv", "results.md", "errors.png")
+    }
     elsewhere = write_report([report.parent.parent], out=tmp_path / "new" / "place")
     assert elsewhere == tmp_path / "new" / "place" / "index.html"
     assert "<h1>sweep</h1>" in elsewhere.read_text(encoding="utf-8")

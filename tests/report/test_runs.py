@@ -24,7 +24,7 @@ def test_finished_run_is_read_whole(tmp_path):
     assert run.command == "ptq4vm quantize bits=w4a8 method=qdrop seed=2" and run.planned == ("qdrop",)
     assert run.mean["mad"] == 6.0 and list(run.clips) == list(CLIPS) and list(run.stages) == ["fp32", "rtn", "qdrop"]
     assert run.delta("mad") == 2.0 and run.seed == 2 and run.choices == {"lam": "0.5", "gac": "false"}
-    assert run.seconds == 34.0 and run.total_seconds == 36.5 and run.total_steps == 40
+    assert run.seconds == 32.0 and run.total_seconds == 36.5 and run.total_steps == 40
     assert run.cost["stored_bytes"] == 2e6 and run.layers["conv2"] == pytest.approx(0.12)
     assert run.measured and not run.warnings
 

@@ -169,8 +169,8 @@ function setUpCurves() {
 function drawHeat() {
   const { layers, columns, values } = DATA.heat;
   const place = document.getElementById("heat-plot");
-  const needed = 300 + 40 * columns.length;
-  place.style.width = `${Math.max(place.parentElement.clientWidth, needed)}px`;
+  const width = Math.min(place.parentElement.clientWidth, 340 + 160 * columns.length); // wide cells say no more
+  place.style.width = `${Math.max(width, 300 + 40 * columns.length)}px`;
   place.style.height = `${190 + 15 * layers.length}px`;
   const known = values.flat().filter((value) => value != null);
   const low = Math.floor(Math.min(...known)), high = Math.ceil(Math.max(...known));

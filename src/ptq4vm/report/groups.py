@@ -184,10 +184,12 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     fields = [name for name in _SHOWN if len({getattr(run, name) for run in runs} - {""}) > 1]
     keys = dict.fromkeys(key for run in runs for key in run.choices)
     varied = [key for key in keys if len({run.choices.get(key) for run in runs}) > 1]
+    last = [key.rsplit(".", 1)[-1] for key in varied]
+    short = {key: end if last.count(end) == 1 else key for key, end in zip(varied, last, strict=True)}
     labels = []
     for run in runs:
         parts = [f"{name}={getattr(run, name)}" for name in fields if getattr(run, name)]
-        parts += [f"{key}={run.choices[key]}" for key in varied if key in run.choices]
+        parts += [f"{short[key]}={run.choices[key]}" for key in varied if key in run.choices]
         labels.append(", ".join([run.method or run.name, *parts]))
     labels = _told_apart(labels, [" + ".join(run.planned) for run in runs], labels)
     kinds = [f"{run.bits} {label}" for run, label in zip(runs, labels, strict=True)]

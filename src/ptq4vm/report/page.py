@@ -13,7 +13,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-import ptq4vm
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import write_text
 from ptq4vm.metrics import METRIC_NAMES
@@ -96,7 +95,7 @@ def render(runs: Sequence[Run], title: str, plotly: str) -> str:
         .get_template("page.html.j2")
         .render(
             title=title,
-            version=ptq4vm.__version__,
+            versions=sorted({run.version for run in runs if run.version}),
             written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
             summary=_summary(runs, groups),
             runs=runs,
