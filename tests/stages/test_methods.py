@@ -30,6 +30,14 @@ from ptq4vm.stages.training import Training
 
 METHODS = ("adaround", "brecq", "qdrop", "naive_full")
 W4A4 = QuantSpec(WeightSpec(4, observer="minmax"), ActivationSpec(4, observer="minmax"))
+TRAINER: dict[str, Any] = {
+    "reload_dataloaders_every_n_epochs": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "accelerator": "cpu",
+}
 SCHEDULE = ReconstructionSettings(steps=40, batch_frames=12, rounding_lr=3e-2, scale_lr=3e-3, chunk_frames=6)
 
 
@@ -44,16 +52,7 @@ def _run(form: ReconstructionForm, seed: int = 0) -> tuple[torch.nn.Module, torc
         module = BlockReconstruction(
             teacher, network, TINY_PARTITION.blocks, batch.frames, what, seed, label=form.label, fisher=fisher
         )
-        trainer = default_trainer(
-            max_epochs=module.epochs,
-            reload_dataloaders_every_n_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            accelerator="cpu",
-        )
-        trainer.fit(module)
+        default_trainer(**TRAINER, max_epochs=module.epochs).fit(module)
         visited.append([report.block for report in module.reports])
     return before, network, visited
 
@@ -103,6 +102,21 @@ def test_passes_share_the_steps(learn: str, steps: int) -> None:
         assert passes[1].settings.rounding_lr == 0 < passes[1].settings.scale_lr
     if steps == 20000 and len(passes) == 2:
         assert [what.settings.steps for what in passes] == [16000, 4000]
+
+
+def test_error_without_activations_is_relative_to_rounding_to_nearest() -> None:
+    """Softly rounded weights begin at the float ones: relative to that error, the regularizer would weigh nothing."""
+    teacher, batch = tiny_folded(), disc_clips(4)
+    schedule = replace(SCHEDULE, steps=1, relative=True)
+    (what,) = ReconstructionForm(learn="weights", drop=False).passes(schedule)
+    network = quantize(teacher, TINY_PARTITION, W4A4, batch.frames)
+    module = BlockReconstruction(teacher, network, TINY_PARTITION.blocks, batch.frames, what)
+    references: list[float] = []
+    module.finished = lambda report: references.append(float(module._reference))
+    default_trainer(**TRAINER, max_epochs=module.epochs).fit(module)
+    first = [report.first_loss for report in module.reports]
+    assert first[0] < 1e-9 < references[0], "the first block has float inputs and, softly rounded, float weights"
+    assert all(reference > 1e-6 for reference in references)
 
 
 def test_layers_are_units_in_definition_order_block_by_block() -> None:

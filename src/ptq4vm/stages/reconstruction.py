@@ -50,8 +50,9 @@ class ReconstructionSettings:
         scale_lr: Adam's rate for the logarithm of activation scales (a relative change), annealed by a cosine.
         bias_lr: Adam's rate for biases, annealed by a cosine; 0 leaves them (as published).
         round_weight: Weight of AdaRound's regularizer.
-        relative: Divide the block's error by its value in the first step, and the regularizer by the number of
-            weights. One ``round_weight`` then means the same in a block whose error is 100 and in one where it is
+        relative: Divide the block's error by its value in the first step (with weights rounded to nearest, where
+            activations pass unquantized: softly rounded weights begin without error), and the regularizer by the number
+            of weights. One ``round_weight`` then means the same in a block whose error is 100 and in one where it is
             0.01; with the plain sums of the published form, a short schedule decides the rounding of the last blocks
             by the regularizer alone.
         beta_start: Its exponent when it sets in.
@@ -252,6 +253,8 @@ class BlockReconstruction(pl.LightningModule):
         self._weights: dict[str, list[Any]] = {}
         self._current: _Current | None = None
         self._losses: list[Tensor] = []
+        self._reference = torch.ones(())
+        self._activations = what.activations
         self._began = 0.0
         for unit in self.units[start:]:
             _start_rounding(quantized.get_submodule(unit.path), self.settings.rounding_lr > 0)
@@ -375,11 +378,23 @@ class BlockReconstruction(pl.LightningModule):
             raise TrainingError(
                 f"the loss of {_name(current.unit)} became {loss.item()}; lower preset.reconstruction.scale_lr"
             )
+        if not self._losses:
+            self._reference = loss.detach() if self._activations else self._nearest_loss(args, kwargs, target, weight)
         self._losses.append(loss.detach())
         loss = self._with_regularizer(loss, beta(batch_idx, self.settings), current.rounding)
         self.log(f"{self.label}/{current.unit.path or 'network'}", self._losses[-1])
         if self.settings.monitor and self.global_step % self.settings.monitor == 0:
             self.log(f"{self.label}/alpha", self._alpha_error())
+        return loss
+
+    @torch.no_grad()
+    def _nearest_loss(self, args: Any, kwargs: Any, target: Any, weight: Any) -> Tensor:
+        """The unit's error on a batch while its weights are still rounded to nearest. Scalar."""
+        current = self._current
+        assert current is not None
+        current.module.eval()  # AdaRound decides
+        loss = reconstruction_loss(current.module(*args, **kwargs), target, weight)
+        current.module.train()
         return loss
 
     @torch.no_grad()
@@ -395,7 +410,7 @@ class BlockReconstruction(pl.LightningModule):
 
     def _with_regularizer(self, loss: Tensor, exponent: float | None, rounding: Sequence[AdaRound]) -> Tensor:
         if self.settings.relative:
-            loss = loss / self._losses[0].clamp_min(1e-12)
+            loss = loss / self._reference.clamp_min(1e-12)
         if exponent is None or not rounding:
             return loss
         total = torch.stack([module.regularizer(exponent) for module in rounding]).sum()
