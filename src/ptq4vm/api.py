@@ -40,6 +40,7 @@ from ptq4vm.stages.evaluation import EvaluationResult, FrameObserver
 from ptq4vm.stages.evaluation import evaluate as measure
 from ptq4vm.stages.method import Method, Preset
 from ptq4vm.stages.pipeline import Pipeline, QuantizationResult
+from ptq4vm.stages.results import metric_set
 from ptq4vm.stages.trainers import EVALUATING, LoggerFactory, TrainerFactory, logging_into, trainers
 
 log = logging.getLogger(__name__)
@@ -289,6 +290,7 @@ def evaluate(
     num_workers: int = 0,
     observers: Sequence[FrameObserver] = (),
     trainer: TrainerFactory | None = None,
+    metrics: str = "lr",
 ) -> EvaluationResult:
     """Measure a network on the evaluation clips of a data set.
 
@@ -300,11 +302,15 @@ def evaluate(
         num_workers: Decoding processes.
         observers: Shown every prediction.
         trainer: Builds the Lightning Trainer; on the accelerator that there is, when not given.
+        metrics: ``lr`` (MAD, MSE, Grad, Conn, dtSSD) or ``hr`` (MAD, MSE, Grad, dtSSD, SAD); the foreground's MSE besides
+            where the true foreground is known.
 
     Raises:
         DataError: There are no evaluation clips, or they are damaged.
         TrainingError: A prediction is not finite.
+        ConfigError: ``metrics`` is unknown.
     """
+    names = metric_set(metrics)
     datamodule = MattingDataModule(data, num_workers=num_workers)
     network: torch.nn.Module = model  # type: ignore[assignment]
     if isinstance(model, Model):
@@ -317,4 +323,6 @@ def evaluate(
         (trainer or trainers())(**EVALUATING),
         downsample_ratio,
         observers,
+        metrics=names,
+        foreground=True,
     )

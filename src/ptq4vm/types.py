@@ -109,6 +109,7 @@ class EvalChunk(NamedTuple):
         last: True for the clip's last chunk.
         frames: ``(t, 3, H, W)`` uint8 composite.
         alpha: ``(t, 1, H, W)`` uint8 true alpha.
+        foreground: ``(t, 3, H, W)`` uint8 true foreground, or ``None`` where it is unknown.
     """
 
     clip: int
@@ -116,6 +117,7 @@ class EvalChunk(NamedTuple):
     last: bool
     frames: Tensor
     alpha: Tensor
+    foreground: Tensor | None = None
 
 
 class MattingOutput(NamedTuple):

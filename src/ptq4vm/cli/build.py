@@ -34,6 +34,9 @@ class RunOptions:
     run_dir: str
     overwrite: bool
     checkpoint: str
+    pred: str | None
+    true: str | None
+    metrics: str
     downsample_ratio: float
     baseline: bool
     stage_cache: str | None
@@ -41,14 +44,18 @@ class RunOptions:
     memory_mib: float
 
 
-def check(cfg: DictConfig) -> RunOptions:
+def check(cfg: DictConfig, complete: bool = True) -> RunOptions:
     """Check that nothing is missing, and everything at the top level.
+
+    Args:
+        cfg: The configuration.
+        complete: Whether every value is needed; else only those at the top level are looked at.
 
     Raises:
         ConfigError: A value is missing (``data.root``), unknown or of another type.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
+    if missing and complete:
         raise ConfigError(f"{missing[0]} has no value: add {missing[0]}=... to the command")
     groups = HydraConfig.get().runtime.choices
     return settings.settings(RunOptions, {str(k): cfg[k] for k in cfg if k not in groups}, "")

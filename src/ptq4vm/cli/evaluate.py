@@ -11,20 +11,29 @@ from rich.console import Console
 from ptq4vm import api
 from ptq4vm.cli import build
 from ptq4vm.cli.app import plain
-from ptq4vm.errors import CheckpointError
+from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import read_info
 from ptq4vm.report.collector import SheetCollector
-from ptq4vm.report.run_folder import METRICS, SHEETS
+from ptq4vm.report.run_folder import FRAMES, METRICS, SHEETS
 from ptq4vm.report.sheets import write_sheets
-from ptq4vm.report.tables import metrics_table, write_metrics_json
+from ptq4vm.report.tables import metrics_table, write_frames_csv, write_metrics_json
+from ptq4vm.stages.folders import evaluate_folders
+from ptq4vm.stages.results import metric_set
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Evaluate ``checkpoint`` (``fp32`` or a run folder) on ``data`` and write ``metrics.json`` and pictures."""
+    """Evaluate ``checkpoint`` (``fp32`` or a run folder) on ``data``, or the folder ``pred`` against ``true``.
+
+    Writes ``metrics.json``, ``frames.csv`` and, of a network, pictures.
+    """
     build.quiet()
-    options = build.check(cfg)
+    options = build.check(cfg, complete=cfg.pred is None and cfg["true"] is None)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    metric_set(options.metrics)  # before anything takes its time
+    if options.pred is not None or options.true is not None:
+        _evaluate_folders(options, run_dir)
+        return
     float_only = options.checkpoint == "fp32"
     network = build.model(cfg) if float_only else _load(cfg, options.checkpoint)
     label = "fp32" if float_only else "quantized"
@@ -37,12 +46,27 @@ def evaluate(cfg: DictConfig) -> None:
         num_workers=options.num_workers,
         observers=[pictures.observer(label)],
         trainer=build.trainer(cfg, run_dir),
+        metrics=options.metrics,
     )
     stages = {label: result}
     write_metrics_json(run_dir / METRICS, stages)
+    write_frames_csv(run_dir / FRAMES, stages)
     write_sheets(run_dir / SHEETS, pictures, label, stages, label="FP32" if float_only else label, reference=None)
     console = Console()
     console.print(metrics_table(stages, title=f"{options.checkpoint} on {len(result.clips)} clips", reference=label))
+    console.print(f"written to {run_dir}", soft_wrap=True)
+
+
+def _evaluate_folders(options: build.RunOptions, run_dir: Path) -> None:
+    if options.pred is None or options.true is None:
+        given, missing = ("pred", "true") if options.true is None else ("true", "pred")
+        raise ConfigError(f"{given}= needs {missing}=: give both folders, or neither to run a network")
+    result = evaluate_folders(options.pred, options.true, metric_set(options.metrics), options.num_workers)
+    stages = {"folder": result}
+    write_metrics_json(run_dir / METRICS, stages)
+    write_frames_csv(run_dir / FRAMES, stages)
+    console = Console()
+    console.print(metrics_table(stages, title=f"{options.pred} on {len(result.clips)} clips", reference="folder"))
     console.print(f"written to {run_dir}", soft_wrap=True)
 
 

@@ -281,7 +281,7 @@ class EvaluationData(Dataset[EvalChunk]):
         number, start, stop = self._chunks[index]
         source = self._clips[number]
         clip = source.read(start, stop)
-        return EvalChunk(number, start, stop == source.num_frames, clip.frames, clip.alpha)
+        return EvalChunk(number, start, stop == source.num_frames, clip.frames, clip.alpha, clip.foreground)
 
 
 def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
 METRICS, TIMING, SHEETS, LOGS, STATE = "metrics.json", "timing.json", "sheets", "logs", "state"
-RUN, LAYERS = "run.json", "layers.json"
+RUN, LAYERS, FRAMES = "run.json", "layers.json", "frames.csv"
 
 
 def write_run_folder(run_dir: Path, result: QuantizationResult, pictures: SheetCollector, label: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -12,11 +14,12 @@ from typing import Any
 from rich.table import Table
 
 from ptq4vm.errors import CheckpointError, ConfigError
-from ptq4vm.io import write_json
-from ptq4vm.metrics import METRIC_NAMES
+from ptq4vm.io import write_json, write_text
+from ptq4vm.metrics import FOREGROUND_METRIC, METRIC_NAMES, METRIC_SETS
 from ptq4vm.stages.evaluation import EvaluationResult
 
 _METRIC_TITLES = {"mad": "MAD", "mse": "MSE", "grad": "Grad", "conn": "Conn", "dtssd": "dtSSD"}
+_METRIC_TITLES |= {"sad": "SAD", FOREGROUND_METRIC: "Fgr MSE"}
 _STAGE_TITLES = {"fp32": "FP32", "rtn": "round to nearest", "biq": "BIQ", "gac": "GAC + OFA"}
 
 Stages = Mapping[str, EvaluationResult]
@@ -101,6 +104,26 @@ def write_metrics_json(path: Path | str, stages: Stages, final: str | None = Non
     write_json(path, {"mean": _ordered(stages[name].mean), "clips": _clips(stages[name]), "stages": entries})
 
 
+def write_frames_csv(path: Path | str, stages: Stages) -> None:
+    """Write ``frames.csv``: a line for every frame of every stage, with the columns stage, clip, frame, and metrics.
+
+    A metric that a clip does not have is left empty. Stages of which only means are known have no lines.
+
+    Raises:
+        SaveError: The file cannot be written.
+    """
+    names = [name for name in _METRIC_TITLES if any(name in result.mean for result in stages.values())]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["stage", "clip", "frame", *names])
+    for stage, result in stages.items():
+        for clip, values in result.frames.items():
+            columns = [values.get(name) for name in names]
+            for index in range(len(next(iter(values.values())))):
+                table.writerow([stage, clip, index, *("" if c is None else repr(c[index]) for c in columns)])
+    write_text(path, text.getvalue())
+
+
 def read_metrics_json(path: Path | str) -> MetricsReport:
     """Read and check what :func:`write_metrics_json` wrote; per-frame values are not stored, so they are empty.
 
@@ -121,16 +144,17 @@ def _cells(stages: Stages, reference: str) -> tuple[list[str], list[list[tuple[s
     """Headings, and rows of (text, whether it is the best of its column)."""
     if not stages:
         raise ConfigError("there is no stage to show in a table")
-    header = ["stage", *(_METRIC_TITLES[name] for name in METRIC_NAMES)]
+    names = [name for name in _METRIC_TITLES if all(name in result.mean for result in stages.values())]
+    header = ["stage", *(_METRIC_TITLES[name] for name in names)]
     base = stages[reference].mean["mad"] if reference in stages else None
     if base is not None:
         header.append(f"MAD / {stage_title(reference)}")
     rivals = [result.mean for stage, result in stages.items() if stage != reference]
-    best = {name: min(mean[name] for mean in rivals) for name in METRIC_NAMES} if len(rivals) > 1 else {}
+    best = {name: min(mean[name] for mean in rivals) for name in names} if len(rivals) > 1 else {}
     rows = []
     for stage, result in stages.items():
         row = [(stage_title(stage), False)]
-        for name in METRIC_NAMES:
+        for name in names:
             value = result.mean[name]
             row.append((f"{value:.2f}", stage != reference and name in best and value == best[name]))
         if base is not None:
@@ -142,7 +166,7 @@ def _cells(stages: Stages, reference: str) -> tuple[list[str], list[list[tuple[s
 
 
 def _ordered(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(metrics[name]) for name in METRIC_NAMES}
+    return {name: float(metrics[name]) for name in _METRIC_TITLES if name in metrics}
 
 
 def _clips(result: EvaluationResult) -> dict[str, dict[str, float]]:
@@ -161,11 +185,13 @@ def _result(entry: Any, path: Path, where: str) -> EvaluationResult:
 
 def _metrics(entry: Any, path: Path, where: str) -> dict[str, float]:
     values = _mapping(entry, path, where)
-    for name in METRIC_NAMES:
+    needed = METRIC_SETS["hr"] if "sad" in values else METRIC_NAMES
+    names = [name for name in _METRIC_TITLES if name in needed or name in values]
+    for name in names:
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise CheckpointError(f"{path} has no number at {where}.{name}; run quantize or evaluate again")
-    return {name: float(values[name]) for name in METRIC_NAMES}
+    return {name: float(values[name]) for name in names}
 
 
 def _mapping(entry: Any, path: Path, where: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 import pytorch_lightning as pl
@@ -16,39 +15,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ptq4vm.errors import ConfigError, DataError, TrainingError
-from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
+from ptq4vm.metrics.functional import (
+    FOREGROUND_METRIC,
+    METRIC_NAMES,
+    FramePair,
+    foreground_squared_error,
+    frame_metrics,
+    last_frames,
+)
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.stages.results import EvaluationResult, join_chunks
 from ptq4vm.stages.trainers import interruptible
 from ptq4vm.types import ClipList, EvalChunk, States
 
 logger = logging.getLogger(__name__)
 
 _IN_FLIGHT = 3  # chunks whose metrics may still be computing while the network goes on
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """Metrics of one network on a set of clips.
-
-    Attributes:
-        mean: Metric name to the unweighted mean over clips.
-        clips: Clip name to metric name to the mean over the clip's frames.
-        frames: Clip name to metric name to the value of every frame; empty where only means were stored.
-    """
-
-    mean: dict[str, float]
-    clips: dict[str, dict[str, float]]
-    frames: dict[str, dict[str, tuple[float, ...]]]
-
-    @classmethod
-    def from_frames(cls, frames: dict[str, dict[str, tuple[float, ...]]]) -> EvaluationResult:
-        """Average the values of frames over each clip, then over clips."""
-        clips = {
-            clip: {name: sum(values) / len(values) for name, values in metrics.items()}
-            for clip, metrics in frames.items()
-        }
-        mean = {name: sum(clip[name] for clip in clips.values()) / len(clips) for name in METRIC_NAMES}
-        return cls(mean, clips, frames)
 
 
 class FrameObserver(Protocol):
@@ -101,6 +83,8 @@ class MattingEvaluation(pl.LightningModule):
         downsample_ratio: Passed to :meth:`MattingNetwork.matte`, in (0, 1].
         observers: Shown every prediction.
         metric_threads: Threads that compute metrics; 0 computes them between the network's steps.
+        metrics: What is measured of alpha; those of one of :data:`ptq4vm.metrics.METRIC_SETS`.
+        foreground: Measure the foreground too, of clips whose true foreground is known.
 
     Raises:
         ConfigError: The ratio or the number of threads is out of range.
@@ -113,6 +97,8 @@ class MattingEvaluation(pl.LightningModule):
         downsample_ratio: float = 1.0,
         observers: Sequence[FrameObserver] = (),
         metric_threads: int = 1,
+        metrics: Sequence[str] = METRIC_NAMES,
+        foreground: bool = False,
     ) -> None:
         super().__init__()
         if not 0.0 < downsample_ratio <= 1.0:
@@ -124,6 +110,8 @@ class MattingEvaluation(pl.LightningModule):
         self.downsample_ratio = downsample_ratio
         self.observers = tuple(observers)
         self.metric_threads = metric_threads
+        self.metrics = tuple(metrics)
+        self.foreground = foreground
         self._results: EvaluationResult | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._states: States = ()
@@ -159,7 +147,10 @@ class MattingEvaluation(pl.LightningModule):
         foreground, alpha, self._states = self.network.matte(source, self._states, self.downsample_ratio)
         alpha = self._finite(alpha[0].float().cpu(), chunk).clamp_(0.0, 1.0)
         true = chunk.alpha.cpu()
-        self._measure(chunk.clip, alpha, true)
+        colours = None
+        if self.foreground and chunk.foreground is not None:
+            colours = foreground[0].float().cpu().clamp(0.0, 1.0), chunk.foreground.cpu()
+        self._measure(chunk.clip, alpha, true, colours)
         if self.observers:
             frames, foreground = chunk.frames.cpu(), foreground[0].float().cpu().clamp(0.0, 1.0)
             for observer in self.observers:
@@ -171,7 +162,7 @@ class MattingEvaluation(pl.LightningModule):
             self._collect()
         if not self._values:
             raise DataError("there was nothing to evaluate; check the evaluation clips")
-        frames = {self.clip_names[clip]: _join(parts) for clip, parts in self._values.items()}
+        frames = {self.clip_names[clip]: join_chunks(parts) for clip, parts in self._values.items()}
         self._results = EvaluationResult.from_frames(frames)
         self.log_dict({f"test/{name}": value for name, value in self._results.mean.items()}, batch_size=1)
 
@@ -214,12 +205,13 @@ class MattingEvaluation(pl.LightningModule):
             )
         return alpha
 
-    def _measure(self, clip: int, alpha: Tensor, true: Tensor) -> None:
+    def _measure(self, clip: int, alpha: Tensor, true: Tensor, colours: tuple[Tensor, Tensor] | None) -> None:
         previous, self._previous = self._previous, last_frames(alpha, true)
+        work = (alpha, true, previous, self.metrics, colours)
         if self._pool is None:
-            self._values[clip].append(frame_metrics(alpha, true, previous))
+            self._values[clip].append(measure_frames(*work))
             return
-        self._pending.append((clip, self._pool.submit(_frame_metrics_in_thread, alpha, true, previous)))
+        self._pending.append((clip, self._pool.submit(_measure_in_thread, *work)))
         if len(self._pending) > _IN_FLIGHT:
             self._collect()
 
@@ -235,6 +227,8 @@ def evaluate(
     downsample_ratio: float = 1.0,
     observers: Sequence[FrameObserver] = (),
     progress: bool = True,
+    metrics: Sequence[str] = METRIC_NAMES,
+    foreground: bool = False,
 ) -> EvaluationResult:
     """Evaluate a network on a datamodule's evaluation clips.
 
@@ -245,6 +239,8 @@ def evaluate(
         downsample_ratio: Size at which the network itself runs, as a fraction of the frames' size, in (0, 1].
         observers: Shown every prediction.
         progress: Show a progress bar; for the trainer that is made here.
+        metrics: What is measured of alpha; see :class:`MattingEvaluation`.
+        foreground: Measure the foreground too, where the true one is known.
 
     Returns:
         Metrics per clip and their means.
@@ -267,19 +263,34 @@ def evaluate(
         )
     # The loader rather than the datamodule: Trainer.test would also run prepare_data, which is about calibration.
     datamodule.setup("test")
-    module = MattingEvaluation(
-        network, [clip.name for clip in datamodule.evaluation_clips], downsample_ratio, observers
-    )
+    names = [clip.name for clip in datamodule.evaluation_clips]
+    module = MattingEvaluation(network, names, downsample_ratio, observers, metrics=metrics, foreground=foreground)
     with interruptible(trainer):
         trainer.test(module, dataloaders=datamodule.test_dataloader(), verbose=False)
     return module.results
 
 
+def measure_frames(
+    alpha: Tensor,
+    true: Tensor,
+    previous: FramePair | None,
+    names: Sequence[str],
+    colours: tuple[Tensor, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """:func:`ptq4vm.metrics.functional.frame_metrics` of alpha, and ``fgr_mse`` of predicted and true ``colours``."""
+    values = frame_metrics(alpha, true, previous, names)
+    if colours is not None:
+        values[FOREGROUND_METRIC] = foreground_squared_error(*colours, true, reduction="none")
+    return values
+
+
 @torch.inference_mode()
-def _frame_metrics_in_thread(alpha: Tensor, true: Tensor, previous: FramePair | None) -> dict[str, Tensor]:
+def _measure_in_thread(
+    alpha: Tensor,
+    true: Tensor,
+    previous: FramePair | None,
+    names: Sequence[str],
+    colours: tuple[Tensor, Tensor] | None,
+) -> dict[str, Tensor]:
     # Inference mode is a thread's own: without it, in-place work on what the network returned is refused.
-    return frame_metrics(alpha, true, previous)
-
-
-def _join(parts: list[dict[str, Tensor]]) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(torch.cat([part[name] for part in parts]).tolist()) for name in METRIC_NAMES}
+    return measure_frames(alpha, true, previous, names, colours)
