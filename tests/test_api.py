@@ -18,7 +18,7 @@ from ptq4vm.io import write_text
 from ptq4vm.models.sources import sha256
 from ptq4vm.stages.gac import GACSettings
 from ptq4vm.stages.method import CalibrationSettings, Preset
-from ptq4vm.stages.reconstruction import ReconstructionSettings
+from ptq4vm.stages.schedule import ReconstructionSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Preset(

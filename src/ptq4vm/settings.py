@@ -15,7 +15,7 @@ from ptq4vm.errors import ConfigError
 from ptq4vm.quant.spec import MAX_BITS, MIN_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
 from ptq4vm.stages.gac import GACSettings
 from ptq4vm.stages.method import CalibrationSettings, Method, Preset, ReconstructionForm
-from ptq4vm.stages.reconstruction import ReconstructionSettings
+from ptq4vm.stages.schedule import ReconstructionSettings
 
 T = TypeVar("T")
 

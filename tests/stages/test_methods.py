@@ -19,14 +19,11 @@ from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 from ptq4vm.quant.swap import activation_quantizers, quantized_layers
 from ptq4vm.stages.fisher import FisherWeights
 from ptq4vm.stages.method import Method, ReconstructionForm
-from ptq4vm.stages.reconstruction import (
-    BlockReconstruction,
-    ReconstructionSettings,
-    make_units,
-    reconstruction_loss,
-)
+from ptq4vm.stages.reconstruction import BlockReconstruction
+from ptq4vm.stages.schedule import ReconstructionSettings
 from ptq4vm.stages.trainers import default_trainer
 from ptq4vm.stages.training import Training
+from ptq4vm.stages.units import make_units, reconstruction_loss
 
 METHODS = ("adaround", "brecq", "qdrop", "naive_full")
 W4A4 = QuantSpec(WeightSpec(4, observer="minmax"), ActivationSpec(4, observer="minmax"))

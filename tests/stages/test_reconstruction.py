@@ -19,13 +19,9 @@ from ptq4vm.quant.checkpoint import load_quantized_state, quantized_state
 from ptq4vm.quant.quantizers.weight import AdaRound, FixedCodes
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 from ptq4vm.quant.swap import activation_quantizers, quantized_layers
-from ptq4vm.stages.reconstruction import (
-    BlockReconstruction,
-    ReconstructionSettings,
-    StepSampler,
-    beta,
-    reconstruction_loss,
-)
+from ptq4vm.stages.reconstruction import BlockReconstruction
+from ptq4vm.stages.schedule import ReconstructionSettings, beta
+from ptq4vm.stages.units import StepSampler, reconstruction_loss
 
 W4A4 = QuantSpec(WeightSpec(4, observer="minmax"), ActivationSpec(4, granularity="branch", observer="minmax"))
 SETTINGS = ReconstructionSettings(

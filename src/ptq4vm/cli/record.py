@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import ptq4vm
-from ptq4vm.cli.app import REPORTED, explain
+from ptq4vm.cli.app import REPORTED, explain, one_line
 from ptq4vm.report.run_folder import FAILED, RUNNING, describe_run, is_finished
 
 
@@ -30,9 +30,10 @@ def recorded(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
         describe_run(run_dir, describe(cfg, run_dir))
     try:
         yield
-    except REPORTED as error:
+    except Exception as error:  # a fault of ours too is the end of this run, and goes on as it is
         if not finished:
-            describe_run(run_dir, {"status": FAILED, "error": explain(error)})
+            line = explain(error) if isinstance(error, REPORTED) else f"{type(error).__name__}: {one_line(error)}"
+            describe_run(run_dir, {"status": FAILED, "error": line})
         raise
 
 

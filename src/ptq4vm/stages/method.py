@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.stages.gac import GACSettings
-from ptq4vm.stages.reconstruction import UNITS, ReconstructionPass, ReconstructionSettings
+from ptq4vm.stages.schedule import UNITS, ReconstructionPass, ReconstructionSettings
 
 PASSES: Mapping[str, Mapping[str, float]] = {
     "joint": {"joint": 1.0},

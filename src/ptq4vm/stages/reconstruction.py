@@ -10,173 +10,30 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
-from ptq4vm.errors import ConfigError, TrainingError
-from ptq4vm.ops.tree import tree_leaves, tree_map
+from ptq4vm.errors import TrainingError
+from ptq4vm.ops.tree import tree_map
 from ptq4vm.quant.capture import BlockCall, BlockSamples, BlockStream, TensorStore, layer_calls
 from ptq4vm.quant.modules import QuantLayer
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.drop import random_keep
 from ptq4vm.quant.quantizers.weight import AdaRound
+from ptq4vm.stages.schedule import ReconstructionPass, ReconstructionSettings, beta
+from ptq4vm.stages.units import StepSampler, Unit, make_units, reconstruction_loss
 
 log = logging.getLogger(__name__)
 
-UNITS = ("layer", "block", "network")
-
-
 FisherSource = Callable[[nn.Module, Sequence[str], int, TensorStore], dict[str, list[Any]]]
 """Teacher, blocks, clips in a chunk, and where tensors are kept; gives weights by block, a tree for each chunk."""
-
-
-@dataclass(frozen=True)
-class ReconstructionSettings:
-    """Schedule of a block-wise reconstruction.
-
-    Attributes:
-        steps: Gradient steps per block.
-        batch_frames: Frames in a step at most; recurrent blocks take as many whole clips as that makes.
-        batch_positions: Output positions (pixels of the block's output, over all frames) in a step at most: blocks at
-            full size then see fewer frames than blocks at 1/16 of it, for the same work. 0 sets no limit.
-        rounding_lr: Adam's rate for AdaRound's V; 0 leaves weights rounded to nearest.
-        scale_lr: Adam's rate for the logarithm of activation scales (a relative change), annealed by a cosine.
-        bias_lr: Adam's rate for biases, annealed by a cosine; 0 leaves them (as published).
-        round_weight: Weight of AdaRound's regularizer.
-        relative: Divide the block's error by its value in the first step (with weights rounded to nearest, where
-            activations pass unquantized: softly rounded weights begin without error), and the regularizer by the number
-            of weights. One ``round_weight`` then means the same in a block whose error is 100 and in one where it is
-            0.01; with the plain sums of the published form, a short schedule decides the rounding of the last blocks
-            by the regularizer alone.
-        beta_start: Its exponent when it sets in.
-        beta_end: Its exponent at the end, lower.
-        warmup: Share of steps before the regularizer sets in.
-        drop: Probability that an activation inside the block passes unquantized (QDrop).
-        input_drop: Probability that an element of the block's input comes from the float network (QDrop).
-        chunk_frames: Frames in one suspended forward; bounds the memory of what runs between blocks.
-        memory_mib: Block outputs beyond this many MiB go to memory-mapped files.
-        monitor: Steps between two measurements of the whole network's error, logged as ``<label>/alpha``: the mean
-            absolute difference of its alpha to the float network's on the first calibration clip. 0 measures never.
-    """
-
-    steps: int = 20000
-    batch_frames: int = 32
-    batch_positions: int = 0
-    rounding_lr: float = 1e-3
-    scale_lr: float = 4e-5
-    bias_lr: float = 0.0
-    round_weight: float = 0.01
-    relative: bool = False
-    beta_start: float = 20.0
-    beta_end: float = 2.0
-    warmup: float = 0.2
-    drop: float = 0.5
-    input_drop: float = 0.5
-    chunk_frames: int = 16
-    memory_mib: float = 4096
-    monitor: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("drop", "input_drop", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"reconstruction {name}={getattr(self, name)}: use a share in [0, 1]")
-        for name in ("steps", "batch_frames", "chunk_frames"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"reconstruction {name}={getattr(self, name)}: use at least 1")
-
-
-@dataclass(frozen=True)
-class ReconstructionPass:
-    """One pass over all units.
-
-    Attributes:
-        settings: The schedule; a rate of 0 says what is not learned.
-        unit: One of :data:`UNITS`.
-        activations: False lets activations pass unquantized meanwhile.
-    """
-
-    settings: ReconstructionSettings
-    unit: str = "block"
-    activations: bool = True
-
-
-class Unit(NamedTuple):
-    """What one epoch reconstructs: a block, or a layer of it.
-
-    Attributes:
-        block: Module path; empty for the whole network.
-        layer: Path inside the block; empty for all of it.
-    """
-
-    block: str
-    layer: str = ""
-
-    @property
-    def path(self) -> str:
-        """Path in the network."""
-        return ".".join(part for part in self if part)
-
-
-def make_units(quantized: nn.Module, blocks: Sequence[str], unit: str) -> list[Unit]:
-    """Units of a quantized network in the order in which they are reconstructed; layers in definition order."""
-    if unit == "network":
-        return [Unit("")]
-    if unit == "block":
-        return [Unit(block) for block in blocks]
-    return [
-        Unit(block, name)
-        for block in blocks
-        for name, module in quantized.get_submodule(block).named_modules()
-        if isinstance(module, QuantLayer)
-    ]
-
-
-def beta(step: int, settings: ReconstructionSettings) -> float | None:
-    """Exponent of AdaRound's regularizer at a step: linear from start to end, ``None`` during the warm-up."""
-    begin = settings.warmup * settings.steps
-    if step < begin:
-        return None
-    progress = (step - begin) / max(1.0, settings.steps - 1 - begin)
-    return settings.beta_start + (settings.beta_end - settings.beta_start) * min(1.0, progress)
-
-
-def reconstruction_loss(output: Any, target: Any, weight: Any = None) -> Tensor:
-    """Squared error summed over channels and averaged over everything else, added over the tensors of the trees.
-
-    This is the block objective of QDrop and PTQ4VM (its equation 3); with weights, a tree of the same form, that of
-    BRECQ (its equation 10). Scalar.
-    """
-    pairs = list(zip(tree_leaves(output), tree_leaves(target), strict=True))
-    errors = [(o - t).square() for o, t in pairs]
-    if weight is not None:
-        errors = [e * w.to(e.dtype) for e, w in zip(errors, tree_leaves(weight), strict=True)]
-    return torch.stack([e.mean() * e.shape[-3] for e in errors]).sum()
-
-
-class StepSampler(Sampler[list[int]]):
-    """``steps`` batches of row numbers, reshuffled whenever all rows were used: a pure function of the seed."""
-
-    def __init__(self, rows: int, batch: int, steps: int, seed: int) -> None:
-        self.rows, self.batch, self.steps, self.seed = rows, min(batch, rows), steps, seed
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed)
-        order: list[int] = []
-        for _ in range(self.steps):
-            if len(order) < self.batch:
-                order = torch.randperm(self.rows, generator=generator).tolist()
-            yield order[: self.batch]
-            order = order[self.batch :]
 
 
 @dataclass
@@ -376,7 +233,7 @@ class BlockReconstruction(pl.LightningModule):
         loss = reconstruction_loss(current.module(*args, **kwargs), target, weight)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss of {_name(current.unit)} became {loss.item()}; lower preset.reconstruction.scale_lr"
+                f"the loss of {current.unit.title} became {loss.item()}; lower preset.reconstruction.scale_lr"
             )
         if not self._losses:
             self._reference = loss.detach() if self._activations else self._nearest_loss(args, kwargs, target, weight)
@@ -434,7 +291,7 @@ class BlockReconstruction(pl.LightningModule):
         self.reports.append(report)
         if self.finished is not None:
             self.finished(report)
-        log.info("%s: loss %.4g -> %.4g in %.1f s", _name(current.unit), first, last, report.seconds)
+        log.info("%s: loss %.4g -> %.4g in %.1f s", current.unit.title, first, last, report.seconds)
 
     def teardown(self, stage: str) -> None:
         """End the suspended forwards and drop what they held."""
@@ -443,13 +300,6 @@ class BlockReconstruction(pl.LightningModule):
         self._streams = self._current = None
         self._calls, self._weights = ([], []), {}
         _enable_activations(self.quantized, True)
-
-
-def _name(unit: Unit) -> str:
-    """How messages call a unit."""
-    if unit.layer:
-        return f"layer {unit.path}"
-    return f"block {unit.path}" if unit.path else "the whole network"
 
 
 def _enable_activations(network: nn.Module, enabled: bool) -> None:

@@ -23,8 +23,10 @@ from ptq4vm.stages.fisher import FisherWeights
 from ptq4vm.stages.gac import GACSettings, GlobalAffineCalibration, TeacherTargets
 from ptq4vm.stages.method import ReconstructionForm
 from ptq4vm.stages.progress import AtomicCheckpointIO, RunState, SharedStages, newest_checkpoint
-from ptq4vm.stages.reconstruction import BlockReconstruction, BlockReport, ReconstructionSettings, make_units
+from ptq4vm.stages.reconstruction import BlockReconstruction, BlockReport
+from ptq4vm.stages.schedule import ReconstructionSettings
 from ptq4vm.stages.trainers import ONE_DEVICE, LoggerFactory, TrainerFactory, interruptible
+from ptq4vm.stages.units import make_units
 
 log = logging.getLogger(__name__)
 
