@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from ptq4vm.errors import ConfigError, TrainingError
 from ptq4vm.models.base import MattingNetwork
@@ -179,6 +180,17 @@ class GlobalAffineCalibration(pl.LightningModule):
         if self._processes == 1:
             return value
         return self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")  # type: ignore[return-value]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let LSQ's factor on the gradient, ``1 / sqrt(N)``, count the elements of the whole batch.
+
+        Each process has counted its own. Adam would hide a factor if such gradients were not as small as its epsilon.
+        """
+        if self._processes == 1:
+            return
+        for module in self.quantized.modules():
+            if isinstance(module, ActivationQuantizer) and module.log_scale.grad is not None:
+                module.log_scale.grad /= math.sqrt(self._processes)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         """Loss of one batch of clips: alpha, flow, and what the settings add."""
