@@ -12,6 +12,8 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
              ptq4vm quantize data=videomatte data.root=PATH bits=w4a4 run_dir=DIR
   evaluate   measure a float or quantized network
              ptq4vm evaluate checkpoint=DIR data=folder data.root=PATH run_dir=OUT
+  matte      matte a video, images or a camera
+             ptq4vm matte input=VIDEO out=OUT [checkpoint=DIR] [output=alpha]
   weights    find, verify and cache pretrained weights
   report     gather runs and sweeps into one page
              ptq4vm report DIR... [--out DIR] [--title TITLE]
@@ -20,7 +22,7 @@ quantize and evaluate are Hydra apps: --help shows every value, -m sweeps.
 """
 
 HYDRA_COMMANDS = ("quantize", "evaluate")
-PLAIN_COMMANDS = ("weights", "report")
+PLAIN_COMMANDS = ("weights", "report", "matte")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,5 +38,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         app = importlib.import_module("ptq4vm.cli.app")
         task = getattr(importlib.import_module(f"ptq4vm.cli.{command}"), command)
         return app.run(task, command, rest)
-    sys.stderr.write(f"ptq4vm: unknown command {command!r}: use quantize, evaluate, weights or report\n")
+    sys.stderr.write(f"ptq4vm: unknown command {command!r}: use quantize, evaluate, matte, weights or report\n")
     return 2
