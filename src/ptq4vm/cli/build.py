@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,13 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 from ptq4vm import settings
 from ptq4vm.api import Model, build_model, needs_flow
 from ptq4vm.cli.app import plain
-from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.base import ClipDataset, NeedsTruth
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.tracking import RunInfo, Tracking
 from ptq4vm.stages.method import Method, Preset
 from ptq4vm.stages.trainers import TrainerFactory, logging_into, trainers
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,18 @@ def check(cfg: DictConfig, complete: bool = True) -> RunOptions:
     Raises:
         ConfigError: A value is missing (``data.root``), unknown or of another type.
     """
+    return check_options(RunOptions, cfg, complete)
+
+
+def check_options(cls: type[T], cfg: DictConfig, complete: bool = True) -> T:
+    """:func:`check` for a command with values of its own at the top level: those of the dataclass ``cls``."""
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing and complete:
         raise ConfigError(f"{missing[0]} has no value: add {missing[0]}=... to the command")
     groups = HydraConfig.get().runtime.choices
-    return settings.settings(RunOptions, {str(k): cfg[k] for k in cfg if k not in groups}, "")
+    own = {str(k): cfg[k] for k in cfg if k not in groups}
+    values = {k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in own.items()}
+    return settings.settings(cls, values, "")
 
 
 def was_given(key: str) -> bool:
@@ -88,6 +99,11 @@ def model(cfg: DictConfig) -> Model:
 def data(cfg: DictConfig) -> ClipDataset:
     """``data``."""
     return _checked(cfg, "data")
+
+
+def about_truth(dataset: ClipDataset) -> str:
+    """For the title of a table: what stands for the truth where there is none."""
+    return f"; {dataset.truth}" if isinstance(dataset, NeedsTruth) else ""
 
 
 def flow(cfg: DictConfig, method: Method, spec: QuantSpec, preset: Preset) -> FlowEstimator | SourceFlow | None:
@@ -137,9 +153,13 @@ def _tracking(cfg: DictConfig, info: RunInfo) -> Tracking:
     if not cfg.get("logger"):
         return Tracking(lambda stage: [])
     target = get_class(cfg.logger._target_)
-    if not issubclass(target, Tracking):  # one of Lightning's loggers
-        return Tracking(logging_into(info.folder, instantiate(cfg.logger)))
     values = {key: value for key, value in plain(cfg.logger).items() if not key.startswith("_")}
+    if not issubclass(target, Tracking):  # one of Lightning's loggers
+        try:
+            inspect.signature(target).bind_partial(**values)
+        except TypeError as error:
+            raise ConfigError(f"logger: {target.__name__} {error}") from error
+        return Tracking(logging_into(info.folder, instantiate(cfg.logger)))
     settings.check_arguments(target, values, "logger")
     return instantiate(cfg.logger)(info)
 
