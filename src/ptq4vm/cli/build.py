@@ -26,7 +26,6 @@ from ptq4vm.report.tracking import RunInfo, Tracking
 from ptq4vm.stages.method import Method, Preset
 from ptq4vm.stages.trainers import TrainerFactory, logging_into, trainers
 
-
 T = TypeVar("T")
 
 
@@ -155,10 +154,10 @@ def _tracking(cfg: DictConfig, info: RunInfo) -> Tracking:
     target = get_class(cfg.logger._target_)
     values = {key: value for key, value in plain(cfg.logger).items() if not key.startswith("_")}
     if not issubclass(target, Tracking):  # one of Lightning's loggers
-        try:
-            inspect.signature(target).bind_partial(**values)
-        except TypeError as error:
-            raise ConfigError(f"logger: {target.__name__} {error}") from error
+        known = inspect.signature(target).parameters
+        unknown = [key for key in values if key not in known]
+        if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+            raise ConfigError(f"logger.{unknown[0]} is unknown: keys in logger are {', '.join(known)}")
         return Tracking(logging_into(info.folder, instantiate(cfg.logger)))
     settings.check_arguments(target, values, "logger")
     return instantiate(cfg.logger)(info)
