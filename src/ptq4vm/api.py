@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +14,13 @@ from pytorch_lightning.loggers import CSVLogger
 
 import ptq4vm
 from ptq4vm import settings
-from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.base import ClipDataset, NeedsTruth
 from ptq4vm.data.datamodule import MattingDataModule
+from ptq4vm.data.datasets.backgrounds import BackgroundsDataset
 from ptq4vm.data.datasets.demo import DemoDataset
 from ptq4vm.data.datasets.folder import FolderDataset
+from ptq4vm.data.datasets.footage import FootageDataset
+from ptq4vm.data.datasets.stills import StillsDataset
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.flow.analytic import AnalyticFlow
@@ -31,8 +33,6 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.rvm.network import RVM
 from ptq4vm.models.weights import load_rvm
 from ptq4vm.quant.checkpoint import load_quantized, read_info
-from ptq4vm.quant.fold import fold_batch_norm
-from ptq4vm.quant.partition import expand
 from ptq4vm.quant.spec import Partition, QuantSpec
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.run_folder import clear_run_folder, write_run_folder
@@ -41,14 +41,21 @@ from ptq4vm.stages.evaluation import evaluate as measure
 from ptq4vm.stages.method import Method, Preset
 from ptq4vm.stages.pipeline import Pipeline, QuantizationResult
 from ptq4vm.stages.results import metric_set
+from ptq4vm.stages.teacher import folded, make_truth
 from ptq4vm.stages.trainers import EVALUATING, LoggerFactory, TrainerFactory, logging_into, trainers
 
 log = logging.getLogger(__name__)
 
 DATASETS: dict[str, Callable[..., ClipDataset]] = {
+    "aim": StillsDataset,
+    "backgrounds_image": BackgroundsDataset,
+    "backgrounds_video": BackgroundsDataset,
+    "d646": StillsDataset,
     "demo": DemoDataset,
     "folder": FolderDataset,
+    "footage": FootageDataset,
     "videomatte": VideoMatteDataset,
+    "videomatte240k": VideoMatteDataset,
 }
 FLOWS: dict[str, Callable[..., FlowEstimator | SourceFlow]] = {
     "analytic": AnalyticFlow,
@@ -141,7 +148,8 @@ def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
     """A data set by its name in ``conf/data``.
 
     Args:
-        name: ``demo``, ``folder`` or ``videomatte``.
+        name: ``demo``, ``folder``, ``videomatte``, ``videomatte240k``, ``d646``, ``aim``, ``footage``,
+            ``backgrounds_video`` or ``backgrounds_image``.
         seed: Of what it draws.
         arguments: In place of the values in ``conf/data/<name>.yaml``: ``root``, ``calibration_root``, ...
 
@@ -237,6 +245,8 @@ def quantize(
         PTQ4VMError: With one line that says what is wrong and what to do.
     """
     chosen, spec = _chosen(method, bits)
+    if isinstance(data, NeedsTruth):
+        make_truth(data, model.network, model.partition, downsample_ratio)
     schedule = load_preset(preset) if isinstance(preset, str) else preset
     folder = Path(run_dir)
     flows = None
@@ -291,6 +301,7 @@ def evaluate(
     observers: Sequence[FrameObserver] = (),
     trainer: TrainerFactory | None = None,
     metrics: str = "lr",
+    teacher: Model | None = None,
 ) -> EvaluationResult:
     """Measure a network on the evaluation clips of a data set.
 
@@ -302,24 +313,24 @@ def evaluate(
         num_workers: Decoding processes.
         observers: Shown every prediction.
         trainer: Builds the Lightning Trainer; on the accelerator that there is, when not given.
-        metrics: ``lr`` (MAD, MSE, Grad, Conn, dtSSD) or ``hr`` (MAD, MSE, Grad, dtSSD, SAD); the foreground's MSE besides
-            where the true foreground is known.
+        metrics: ``lr`` (MAD, MSE, Grad, Conn, dtSSD) or ``hr`` (MAD, MSE, Grad, dtSSD, SAD); besides the
+            foreground's MSE where the true foreground is known.
+        teacher: Float network whose alpha stands for the truth of ``footage``; ``model`` where that is a Model.
 
     Raises:
         DataError: There are no evaluation clips, or they are damaged.
         TrainingError: A prediction is not finite.
-        ConfigError: ``metrics`` is unknown.
+        ConfigError: ``metrics`` is unknown, or footage has no teacher.
     """
     names = metric_set(metrics)
-    datamodule = MattingDataModule(data, num_workers=num_workers)
-    network: torch.nn.Module = model  # type: ignore[assignment]
-    if isinstance(model, Model):
-        network = copy.deepcopy(model.network).eval()
-        floats = expand(network, model.partition.float_modules, "float_modules")
-        network = fold_batch_norm(network, floats).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(data, NeedsTruth):
+        float_model = teacher or (model if isinstance(model, Model) else None)
+        if float_model is None:
+            raise ConfigError(f"{data.truth}: give the float network as teacher=")
+        make_truth(data, float_model.network, float_model.partition, downsample_ratio)
     return measure(
-        network,  # type: ignore[arg-type]
-        datamodule,
+        folded(model.network, model.partition) if isinstance(model, Model) else model,
+        MattingDataModule(data, num_workers=num_workers),
         (trainer or trainers())(**EVALUATING),
         downsample_ratio,
         observers,

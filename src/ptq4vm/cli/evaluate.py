@@ -8,9 +8,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from ptq4vm import api
+from ptq4vm import api, settings
 from ptq4vm.cli import build
 from ptq4vm.cli.app import plain
+from ptq4vm.data.base import NeedsTruth
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import read_info
@@ -20,6 +21,7 @@ from ptq4vm.report.sheets import write_sheets
 from ptq4vm.report.tables import metrics_table, write_frames_csv, write_metrics_json
 from ptq4vm.stages.folders import evaluate_folders
 from ptq4vm.stages.results import metric_set
+from ptq4vm.stages.teacher import make_truth
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -37,7 +39,10 @@ def evaluate(cfg: DictConfig) -> None:
     float_only = options.checkpoint == "fp32"
     network = build.model(cfg) if float_only else _load(cfg, options.checkpoint)
     label = "fp32" if float_only else "quantized"
-    data = build.data(cfg)
+    data, teacher = build.data(cfg), None
+    if isinstance(data, NeedsTruth):
+        teacher = network if isinstance(network, api.Model) else _teacher(cfg, options.checkpoint)
+        make_truth(data, teacher.network, teacher.partition, options.downsample_ratio)
     pictures = SheetCollector([clip.name for clip in data.clips().evaluation])
     result = api.evaluate(
         network,
@@ -47,13 +52,15 @@ def evaluate(cfg: DictConfig) -> None:
         observers=[pictures.observer(label)],
         trainer=build.trainer(cfg, run_dir),
         metrics=options.metrics,
+        teacher=teacher,
     )
     stages = {label: result}
     write_metrics_json(run_dir / METRICS, stages)
     write_frames_csv(run_dir / FRAMES, stages)
     write_sheets(run_dir / SHEETS, pictures, label, stages, label="FP32" if float_only else label, reference=None)
+    title = f"{options.checkpoint} on {len(result.clips)} clips{build.about_truth(data)}"
     console = Console()
-    console.print(metrics_table(stages, title=f"{options.checkpoint} on {len(result.clips)} clips", reference=label))
+    console.print(metrics_table(stages, title=title, reference=label))
     console.print(f"written to {run_dir}", soft_wrap=True)
 
 
@@ -68,6 +75,14 @@ def _evaluate_folders(options: build.RunOptions, run_dir: Path) -> None:
     console = Console()
     console.print(metrics_table(stages, title=f"{options.pred} on {len(result.clips)} clips", reference="folder"))
     console.print(f"written to {run_dir}", soft_wrap=True)
+
+
+def _teacher(cfg: DictConfig, checkpoint: str) -> api.Model:
+    """The float network that a run folder's network was made from; its weights from ``model.weights`` or as usual."""
+    found = read_info(checkpoint).model
+    choice = settings.read_choice("model", f"{found['family']}_{found['arguments']['variant']}")
+    partition = settings.partition(choice["partition"])
+    return api.build_model(found["family"], found["arguments"], partition, cfg.model.weights)
 
 
 def _load(cfg: DictConfig, checkpoint: str) -> MattingNetwork:

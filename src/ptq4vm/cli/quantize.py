@@ -31,10 +31,11 @@ def _quantize(cfg: DictConfig, run_dir: Path) -> float | None:
     options = build.check(cfg)
     method, spec = build.method(cfg)
     preset = build.preset(cfg)
+    data = build.data(cfg)
     with build.loggers(cfg, run_dir) as tracking:
         result = api.quantize(
             build.model(cfg),
-            build.data(cfg),
+            data,
             bits=spec,
             method=method,
             preset=preset,
@@ -54,7 +55,7 @@ def _quantize(cfg: DictConfig, run_dir: Path) -> float | None:
     console = Console()
     if result.stages:
         clips = len(next(iter(result.stages.values())).clips)
-        title = f"{HydraConfig.get().runtime.choices['bits'].upper()} on {clips} clips"
+        title = f"{HydraConfig.get().runtime.choices['bits'].upper()} on {clips} clips{build.about_truth(data)}"
         console.print(metrics_table(result.stages, title=title))
     console.print(f"run folder: {run_dir} ({result.timing['total']:.0f} s)", soft_wrap=True)
     return list(result.stages.values())[-1].mean["mad"] if result.stages else None

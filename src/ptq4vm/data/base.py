@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from torch import Tensor
 
 from ptq4vm.types import ClipSource
 
@@ -27,4 +30,31 @@ class ClipDataset(Protocol):
 
     def clips(self) -> ClipSets:
         """List the clips. Raises :class:`ptq4vm.errors.DataError` for a missing, empty or inconsistent folder."""
+        ...
+
+
+Predictor = Callable[[Iterator[Tensor]], Iterator[Tensor]]
+"""From the consecutive chunks of one clip, ``(t, 3, H, W)`` uint8, to their alphas, ``(t, 1, H, W)`` uint8."""
+
+
+@runtime_checkable
+class NeedsTruth(Protocol):
+    """A data set without true alphas: a network's own are written once, before its clips are listed."""
+
+    @property
+    def truth(self) -> str:
+        """What stands for the truth, in a few words for tables."""
+        ...
+
+    def make_truth(self, predict: Predictor, key: str) -> None:
+        """Write the alphas of all clips that have none yet.
+
+        Args:
+            predict: The network.
+            key: Names the network and everything that changes what it predicts.
+
+        Raises:
+            DataError: A clip is missing or damaged.
+            SaveError: The alphas cannot be written.
+        """
         ...

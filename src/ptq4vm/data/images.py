@@ -5,8 +5,11 @@ Pillow decodes: it opens any file name that the system can, and refuses a trunca
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +37,7 @@ def list_folders(folder: Path) -> list[Path]:
 
 def has_images(folder: Path) -> bool:
     """Whether ``folder`` itself holds at least one image file."""
-    return folder.is_dir() and any(_is_image(path) for path in folder.iterdir())
+    return folder.is_dir() and next(_images(folder), None) is not None
 
 
 def list_frames(folder: Path) -> tuple[Path, ...]:
@@ -45,7 +48,7 @@ def list_frames(folder: Path) -> tuple[Path, ...]:
     """
     if not folder.is_dir():
         raise DataError(f"folder {folder} does not exist; expected one image file per frame in it")
-    found = sorted((path for path in folder.iterdir() if _is_image(path)), key=lambda path: natural_key(path.name))
+    found = [folder / name for name in sorted((entry.name for entry in _images(folder)), key=natural_key)]
     if not found:
         raise DataError(f"folder {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); add the clip's frames")
     return tuple(found)
@@ -57,6 +60,38 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+class ImageHeader(NamedTuple):
+    """What a file says of itself before it is decoded.
+
+    Attributes:
+        size: ``(H, W)``.
+        channels: 1 for grey, 2 with transparency, 3 or 4 in colour.
+        bits: Of a channel.
+        complete: Whether the file ends as its format does (looked at for PNG and JPEG only).
+    """
+
+    size: tuple[int, int]
+    channels: int
+    bits: int
+    complete: bool
+
+
+def image_header(path: Path) -> ImageHeader:
+    """Look at the header and the end of a file. Raises :class:`DataError` where it is no image."""
+    with _open(path) as image:
+        channels = 3 if image.mode == "P" else len(image.getbands())
+        size, kind = (image.height, image.width), image.format
+        bits = 16 if image.mode.startswith("I") else 8
+    with path.open("rb") as file:
+        start = file.read(25)
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 64))
+        end = file.read()
+    if kind == "PNG":  # Pillow reads colour of 16 bits as 8
+        return ImageHeader(size, channels, max(start[24], 8), b"IEND" in end)
+    return ImageHeader(size, channels, bits, kind != "JPEG" or b"\xff\xd9" in end)
+
+
 def read_rgb(path: Path) -> Tensor:
     """Decode to ``(3, H, W)`` uint8 RGB. Raises :class:`DataError` for an unreadable or truncated file."""
     return _to_tensor(_decode(path).convert("RGB"))
@@ -64,7 +99,12 @@ def read_rgb(path: Path) -> Tensor:
 
 def read_rgb_cover(path: Path, size: tuple[int, int]) -> Tensor:
     """Like :func:`read_rgb`, scaled to cover ``size`` = ``(H, W)`` and cropped around the centre when it differs."""
-    image = _decode(path).convert("RGB")
+    return cover(_decode(path), size)
+
+
+def cover(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """An image as ``(3, H, W)`` uint8 RGB, scaled to cover ``size`` = ``(H, W)`` and cropped when it differs."""
+    image = image.convert("RGB")
     if (image.height, image.width) != size:
         image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.LANCZOS)
     return _to_tensor(image)
@@ -76,17 +116,33 @@ def read_alpha(path: Path) -> Tensor:
     Raises:
         DataError: The file is unreadable or truncated.
     """
+    return _to_tensor(open_alpha(path))
+
+
+def open_alpha(path: Path) -> Image.Image:
+    """Decode what :func:`read_alpha` reads to a picture of mode ``L``. Raises :class:`DataError`."""
     image = _decode(path)
     if image.mode.startswith("I"):
         wide = np.asarray(image, dtype=np.float64)
-        return torch.from_numpy(np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8))[None]
+        return Image.fromarray(np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8))
     if image.mode in ("1", "P"):
         image = image.convert("RGB")
-    return _to_tensor(image.getchannel(0))
+    return image.getchannel(0)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+def open_rgb(path: Path) -> Image.Image:
+    """Decode to a picture of mode ``RGB``. Raises :class:`DataError`."""
+    return _decode(path).convert("RGB")
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    name = entry.name
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and not entry.is_dir()
+
+
+def _images(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:  # says what is a folder without asking the disk about each file
+        yield from filter(_is_image, entries)
 
 
 def _open(path: Path) -> Image.Image:

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptq4vm.data.compositing import composite_uint8, ping_pong
-from ptq4vm.data.images import image_size, list_frames, read_alpha, read_rgb, read_rgb_cover
+from ptq4vm.data.backgrounds import Frames, show
+from ptq4vm.data.compositing import composite_uint8
+from ptq4vm.data.images import cover, image_size, list_frames, read_alpha, read_rgb
+from ptq4vm.data.videos import VideoFile
 from ptq4vm.errors import DataError
 from ptq4vm.types import Clip, ClipSource
 
@@ -21,7 +23,7 @@ class FolderClip:
 
     Attributes:
         name: Unique name inside the dataset.
-        com: Composite of each frame.
+        com: Composite of each frame, or a video of them.
         pha: Alpha of each frame.
         fgr: Foreground of each frame, or ``None`` where it is unknown.
 
@@ -30,7 +32,7 @@ class FolderClip:
     """
 
     name: str
-    com: tuple[Path, ...]
+    com: Frames
     pha: tuple[Path, ...]
     fgr: tuple[Path, ...] | None = None
 
@@ -53,7 +55,7 @@ class FolderClip:
     @property
     def size(self) -> tuple[int, int]:
         """``(H, W)`` of the first composite."""
-        return image_size(self.com[0])
+        return self.com.size if isinstance(self.com, VideoFile) else image_size(self.com[0])
 
     def read(self, start: int = 0, stop: int | None = None) -> Clip:
         """Decode frames ``start:stop``.
@@ -66,7 +68,7 @@ class FolderClip:
         size = self.size
         clip = Clip(
             self.name,
-            _stack(self.com[window], read_rgb, size),
+            _composites(self.com, window, size),
             _stack(self.pha[window], read_alpha, size),
             None if self.fgr is None else _stack(self.fgr[window], read_rgb, size),
         )
@@ -84,7 +86,7 @@ class CompositeClip:
         name: Unique name inside the dataset.
         fgr: Foreground colours of each frame.
         pha: Alpha of each frame.
-        background: Frames of the background; one is enough.
+        background: Frames of the background, or a video; one is enough.
 
     Raises:
         DataError: A list is empty or ``fgr`` and ``pha`` differ in length.
@@ -93,7 +95,7 @@ class CompositeClip:
     name: str
     fgr: tuple[Path, ...]
     pha: tuple[Path, ...]
-    background: tuple[Path, ...]
+    background: Frames
 
     def __post_init__(self) -> None:
         _check_counts(self.name, self.fgr, self.pha)
@@ -117,8 +119,7 @@ class CompositeClip:
         foreground = _stack(self.fgr[window], read_rgb, size)
         alpha = _stack(self.pha[window], read_alpha, size)
         _check_alpha(self, alpha, self.pha[0])
-        shown = (self.background[ping_pong(i, len(self.background))] for i in range(window.start, window.stop))
-        background = torch.stack([read_rgb_cover(path, size) for path in shown])
+        background = show(self.background, window.start, window.stop, size)
         return Clip(self.name, composite_uint8(foreground, alpha, background), alpha, foreground)
 
 
@@ -134,12 +135,19 @@ def check_has_subject(source: ClipSource) -> None:
     raise DataError(f"clip {source.name} has an alpha of zero in every frame; remove the clip or mend its alpha")
 
 
-def _check_counts(name: str, first: Sequence[Path], second: Sequence[Path]) -> None:
+def _composites(com: Frames, window: slice, size: tuple[int, int]) -> Tensor:
+    if isinstance(com, VideoFile):
+        return torch.stack([cover(image, size) for image in com.images(window.start, window.stop)])
+    return _stack(com[window], read_rgb, size)
+
+
+def _check_counts(name: str, first: Frames, second: Sequence[Path]) -> None:
     if not first or not second:
         raise DataError(f"clip {name} has no frames")
     if len(first) != len(second):
+        where = first.path if isinstance(first, VideoFile) else first[0].parent
         raise DataError(
-            f"clip {name}: {first[0].parent} has {len(first)} frames but {second[0].parent} has {len(second)}; "
+            f"clip {name}: {where} has {len(first)} frames but {second[0].parent} has {len(second)}; "
             "give every frame a file in both"
         )
 

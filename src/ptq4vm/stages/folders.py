@@ -123,7 +123,8 @@ def _measure(clip: FramePairs, metrics: Sequence[str], advance: Advance) -> dict
 
 
 def _read(pairs: Sequence[tuple[Path, Path]], read: Reader) -> tuple[Tensor, Tensor]:
-    predicted, true = [], []
+    predicted: list[Tensor] = []
+    true: list[Tensor] = []
     for one, other in pairs:
         images = read(one), read(other)
         if images[0].shape != images[1].shape:

@@ -1,0 +1,42 @@
+"""Backgrounds as data sets of their own: to be checked, and for other data sets to put people before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptq4vm.data.backgrounds import Background, BackgroundFolder
+from ptq4vm.data.base import ClipSets
+from ptq4vm.errors import DataError
+
+
+class BackgroundsDataset:
+    """Backgrounds of a folder, as ``backgrounds`` of :class:`VideoMatteDataset` and :class:`StillsDataset`.
+
+    Args:
+        root: The folder: ``[train|test/]<clip>/<frame>`` or video files, or images.
+        kind: ``video``, ``image`` or ``any``; see :class:`ptq4vm.data.backgrounds.BackgroundFolder`.
+
+    Raises:
+        ConfigError: The kind is unknown.
+    """
+
+    def __init__(self, root: str | Path, kind: str = "any") -> None:
+        self.folder = BackgroundFolder(Path(root).expanduser(), kind)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def backgrounds(self, split: str = "train") -> tuple[Background, ...]:
+        """List the backgrounds of a split. Raises :class:`DataError` when there are none."""
+        return self.folder.backgrounds(split)
+
+    def clips(self) -> ClipSets:
+        """Nobody is in a background.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(
+            f"{self.folder.root} holds backgrounds, which show nobody: give the folder as data.backgrounds= of another "
+            "data set, such as videomatte240k"
+        )

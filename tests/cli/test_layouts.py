@@ -1,0 +1,33 @@
+"""Every data set's layout through quantize and evaluate, with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands import TINY, Workplace
+from layouts import LAYOUTS, SHORT, draw_layout
+
+REST = tuple(o for o in TINY if not o.startswith("data."))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_calibrated_and_evaluated_on(workplace: Workplace, tmp_path: Path, name: str) -> None:
+    root = draw_layout(name, tmp_path / "ein Ordner é")
+    data = [f"data={name}", f'data.root="{root}"', *SHORT.get(name, ()), f"model.weights={workplace.weights}"]
+    run = tmp_path / "run"
+    done = workplace.run("quantize", *data, "method=rtn", "bits=w8a8", *REST, "baseline=false", f"run_dir={run}")
+    assert done.status == 0, done.out + done.err
+    quantized = json.loads((run / "metrics.json").read_text())
+    assert quantized["clips"]
+    if name == "footage":
+        assert "own alpha" in done.out, "the table says what stands for the truth"
+        assert quantized["stages"]["fp32"]["mad"] < 1.1, "FP32 against itself, but for rounding"
+    if name in ("footage", "d646"):
+        done = workplace.run("evaluate", *data, f"checkpoint={run}", f"run_dir={tmp_path / 'eval'}")
+        assert done.status == 0, done.out + done.err
+        again = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+        assert again["mean"]["mad"] == pytest.approx(quantized["mean"]["mad"], rel=1e-4)
+        assert ("own alpha" in done.out) == (name == "footage")
