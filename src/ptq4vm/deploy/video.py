@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ptq4vm.deploy.frames import (
     BT601,
     BT709,
+    CONVERSION,
     FULL_RANGE,
-    ONE_THREAD,
     UNKNOWN,
     Frame,
     Look,
@@ -105,9 +105,9 @@ class VideoReader(Reader):
                 packet = next(packets, None)
                 if packet is None:
                     return
-                if packet.stream_index in number:
+                if packet.stream.index in number:
                     if packet.dts is not None:  # without: the flush at the end
-                        yield Sound(number[packet.stream_index], packet)
+                        yield Sound(number[packet.stream.index], packet)
                     continue
                 frames = self._stream.decode(packet)
                 in_a_row = 0
@@ -227,7 +227,7 @@ def upright_rgb(frame: av.VideoFrame, look: Look) -> NDArray[np.uint8]:
         src_colorspace=look.matrix,
         src_color_range=look.range,
         dst_color_range=FULL_RANGE,
-        **ONE_THREAD,
+        **CONVERSION,
     ).to_ndarray()
     quarters = round(frame.rotation / 90) % 4  # counterclockwise, as in numpy
     return np.ascontiguousarray(np.rot90(rgb, quarters) if quarters else rgb, dtype=np.uint8)

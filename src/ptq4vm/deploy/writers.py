@@ -16,7 +16,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from ptq4vm.deploy.frames import FULL_RANGE, ONE_THREAD, Frame, Sound, StreamInfo
+from ptq4vm.deploy.frames import CONVERSION, FULL_RANGE, Frame, Sound, StreamInfo
 from ptq4vm.deploy.pictures import Picture
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import atomic_path
@@ -198,7 +198,7 @@ class VideoWriter(Writer):
                 src_color_range=FULL_RANGE,
                 dst_colorspace=self._look.matrix,
                 dst_color_range=self._look.range,
-                **ONE_THREAD,
+                **CONVERSION,
             )
             image.pts, image.time_base = round(frame.time / self._tick), self._tick
             self._container.mux(self._stream.encode(image))
