@@ -202,6 +202,15 @@ def test_what_is_no_video(tmp_path: Path, make, words: str) -> None:  # type: ig
     assert str(path) in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_frames_that_came_at_once(tmp_path: Path) -> None:
+    codec = choose_codec(".mp4", "auto", False)
+    with open_video(tmp_path / "out.mp4", StreamInfo(SIZE, RATE), SIZE, codec) as writer:
+        for n in range(6):
+            writer.write(Frame(n, picture(n), Fraction(n // 2)), picture(n))
+    times = decode(tmp_path / "out.mp4")[1]
+    assert [round(time) for time in times] == [0, 0, 1, 1, 2, 2] and len(set(times)) == 6
+
+
 def test_start_skips(tmp_path: Path) -> None:
     frames = images(VideoReader(encode(tmp_path / "in.mp4")), 4, 7)
     assert [frame.index for frame in frames] == [4, 5, 6]

@@ -137,6 +137,7 @@ class VideoWriter(Writer):
     ) -> None:
         self._target = target
         self._look = info.look
+        self._last = -(2**62)
         self._format = (codec.alpha if alpha else None) or codec.opaque
         self._pad = [(0, n % 2 if codec.even else 0) for n in size]
         self._tick = Fraction(1, info.rate.numerator * math.ceil(_FINEST_TICK / info.rate.numerator))
@@ -200,7 +201,8 @@ class VideoWriter(Writer):
                 dst_color_range=self._look.range,
                 **CONVERSION,
             )
-            image.pts, image.time_base = round(frame.time / self._tick), self._tick
+            self._last = max(self._last + 1, round(frame.time / self._tick))  # two frames may not share a time
+            image.pts, image.time_base = self._last, self._tick
             self._container.mux(self._stream.encode(image))
         self.written += 1
 
