@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from ptq4vm.io import atomic_path
 from ptq4vm.report.curves import Curve, read_curves
@@ -16,6 +17,7 @@ from ptq4vm.report.runs import Run
 
 ERRORS, CONVERGENCE = "errors.png", "convergence.png"
 _WHOLE_NETWORK = "/alpha"
+_PLAIN = LogFormatter(labelOnlyBase=False)
 _STAGE = "gac/"  # which logs a loss under the same name
 
 
@@ -57,12 +59,14 @@ def _errors(groups: Sequence[Group], floats: Sequence[float]) -> Figure:
         deviations = [spread.deviation if spread else 0.0 for spread in spreads]
         places = np.arange(len(members))
         axis.bar(places, means, yerr=deviations, capsize=3, color="#4a7ebb", width=0.7)
-        for place, mean in zip(places, means, strict=True):
-            axis.annotate(f"{mean:.3g}", (place, mean), (0, 3), textcoords="offset points", ha="center", fontsize=8)
+        for place, mean, top in zip(places, means, np.add(means, deviations), strict=True):
+            axis.annotate(f"{mean:.3g}", (place, top), (0, 4), textcoords="offset points", ha="center", fontsize=8)
         for value in floats:
             axis.axhline(value, color="#c0504d", linewidth=1, linestyle="--", label="FP32")
         axis.set_title(bits, fontsize=10)
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(_PLAIN)
+        axis.yaxis.set_minor_formatter(_PLAIN)
         labels = [group.label or group.runs[0].method for group in members]
         axis.set_xticks(places, labels, rotation=40, ha="right", fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
