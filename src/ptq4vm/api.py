@@ -212,6 +212,7 @@ def quantize(
     downsample_ratio: float = 1.0,
     baseline: bool = True,
     stage_cache: str | Path | None = None,
+    flow_cache_mib: float | None = None,
     trainer: TrainerFactory | None = None,
     loggers: LoggerFactory | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -234,6 +235,7 @@ def quantize(
         downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
         baseline: Also measure rounding to nearest with min-max ranges.
         stage_cache: Folder where runs that begin alike share their reconstruction.
+        flow_cache_mib: Limit of the flow cache, MiB; see :class:`ptq4vm.flow.cache.FlowCache`.
         trainer: Builds Lightning Trainers; on the accelerator that there is, when not given.
         loggers: Gives the loggers of a training stage; CSV files when not given.
         notes: For ``quantizer.yaml``.
@@ -253,7 +255,8 @@ def quantize(
     if needs_flow(chosen, spec, schedule):
         if flow is None:
             raise ConfigError(f"method {chosen.name} needs optical flow: give flow=dis, or take ofa=false")
-        flows = FlowCache(default_cache_dir() / "flow", load_flow(flow) if isinstance(flow, str) else flow)
+        provider = load_flow(flow) if isinstance(flow, str) else flow
+        flows = FlowCache(default_cache_dir() / "flow", provider, limit_mib=flow_cache_mib)
     memory = schedule.reconstruction.memory_mib
     datamodule = MattingDataModule(
         data, flows, **asdict(schedule.calibration), num_workers=num_workers, memory_mib=memory, seed=seed

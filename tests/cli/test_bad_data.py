@@ -34,6 +34,12 @@ def blank(folder: Path) -> Path:
     return folder
 
 
+def emptied(folder: Path) -> Path:
+    for path in folder.iterdir():
+        path.unlink()
+    return folder
+
+
 def remove(path: Path) -> Path:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     return path
@@ -45,6 +51,7 @@ FOLDER: dict[str, tuple[Spoil, str]] = {
     "missing folder": (lambda root: remove(root), "does not exist"),
     "empty folder": (lambda root: remove(root / "set").parent, "holds no clips"),
     "frame counts differ": (lambda root: remove(root / "set" / "b" / "pha" / "0005.png").parent, "5"),
+    "empty clip": (lambda root: emptied(root / "set" / "b" / "com"), "holds no images"),
     "no alpha": (lambda root: remove(root / "set" / "b" / "pha"), "b"),
     "not a picture": (lambda root: _garbage(root / "set" / "b" / "com" / "0003.png"), "0003.png"),
     "truncated picture": (lambda root: truncate(root / "set" / "b" / "com" / "0005.png"), "0005.jpg"),

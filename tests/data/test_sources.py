@@ -66,6 +66,8 @@ def test_alpha_files_of_any_kind(tmp_path: Path, mode: str) -> None:
 def test_grey_colour_files(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 5), 9, np.uint8)).save(tmp_path / "g.png")
     assert read_rgb(tmp_path / "g.png").shape == (3, 4, 5)
+    Image.fromarray(np.full((4, 5), 77 * 257, np.uint16)).save(tmp_path / "wide.png")
+    assert read_rgb(tmp_path / "wide.png").unique().tolist() == [77], "16 bits are rounded, not cut off"
 
 
 def test_cover_keeps_the_shape_of_things(tmp_path: Path) -> None:

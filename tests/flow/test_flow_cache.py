@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.flow.analytic import AnalyticFlow
 from ptq4vm.flow.base import TwoWayFlow
-from ptq4vm.flow.cache import FlowCache
+from ptq4vm.flow.cache import FlowCache, cache_size, evict
 from ptq4vm.types import Clip
 
 
@@ -199,3 +200,36 @@ def test_analytic_flow_passes_through(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not know its exact flow"):
         cache.get(make_source())
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_folder_stays_below_its_limit(tmp_path: Path, estimator: Counting) -> None:
+    root = tmp_path / "cache"
+    size = None
+    for seed in range(6):
+        cache = FlowCache(root, estimator, limit_mib=(3.5 * size if size else 1e9) / 2**20)
+        cache.get(make_source(seed=seed))
+        size = size or cache_size(root)[1]
+        for age, path in enumerate(sorted(root.glob("*.safetensors"), key=lambda p: p.stat().st_mtime, reverse=True)):
+            os.utime(path, (time.time() - 100 - age, time.time() - 100 - age))
+        if seed == 3:
+            cache.get(make_source(seed=1))  # used again, so that 2 goes before it
+    assert cache_size(root) == (3, 3 * size)
+    calls = estimator.calls
+    last = FlowCache(root, estimator, limit_mib=1e9)
+    for seed in (1, 4, 5):
+        last.get(make_source(seed=seed))
+    assert estimator.calls == calls and (last.hits, last.misses) == (3, 0)
+    last.get(make_source(seed=2))
+    assert (last.hits, last.misses) == (3, 1)
+
+
+def test_what_has_just_been_written_stays_whatever_the_limit(tmp_path: Path, estimator: Counting) -> None:
+    cache = FlowCache(tmp_path / "cache", estimator, limit_mib=1e-6)
+    expected = FlowCache(tmp_path / "other", estimator, segment=2).get(make_source())
+    small = FlowCache(tmp_path / "cache", estimator, segment=2, limit_mib=1e-6)
+    for _ in range(2):  # entries that were evicted are computed again
+        assert torch.equal(small.open(make_source()).get().backward, expected.backward)
+    assert cache_size(cache.root)[0] == 1
+    assert evict(tmp_path / "nowhere", 0) == 0 and cache_size(tmp_path / "nowhere") == (0, 0)
+    with pytest.raises(ConfigError, match="limit of the flow cache"):
+        FlowCache(tmp_path, estimator, limit_mib=0)

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ptq4vm.cli.workers import FailedJobs, missing_plugin, prepare_worker
 from ptq4vm.errors import PTQ4VMError
@@ -38,8 +38,14 @@ def register_bits() -> None:
             store.store(group="bits", name=name, node=node)
 
 
-def run(task: Task, name: str, arguments: Sequence[str]) -> int:
+def run(task: Task, name: str, arguments: Sequence[str], config: str = "config") -> int:
     """Run a task as a Hydra app with command-line overrides.
+
+    Args:
+        task: What to run.
+        name: Of the command, for messages.
+        arguments: Overrides.
+        config: File in ``conf`` that they override.
 
     Returns:
         Exit status: 0; 1 after an error that was reported in one line (in a sweep, the other jobs still run); 130
@@ -59,13 +65,13 @@ def run(task: Task, name: str, arguments: Sequence[str]) -> int:
         sys.stderr.write(f"ptq4vm {name}: {line}\n")
 
     def report(error: BaseException) -> None:
-        tell(explain(error, arguments))
+        tell(explain(error, arguments, config))
 
     missing = missing_plugin(arguments)
     if missing is not None:
         tell(missing)
         return 1
-    app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
+    app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config)(
         _reporting(task, report, running, elsewhere)
     )
     before = sys.argv
@@ -132,7 +138,7 @@ def _reporting(task: Task, report: Callable[[BaseException], None], running: lis
     return wrapped
 
 
-def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
+def explain(error: BaseException, arguments: Sequence[str] = (), config: str = "config") -> str:
     """One line about an error: the message of ours that caused it, or Hydra's with what could be written instead."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PTQ4VMError):
@@ -151,7 +157,11 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
     if isinstance(error, ConfigCompositionException):
         key = re.match(r"Could not override '([^']+)'", str(error))
         if key:
-            return _unknown_key(key.group(1), arguments)
+            return _unknown_key(key.group(1), arguments, config)
+    if isinstance(error, InterpolationToMissingValueError):
+        missing = re.search(r"Missing mandatory value: ([\w.]+)", str(error))
+        if missing:
+            return f"{missing.group(1)} has no value: add {missing.group(1)}=... to the command"
     return one_line(error)
 
 
@@ -163,11 +173,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def _unknown_key(key: str, arguments: Sequence[str]) -> str:
+def _unknown_key(key: str, arguments: Sequence[str], config: str) -> str:
     """Say which keys there are at the place of one that there is not."""
     groups = [a for a in arguments if "=" in a and (config_folder() / a.split("=")[0]).is_dir() and "," not in a]
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        node: Any = hydra.compose("config", overrides=groups)
+        node: Any = hydra.compose(config, overrides=groups)
     path = key.split(".")
     known = 0
     while known < len(path) - 1 and isinstance(node, DictConfig) and OmegaConf.is_config(node.get(path[known])):

@@ -43,6 +43,8 @@ class RunOptions:
     downsample_ratio: float
     baseline: bool
     stage_cache: str | None
+    flow_cache_mib: float | None
+    whole_clips: bool
     num_workers: int
     memory_mib: float
 

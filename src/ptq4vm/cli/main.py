@@ -10,24 +10,40 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
 
   quantize   quantize a network and evaluate every stage
              ptq4vm quantize data=videomatte data.root=PATH bits=w4a4 run_dir=DIR
-  evaluate   measure a float or quantized network
+  evaluate   measure a float or quantized network, or a folder of predictions
              ptq4vm evaluate checkpoint=DIR data=folder data.root=PATH run_dir=OUT
+             ptq4vm evaluate pred=DIR true=DIR metrics=lr run_dir=OUT
+  data check what a data set holds, and what is wrong or odd about it
+             ptq4vm data check data=videomatte240k data.root=PATH run_dir=OUT
+  compose    write an evaluation set: foregrounds over backgrounds
+             ptq4vm compose data=videomatte240k data.root=PATH static=IMAGES motion=VIDEOS out=DIR
+  flow       compute optical flow into the cache, ahead of quantize with the same values
+             ptq4vm flow data=videomatte240k data.root=PATH [whole_clips=true] [flow_cache_mib=20000]
   matte      matte a video, images or a camera
              ptq4vm matte input=VIDEO out=OUT [checkpoint=DIR] [output=alpha]
   weights    find, verify and cache pretrained weights
   report     gather runs and sweeps into one page
              ptq4vm report DIR... [--out DIR] [--title TITLE]
 
-quantize and evaluate are Hydra apps: --help shows every value, -m sweeps.
+Commands with key=value are Hydra apps: --help shows every value, -m sweeps.
 """
 
-HYDRA_COMMANDS = ("quantize", "evaluate")
+HYDRA_COMMANDS = {
+    "quantize": ("quantize", "config"),
+    "evaluate": ("evaluate", "config"),
+    "data check": ("data", "config"),
+    "compose": ("compose", "compose"),
+    "flow": ("flow", "config"),
+}
+"""Commands to their module and the file in ``conf`` that they override."""
 PLAIN_COMMANDS = ("weights", "report", "matte")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a subcommand and return its exit status."""
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command == "data" and rest[:1] == ["check"]:
+        command, rest = "data check", rest[1:]
     if command in ("-h", "--help", "help"):
         sys.stdout.write(USAGE)
         return 0
@@ -36,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in HYDRA_COMMANDS:
         # imported late: `ptq4vm --help` should not load torch
         app = importlib.import_module("ptq4vm.cli.app")
-        task = getattr(importlib.import_module(f"ptq4vm.cli.{command}"), command)
-        return app.run(task, command, rest)
-    sys.stderr.write(f"ptq4vm: unknown command {command!r}: use quantize, evaluate, matte, weights or report\n")
+        module, config = HYDRA_COMMANDS[command]
+        task = getattr(importlib.import_module(f"ptq4vm.cli.{module}"), command.split()[-1])
+        return app.run(task, command, rest, config)
+    known = ", ".join((*HYDRA_COMMANDS, *PLAIN_COMMANDS))
+    sys.stderr.write(f"ptq4vm: unknown command {command!r}: use one of {known}\n")
     return 2

@@ -47,6 +47,7 @@ def _quantize(cfg: DictConfig, run_dir: Path) -> float | None:
             downsample_ratio=options.downsample_ratio,
             baseline=options.baseline,
             stage_cache=options.stage_cache,
+            flow_cache_mib=options.flow_cache_mib,
             trainer=build.trainer(cfg, run_dir),
             loggers=tracking,
             notes=build.notes(cfg),

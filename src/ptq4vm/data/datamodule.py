@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ptq4vm.data.base import ClipDataset, ClipSets
+from ptq4vm.data.chunks import EvaluationData
 from ptq4vm.data.sampling import CalibrationSample, EpochShuffleSampler, draw_samples
 from ptq4vm.data.sources import check_has_subject
 from ptq4vm.errors import ConfigError, DataError
@@ -99,8 +100,24 @@ class MattingDataModule(pl.LightningDataModule):
         """
         if self.flow is None:
             return
-        for sample in track(self.samples, description="optical flow", transient=True):
-            self._flows[sample.clip].ensure(sample.start, sample.stop)
+        self.fill_flow()
+
+    def fill_flow(self, whole: bool = False) -> None:
+        """Compute the flow of all samples, or of all calibration clips from end to end, into the cache.
+
+        Raises:
+            DataError: A clip cannot be read, or there is none.
+            SaveError: The flow cache cannot be written.
+            ConfigError: There is no flow.
+        """
+        if self.flow is None:
+            raise ConfigError("there is no flow to compute: give flow=")
+        clips = self.clip_sets.calibration
+        cuts = [(s.clip, s.start, s.stop) for s in self.samples]
+        if whole:
+            cuts = [(i, 0, clip.num_frames) for i, clip in enumerate(clips) if clip.num_frames > 1]
+        for clip, start, stop in track(cuts, description="optical flow", transient=True):
+            self._flows[clip].ensure(start, stop)
 
     def setup(self, stage: str | None = None) -> None:
         """List and check the clips of a stage. Raises :class:`DataError`."""
@@ -260,28 +277,6 @@ class CalibrationData(Dataset[ClipBatch]):
 def _size(tensors: Sequence[Tensor]) -> int:
     """Bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-class EvaluationData(Dataset[EvalChunk]):
-    """Chunks of evaluation clips, clip after clip and in the order of their frames."""
-
-    def __init__(self, clips: Sequence[ClipSource], chunk: int) -> None:
-        self._clips = clips
-        self._chunks = [
-            (index, start, min(start + chunk, clip.num_frames))
-            for index, clip in enumerate(clips)
-            for start in range(0, clip.num_frames, chunk)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    def __getitem__(self, index: int) -> EvalChunk:
-        """Decode chunk ``index``. Raises :class:`DataError`."""
-        number, start, stop = self._chunks[index]
-        source = self._clips[number]
-        clip = source.read(start, stop)
-        return EvalChunk(number, start, stop == source.num_frames, clip.frames, clip.alpha, clip.foreground)
 
 
 def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:

@@ -94,12 +94,12 @@ def image_header(path: Path) -> ImageHeader:
 
 def read_rgb(path: Path) -> Tensor:
     """Decode to ``(3, H, W)`` uint8 RGB. Raises :class:`DataError` for an unreadable or truncated file."""
-    return _to_tensor(_decode(path).convert("RGB"))
+    return _to_tensor(open_rgb(path))
 
 
 def read_rgb_cover(path: Path, size: tuple[int, int]) -> Tensor:
     """Like :func:`read_rgb`, scaled to cover ``size`` = ``(H, W)`` and cropped around the centre when it differs."""
-    return cover(_decode(path), size)
+    return cover(open_rgb(path), size)
 
 
 def cover(image: Image.Image, size: tuple[int, int]) -> Tensor:
@@ -121,10 +121,7 @@ def read_alpha(path: Path) -> Tensor:
 
 def open_alpha(path: Path) -> Image.Image:
     """Decode what :func:`read_alpha` reads to a picture of mode ``L``. Raises :class:`DataError`."""
-    image = _decode(path)
-    if image.mode.startswith("I"):
-        wide = np.asarray(image, dtype=np.float64)
-        return Image.fromarray(np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8))
+    image = _eight_bits(_decode(path))
     if image.mode in ("1", "P"):
         image = image.convert("RGB")
     return image.getchannel(0)
@@ -132,7 +129,15 @@ def open_alpha(path: Path) -> Image.Image:
 
 def open_rgb(path: Path) -> Image.Image:
     """Decode to a picture of mode ``RGB``. Raises :class:`DataError`."""
-    return _decode(path).convert("RGB")
+    return _eight_bits(_decode(path)).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit gray brought to 8 bits, which Pillow itself would cut off; other pictures as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    wide = np.asarray(image, dtype=np.float64)
+    return Image.fromarray(np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8))
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

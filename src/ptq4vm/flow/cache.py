@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -36,9 +38,11 @@ class FlowCache:
         alpha1: See :func:`ptq4vm.flow.consistency.visible_mask`.
         alpha2: See :func:`ptq4vm.flow.consistency.visible_mask`.
         segment: Frame pairs in an entry.
+        limit_mib: Size of the folder, MiB, beyond which the entries that were not used for longest are removed after
+            each that is written. What a run needs at once should fit; what does not is computed again.
 
     Raises:
-        ConfigError: ``segment`` is below 1.
+        ConfigError: ``segment`` is below 1, or ``limit_mib`` not positive.
     """
 
     def __init__(
@@ -48,7 +52,10 @@ class FlowCache:
         alpha1: float = 0.01,
         alpha2: float = 0.5,
         segment: int = 32,
+        limit_mib: float | None = None,
     ) -> None:
+        if limit_mib is not None and not limit_mib > 0:
+            raise ConfigError(f"limit of the flow cache must be above 0 MiB, not {limit_mib}")
         if segment < 1:
             raise ConfigError(f"segment of the flow cache must be at least 1, not {segment}")
         self.root = Path(root).expanduser()
@@ -56,6 +63,9 @@ class FlowCache:
         self.alpha1 = alpha1
         self.alpha2 = alpha2
         self.segment = segment
+        self.limit = None if limit_mib is None else round(limit_mib * 2**20)
+        self.hits = 0
+        self.misses = 0
 
     @property
     def name(self) -> str:
@@ -82,6 +92,15 @@ class FlowCache:
         """File of an entry."""
         return self.root / f"{key}.safetensors"
 
+    def load(self, key: str) -> FlowPair | None:
+        """Entry ``key``, or ``None`` where there is none that can be trusted; it counts as used now."""
+        path = self.path(key)
+        found = _load(path)
+        if found is not None and self.limit is not None:
+            with contextlib.suppress(OSError):  # removed by another process, or a folder that is read only
+                os.utime(path)
+        return found
+
     def load_or_compute(self, frames: Tensor, key: str) -> FlowPair:
         """Entry ``key``, which is that of ``frames``; computed by one process only, while others wait for it.
 
@@ -89,14 +108,22 @@ class FlowCache:
             SaveError: The entry cannot be written.
         """
         path = self.path(key)
-        found = _load(path)
+        found = self.load(key)
         if found is not None:
+            self.hits += 1
             return found
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
-                found = _load(path)  # another process may have been first
-                return found if found is not None else self._compute(frames, path)
+                found = self.load(key)  # another process may have been first
+                if found is not None:
+                    self.hits += 1
+                    return found
+                self.misses += 1
+                computed = self._compute(frames, path)
+            if self.limit is not None:
+                evict(self.root, self.limit, keep=path)
+            return computed
         except OSError as error:
             raise SaveError(f"cannot write to the flow cache {self.root}: {error}; choose another folder") from error
 
@@ -168,7 +195,7 @@ class ClipFlow:
 
     def _segment(self, first: int) -> FlowPair:
         if first in self._keys:
-            found = _load(self.cache.path(self._keys[first]))
+            found = self.cache.load(self._keys[first])
             if found is not None:
                 return found
         frames = self.source.read(first, min(first + self.cache.segment + 1, self.source.num_frames)).frames
@@ -176,6 +203,50 @@ class ClipFlow:
         pair = self.cache.load_or_compute(frames, key)
         self._keys[first] = key
         return pair
+
+
+def cache_size(root: Path | str) -> tuple[int, int]:
+    """Entries of a cache folder and their bytes; none where it does not exist."""
+    entries = _entries(Path(root))
+    return len(entries), sum(size for _, size, _ in entries)
+
+
+def evict(root: Path, limit: int, keep: Path | None = None) -> int:
+    """Remove entries, those that were not used for longest first, until at most ``limit`` bytes are left.
+
+    Safe beside other processes: an entry that one of them is reading stays readable to it, and an entry that is gone is
+    computed again by whoever needs it.
+
+    Args:
+        root: Folder of the entries.
+        limit: Bytes.
+        keep: An entry that stays in any case: the one that has just been written.
+
+    Returns:
+        How many were removed.
+    """
+    entries = sorted(_entries(root))
+    total, removed = sum(size for _, size, _ in entries), 0
+    for _, size, path in entries:
+        if total <= limit:
+            break
+        if path == keep:
+            continue
+        path.unlink(missing_ok=True)
+        total, removed = total - size, removed + 1
+    if removed:
+        logger.info("removed %d flow entries from %s, which is limited to %d MiB", removed, root, limit >> 20)
+    return removed
+
+
+def _entries(root: Path) -> list[tuple[float, int, Path]]:
+    """When it was used last, bytes and path of each entry."""
+    found = []
+    for path in root.glob("[!.]*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # another process may evict too
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    return found
 
 
 def _load(path: Path) -> FlowPair | None:
