@@ -45,8 +45,8 @@ class EpochShuffleSampler(DistributedSampler[int]):
     """Shuffles as a pure function of seed and epoch, so that a resumed run goes on in the same order.
 
     Several processes take turns in that one order: their batches number k are together what one process with a larger
-    batch would get as its batch k. No sample comes twice; up to ``processes - 1`` at the end of an epoch's order are left
-    out, others in every epoch, so that all processes have equally many.
+    batch would get as its batch k. No sample comes twice; up to ``processes - 1`` at the end of an epoch's order are
+    left out, others in every epoch, so that all processes have equally many.
 
     It is a DistributedSampler so that Lightning does not put one of its own, with another order, in its place.
 

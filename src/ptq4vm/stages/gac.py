@@ -179,7 +179,7 @@ class GlobalAffineCalibration(pl.LightningModule):
     def _average(self, value: Tensor) -> Tensor:
         if self._processes == 1:
             return value
-        return self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let LSQ's factor on the gradient, ``1 / sqrt(N)``, count the elements of the whole batch.

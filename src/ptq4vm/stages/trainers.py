@@ -24,7 +24,7 @@ from ptq4vm.ops.allocator import keep_freed_memory
 TrainerFactory = Callable[..., pl.Trainer]
 LoggerFactory = Callable[[str], list[Logger]]
 
-ONE_DEVICE = {"devices": 1, "strategy": "auto"}
+ONE_DEVICE: dict[str, Any] = {"devices": 1, "strategy": "auto"}
 """Arguments of a Trainer for work that several processes cannot share: whatever is configured, one does it."""
 
 _LIGHTNING = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
@@ -62,8 +62,8 @@ def trainers(folder: Path | None = None, build: Callable[..., pl.Trainer] = defa
         spawns = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
         if trainer.world_size > 1 and not (spawns and trainer.num_nodes == 1):
             raise ConfigError(
-                f"trainer: {trainer.num_nodes} machines with {type(trainer.strategy).__name__} would each run the whole "
-                "command in every process; use trainer.strategy=ddp_spawn on one machine, as trainer=ddp_cpu does"
+                f"trainer: {trainer.num_nodes} machines with {type(trainer.strategy).__name__} would each run the "
+                "whole command in every process; use trainer.strategy=ddp_spawn on one machine, as trainer=ddp_cpu does"
             )
         return trainer
 
