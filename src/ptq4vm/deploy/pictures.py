@@ -30,7 +30,6 @@ COLOURS = {
 }
 """Backgrounds by name, RGB; the green is the one that RVM's authors composite on."""
 
-CAPTION_ROWS = 20
 DIFFERENCE_GAIN = 4
 """How many times the absolute difference is amplified in a comparison: 64/255 and above is white."""
 
@@ -144,7 +143,7 @@ def composer(output: str, background: Background) -> Compose:
 def comparison(label: str) -> Compose:
     """Input, FP32 alpha, quantized alpha and their difference side by side, over a line of captions.
 
-    Takes two mattes: the float network's, then the quantized one's. Gives ``(H + 20, 4 W, 3)``.
+    Takes two mattes: the float network's, then the quantized one's. Gives what :func:`comparison_size` says.
 
     Args:
         label: Of the quantized network, such as ``W4A4``.
@@ -156,21 +155,26 @@ def comparison(label: str) -> Compose:
         difference = np.minimum(np.abs(first - second) * DIFFERENCE_GAIN, 1)
         tiles = [frame, *(alpha_picture(alpha) for alpha in (first, second, difference))]
         row = np.concatenate(tiles, axis=1)
-        return np.concatenate([row, _captions(names, frame.shape[1])], axis=0)
+        return np.concatenate([row, _captions(names, frame.shape[1], caption_rows(frame.shape[0]))], axis=0)
 
     return compose
 
 
 def comparison_size(size: tuple[int, int]) -> tuple[int, int]:
     """``(H, W)`` of a comparison of frames of ``size`` = ``(H, W)``."""
-    return size[0] + CAPTION_ROWS, 4 * size[1]
+    return size[0] + caption_rows(size[0]), 4 * size[1]
 
 
-def _captions(names: Sequence[str], width: int) -> Picture:
-    """White text on black, each centred below its tile; ``(20, len(names) * width, 3)``."""
-    image = Image.new("RGB", (width * len(names), CAPTION_ROWS))
+def caption_rows(rows: int) -> int:
+    """Pixels for the captions below frames of ``rows`` rows; even."""
+    return max(20, 2 * (rows // 36))
+
+
+def _captions(names: Sequence[str], width: int, rows: int) -> Picture:
+    """White text on black, each centred below its tile; ``(rows, len(names) * width, 3)``."""
+    image = Image.new("RGB", (width * len(names), rows))
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=12)
+    font = ImageFont.load_default(size=0.6 * rows)
     for index, name in enumerate(names):
-        draw.text(((index + 0.5) * width, CAPTION_ROWS / 2), name, fill="white", font=font, anchor="mm")
+        draw.text(((index + 0.5) * width, rows / 2), name, fill="white", font=font, anchor="mm")
     return np.asarray(image, np.uint8)
