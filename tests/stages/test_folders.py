@@ -59,6 +59,17 @@ def test_same_numbers_as_the_functions_on_whole_clips(folders: tuple[Path, Path]
     assert "fgr_mse" not in result.clips["flat"]
 
 
+def test_same_numbers_as_the_reference_scripts(fixtures: Path, tmp_path: Path) -> None:
+    with np.load(fixtures / "metrics_golden.npz") as golden:
+        for kind in ("pred", "true"):
+            for index, frame in enumerate(golden[f"{kind}_u8"]):
+                write(tmp_path / kind / "set" / "clip" / "pha" / f"{index:04d}.png", frame)
+        expected, columns = golden["per_frame"], [str(name) for name in golden["columns"]]
+    frames = evaluate_folders(tmp_path / "pred", tmp_path / "true", progress=False).frames["set/clip"]
+    for name, values in frames.items():
+        assert values == pytest.approx(expected[:, columns.index(name)], rel=1e-4), name
+
+
 def test_foreground_error_by_numpy(folders: tuple[Path, Path]) -> None:
     pred, true = (pixels(folder / "set ü/0000" / "fgr", 9) for folder in folders)
     alpha = pixels(folders[1] / "set ü/0000" / "pha", 9)
