@@ -17,8 +17,8 @@ SHORT["aim"] = SHORT["d646"]
 """Overrides that go with a tree."""
 
 
-def write_video(path: Path, seed: int = 0, frames: int = FRAMES, size: tuple[int, int] = SIZE) -> Path:
-    """Noise that drifts, as a video file."""
+def write_video(path: Path, seed: int = 0, frames: int = FRAMES, size: tuple[int, int] = SIZE, ahead: int = 0) -> Path:
+    """Noise that drifts, as a video file; ``ahead``: frames in a row that look ahead (B frames)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 12, 3), dtype=np.uint8)
     wide = np.asarray(Image.fromarray(coarse).resize((size[1] * 2, size[0]), Image.Resampling.BICUBIC))
@@ -26,6 +26,7 @@ def write_video(path: Path, seed: int = 0, frames: int = FRAMES, size: tuple[int
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = size[1], size[0], "yuv420p", 4
         stream.bit_rate = 2_000_000
+        stream.codec_context.max_b_frames = ahead
         for index in range(frames):
             picture = np.ascontiguousarray(wide[:, 3 * index : 3 * index + size[1]])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

@@ -12,12 +12,13 @@ from ptq4vm.data.videos import VideoFile, list_videos
 from ptq4vm.errors import ConfigError, DataError
 
 
-def test_frames_by_number_are_those_of_the_whole(tmp_path: Path) -> None:
-    video = VideoFile(write_video(tmp_path / "ein film.mp4", frames=11))
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_frames_by_number_are_those_of_the_whole(tmp_path: Path, ahead: int) -> None:
+    video = VideoFile(write_video(tmp_path / "ein film.mp4", frames=11, ahead=ahead))
     whole = [np.asarray(image) for image in video.images(0, 11)]
     assert len(video) == 11 and video.size == (64, 96) and whole[0].shape == (64, 96, 3)
     assert not np.array_equal(whole[0], whole[1])
-    for start, stop in ((0, 1), (3, 5), (7, 11), (10, 11)):
+    for start, stop in ((0, 1), (3, 5), (7, 11), *((i, i + 1) for i in range(11))):
         part = [np.asarray(image) for image in video.images(start, stop)]
         assert all(np.array_equal(a, b) for a, b in zip(part, whole[start:stop], strict=True))
     assert len(VideoFile(video.path, limit=4)) == 4

@@ -15,6 +15,8 @@ from ptq4vm.errors import DataError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
 
+_LOOK_BACK = 24  # frames; more than codecs reorder
+
 
 @dataclass(frozen=True)
 class VideoFile:
@@ -48,21 +50,35 @@ class VideoFile:
         times = self._index[0]
         if not 0 <= start < stop <= len(times):
             raise DataError(f"video {self.path} has {len(times)} frames; frames {start}:{stop} were asked for")
-        wanted = iter(times[start:stop])
-        following: int | None = next(wanted)
+        number = start
         try:
-            with av.open(str(self.path)) as container:
-                stream = container.streams.video[0]
-                container.seek(times[start], stream=stream)
-                for frame in container.decode(stream):
-                    if frame.pts == following:
-                        yield frame.to_image()
-                        following = next(wanted, None)
-                        if following is None:
-                            return
+            for frame in self._decoded_from(start):
+                if frame.pts == times[number]:
+                    yield frame.to_image()
+                    number += 1
+                    if number == stop:
+                        return
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(f"video {self.path} cannot be decoded ({_line(error)}); replace it") from error
-        raise DataError(f"video {self.path} ends before its frame {times.index(following or 0)}; replace it")
+        raise DataError(f"video {self.path} lacks its frame {number}; replace it")
+
+    def _decoded_from(self, start: int) -> Iterator[av.VideoFrame]:
+        """Decoded frames, from one at or before ``start`` on.
+
+        Containers seek by the order of decoding: with frames that look ahead, the key frame found may be shown after
+        the one that is wanted. Then the one before it is tried, and in the end the beginning.
+        """
+        times = self._index[0]
+        with av.open(str(self.path)) as container:
+            stream = container.streams.video[0]
+            for anchor in (start, max(0, start - _LOOK_BACK), 0):
+                container.seek(times[anchor], stream=stream)
+                frames = container.decode(stream)
+                first = next(frames, None)
+                if first is not None and (anchor == 0 or (first.pts is not None and first.pts <= times[start])):
+                    yield first
+                    yield from frames
+                    return
 
     @cached_property
     def _index(self) -> tuple[tuple[int, ...], tuple[int, int]]:
