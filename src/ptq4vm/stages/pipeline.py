@@ -36,7 +36,7 @@ from ptq4vm.stages.diagnosis import layer_errors
 from ptq4vm.stages.evaluation import EvaluationResult, FrameObserver, evaluate
 from ptq4vm.stages.method import Method, Preset
 from ptq4vm.stages.progress import RunState, SharedStages, fingerprint, tensors_hash
-from ptq4vm.stages.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer
+from ptq4vm.stages.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer, processes
 from ptq4vm.stages.training import Training
 
 log = logging.getLogger(__name__)
@@ -193,7 +193,13 @@ class Pipeline:
 
     def _identity(self, partition: Partition) -> dict[str, str]:
         """Everything that decides the result, under the names that users know it by; no budgets, no paths."""
-        schedule = replace(self.preset, reconstruction=replace(self.preset.reconstruction, memory_mib=0))
+        # several processes make one batch of theirs
+        batch_size = self.preset.calibration.batch_size * (processes(self.trainer) if self.method.gac else 1)
+        schedule = replace(
+            self.preset,
+            calibration=replace(self.preset.calibration, batch_size=batch_size),
+            reconstruction=replace(self.preset.reconstruction, memory_mib=0),
+        )
         return fingerprint(
             model=dict(self.model),
             weights=tensors_hash(self.network.state_dict()),

@@ -70,6 +70,11 @@ def trainers(folder: Path | None = None, build: Callable[..., pl.Trainer] = defa
     return make
 
 
+def processes(make: TrainerFactory) -> int:
+    """How many processes share the batches of a training stage."""
+    return make(logger=False, enable_checkpointing=False).world_size
+
+
 class _Process(pl.Callback):
     """Does in every process of a distributed run what the command line has done in the first."""
 

@@ -25,7 +25,7 @@ from ptq4vm.stages.method import ReconstructionForm
 from ptq4vm.stages.progress import AtomicCheckpointIO, RunState, SharedStages, newest_checkpoint
 from ptq4vm.stages.reconstruction import BlockReconstruction, BlockReport
 from ptq4vm.stages.schedule import ReconstructionSettings
-from ptq4vm.stages.trainers import ONE_DEVICE, LoggerFactory, TrainerFactory, interruptible
+from ptq4vm.stages.trainers import ONE_DEVICE, LoggerFactory, TrainerFactory, interruptible, processes
 from ptq4vm.stages.units import make_units
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Training:
                 callbacks=[ModelCheckpoint(folder, filename="{epoch:04d}")],
                 plugins=[AtomicCheckpointIO()],
             )
-        batches = math.ceil(len(self.datamodule.samples) / self.datamodule.batch_size)
+        batches = math.ceil(len(self.datamodule.samples) // processes(self.trainer) / self.datamodule.batch_size)
         self.state.count_steps(label, settings.epochs * batches)
         self.state.save_tensors("gac", dict(network.state_dict()), {})
         shutil.rmtree(folder)
