@@ -23,6 +23,10 @@ class CheckpointError(PTQ4VMError):
     """A run folder or quantized checkpoint is missing, damaged or of another network or bit-width."""
 
 
+class ExportError(PTQ4VMError):
+    """An exported file is missing, damaged, not one of ours, or does not compute what its checkpoint does."""
+
+
 class ConfigError(PTQ4VMError):
     """A configuration value is unknown, out of range or matches nothing."""
 

@@ -21,6 +21,9 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
              ptq4vm flow data=videomatte240k data.root=PATH [whole_clips=true] [flow_cache_mib=20000]
   matte      matte a video, images or a camera
              ptq4vm matte input=VIDEO out=OUT [checkpoint=DIR] [output=alpha]
+  export     write a quantized network as an integer graph for ONNX Runtime or OpenVINO
+             ptq4vm export checkpoint=DIR target=onnx out=FILE
+             ptq4vm export verify checkpoint=DIR file=FILE
   weights    find, verify and cache pretrained weights
   report     gather runs and sweeps into one page
              ptq4vm report DIR... [--out DIR] [--title TITLE]
@@ -36,7 +39,7 @@ HYDRA_COMMANDS = {
     "flow": ("flow", "config"),
 }
 """Commands to their module and the file in ``conf`` that they override."""
-PLAIN_COMMANDS = ("weights", "report", "matte")
+PLAIN_COMMANDS = ("weights", "report", "matte", "export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

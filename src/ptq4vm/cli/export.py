@@ -1,0 +1,141 @@
+"""``ptq4vm export``: write a quantized network as an integer graph, and verify such a file."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptq4vm.api import load_checkpoint
+from ptq4vm.cli.app import one_line
+from ptq4vm.cli.values import parse_values
+from ptq4vm.data.sources import FolderClip
+from ptq4vm.deploy.graph import FrameShape, export_onnx
+from ptq4vm.deploy.metadata import checkpoint_hash, describe
+from ptq4vm.deploy.openvino import export_openvino
+from ptq4vm.deploy.verify import Parity, fitted, moving_portrait, open_engine, verify
+from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError
+from ptq4vm.quant.checkpoint import read_info
+from ptq4vm.types import Clip
+
+USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KEY=VALUE...]
+       ptq4vm export verify checkpoint=DIR file=FILE [frames=24] [clip=DIR] [threads=N]
+
+  checkpoint          a run folder of `ptq4vm quantize`
+  target              onnx (out=FILE.onnx) or openvino (out=FILE.xml, with FILE.bin beside it)
+  size=512x288        width x height of a frame
+  dynamic=false       let the file take frames of any size
+  downsample_ratio=1  fraction of the size at which the network runs, fixed in the file
+  overwrite=false     replace what is there
+
+  file                an exported .onnx or .xml
+  frames=24           of the clip
+  clip                a folder with com/ and pha/ (default: a drawn portrait that moves)
+  threads             CPU threads of the engine
+"""
+
+TARGETS = {"onnx": (".onnx", export_onnx), "openvino": (".xml", export_openvino)}
+ANY_SIZE = (288, 512)
+"""``(H, W)`` of the drawn clip for a file that takes any size."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Values of ``ptq4vm export``; see ``USAGE``."""
+
+    checkpoint: str
+    target: str
+    out: str
+    size: str = "512x288"
+    dynamic: bool = False
+    downsample_ratio: float = 1.0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise ConfigError(f"target={self.target} is unknown: use one of {', '.join(TARGETS)}")
+        suffix = TARGETS[self.target][0]
+        if Path(self.out).suffix != suffix:
+            raise ConfigError(f"out={self.out}: target={self.target} needs a name that ends in {suffix}")
+        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.size):
+            raise ConfigError(f"size={self.size}: write WIDTHxHEIGHT, such as 512x288")
+
+    @property
+    def shape(self) -> FrameShape:
+        """What the graph takes."""
+        width, height = (int(side) for side in self.size.split("x"))
+        return FrameShape(height, width, self.dynamic, self.downsample_ratio)
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Values of ``ptq4vm export verify``; see ``USAGE``."""
+
+    checkpoint: str
+    file: str
+    frames: int = 24
+    clip: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ConfigError(f"frames={self.frames} is none: use 1 or more")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Export and print the path, or verify and print the result; 1 after an error or where verification fails."""
+    if not arguments or {"-h", "--help", "help"} & set(arguments):
+        sys.stdout.write(USAGE)
+        return 0
+    verifying = arguments[0] == "verify"
+    name = "export verify" if verifying else "export"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"ptq4vm {name}: %(message)s"))
+    logger = logging.getLogger("ptq4vm")
+    logger.addHandler(handler)
+    try:
+        if not verifying:
+            sys.stdout.write(f"{export(parse_values(ExportOptions, arguments))}\n")
+            return 0
+        parity = check(parse_values(VerifyOptions, arguments[1:]))
+    except PTQ4VMError as error:
+        sys.stderr.write(f"ptq4vm {name}: {one_line(error)}\n")
+        return 1
+    finally:
+        logger.removeHandler(handler)
+    (sys.stdout if parity.passed else sys.stderr).write(f"ptq4vm {name}: {parity}\n")
+    return 0 if parity.passed else 1
+
+
+def export(options: ExportOptions) -> Path:
+    """Write the file. Raises :class:`PTQ4VMError`."""
+    shape, out = options.shape, Path(options.out)
+    if not options.overwrite:
+        for path in (out, out.with_suffix(".bin")) if options.target == "openvino" else (out,):
+            if path.exists():
+                raise SaveError(f"{path} is there already: add overwrite=true or choose another name")
+    network, info = load_checkpoint(options.checkpoint), read_info(options.checkpoint)
+    TARGETS[options.target][1](network, out, shape, describe(Path(options.checkpoint), info, shape))
+    return out
+
+
+def check(options: VerifyOptions) -> Parity:
+    """Verify the file. Raises :class:`PTQ4VMError`."""
+    file = Path(options.file)
+    engine = open_engine(file, options.threads)
+    network = load_checkpoint(options.checkpoint)
+    if engine.metadata.get("checkpoint") != checkpoint_hash(Path(options.checkpoint)):
+        log.warning("%s does not say that it was exported from %s", file, options.checkpoint)
+    return verify(network, engine, fitted(_clip(options, engine.frame_size), engine.frame_size))
+
+
+def _clip(options: VerifyOptions, size: tuple[int, int] | None) -> Clip:
+    if options.clip is None:
+        return moving_portrait(size or ANY_SIZE, options.frames)
+    source = FolderClip.from_folder(Path(options.clip))
+    return source.read(0, min(options.frames, source.num_frames))

@@ -1,0 +1,99 @@
+"""Exported OpenVINO files run by OpenVINO."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq4vm.deploy.engines.step import Port, StepEngine, Tensors
+from ptq4vm.deploy.extras import needed
+from ptq4vm.errors import ConfigError, ExportError
+
+RT_INFO = "ptq4vm"
+"""Where the metadata is in a model's runtime information."""
+
+
+class OpenVinoEngine(StepEngine):
+    """OpenVINO on the CPU.
+
+    Args:
+        file: The ``.xml`` from ``ptq4vm export target=openvino`` (its ``.bin`` beside it), or an exported ``.onnx``.
+        threads: CPU threads; as many as OpenVINO likes when not given.
+        precision: What computes in float: ``f32``, or ``bf16`` where the CPU has it.
+
+    Raises:
+        ExportError: The file is missing, damaged, or not one of ours.
+        ConfigError: openvino is not installed, or a value is out of range.
+    """
+
+    def __init__(self, file: str | Path, threads: int | None = None, precision: str = "f32") -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads={threads}: use 1 or more")
+        if precision not in ("f32", "bf16"):
+            raise ConfigError(f"precision={precision!r} is unknown: use one of f32, bf16")
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        openvino = needed("openvino", "openvino")
+        core = openvino.Core()
+        model = read_model(Path(file), core)
+        try:
+            self._compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise ExportError(f"{file} cannot be compiled ({_short(error)}): export again") from error
+        self._request = self._compiled.create_infer_request()
+        inputs = [
+            Port(i.get_any_name(), tuple(None if d.is_dynamic else d.get_length() for d in i.get_partial_shape()))
+            for i in self._compiled.inputs
+        ]
+        outputs = [output.get_any_name() for output in self._compiled.outputs]
+        super().__init__(file, inputs, outputs, read_metadata(model))
+
+    def _run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensors:
+        results = self._request.infer(dict(inputs))
+        return {output.get_any_name(): np.array(value) for output, value in results.items()}
+
+    def executed_types(self) -> Counter[tuple[str, str]]:
+        """How many nodes of each kind run in each type, as ``(kind, type)``: ``("Convolution", "u8")``, ..."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for node in self._compiled.get_runtime_model().get_ops():
+            info = node.get_rt_info()
+            if "runtimePrecision" in info:
+                counts[info["layerType"].astype(str), info["runtimePrecision"].astype(str)] += 1
+        return counts
+
+
+def read_model(file: Path, core: Any = None) -> Any:
+    """Read a ``.xml`` or ``.onnx`` file.
+
+    Raises:
+        ExportError: It is missing or damaged.
+        ConfigError: openvino is not installed.
+    """
+    weights = file.with_suffix(".bin")
+    for needs in (file, *([weights] if file.suffix == ".xml" else [])):
+        if not needs.is_file():
+            raise ExportError(f"{needs} is missing: give a file that `ptq4vm export target=openvino` wrote")
+    core = core or needed("openvino", "openvino").Core()
+    try:
+        return core.read_model(file)
+    except RuntimeError as error:
+        raise ExportError(f"{file} cannot be read or is damaged ({_short(error)}): export again") from error
+
+
+def read_metadata(model: Any) -> dict[str, str]:
+    """What an exported model says about itself; empty for one that says nothing."""
+    if not model.has_rt_info([RT_INFO]):
+        return {}
+    return {str(key): str(value) for key, value in model.get_rt_info([RT_INFO]).value.items()}
+
+
+def _short(error: Exception) -> str:
+    """The end of OpenVINO's message, where the cause is, in one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 120 else f"...{text[-120:]}"

@@ -1,0 +1,68 @@
+"""What an exported file says about itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import ptq4vm
+from ptq4vm.deploy.graph import FrameShape
+from ptq4vm.errors import CheckpointError
+from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
+
+UNKNOWN = "unknown"
+LICENCE = (
+    "weights derived from Robust Video Matting (Lin et al.), GPL-3.0: whoever passes this file on is bound by it; "
+    "made with ptq4vm, Apache-2.0"
+)
+
+
+def describe(folder: Path, info: CheckpointInfo, shape: FrameShape) -> dict[str, str]:
+    """Metadata of an exported file, all as text.
+
+    Args:
+        folder: Run folder.
+        info: Its ``quantizer.yaml``.
+        shape: What the graph takes.
+
+    Returns:
+        ``bits`` (``w4a4``), ``edge_bits``, ``method``, ``model``, ``version``, ``calibration`` (hash of the clips),
+        ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size`` (``512x288``), ``dynamic`` and
+        ``downsample_ratio``. What the run does not say is ``unknown``.
+
+    Raises:
+        CheckpointError: The tensors cannot be read.
+    """
+    method = info.extra.get("method")
+    arguments = info.model["arguments"]
+    return {
+        "bits": "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}",
+        "edge_bits": str(info.spec.edge_bits),
+        "method": str(method.get("name", UNKNOWN)) if isinstance(method, dict) else str(method or UNKNOWN),
+        "model": "_".join([info.model["family"], str(arguments.get("variant", UNKNOWN))]),
+        "version": ptq4vm.__version__,
+        "calibration": _calibration(folder),
+        "checkpoint": checkpoint_hash(folder),
+        "licence": LICENCE,
+        "size": f"{shape.width}x{shape.height}",
+        "dynamic": str(shape.dynamic).lower(),
+        "downsample_ratio": f"{shape.downsample_ratio}",
+    }
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """SHA-256 of a run's tensors. Raises :class:`CheckpointError`."""
+    try:
+        return hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{folder / TENSORS} cannot be read ({error.strerror}): quantize again") from error
+
+
+def _calibration(folder: Path) -> str:
+    """Hash of the calibration clips, which the run keeps with its progress."""
+    try:
+        progress = json.loads((folder / "state" / "progress.json").read_text(encoding="utf-8"))
+        return str(progress["fingerprint"]["calibration_clips"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return UNKNOWN
