@@ -7,11 +7,13 @@ from pathlib import Path
 
 from ptq4vm import api
 from ptq4vm.deploy.engines.base import MattingEngine
+from ptq4vm.deploy.engines.onnx import OnnxEngine
+from ptq4vm.deploy.engines.openvino import OpenVinoEngine
 from ptq4vm.deploy.engines.pytorch import PyTorchEngine
-from ptq4vm.errors import CheckpointError, ConfigError
+from ptq4vm.deploy.engines.step import StepEngine
+from ptq4vm.errors import ConfigError
 from ptq4vm.quant.checkpoint import read_info
 
-EXPORTED = {".onnx": "onnx", ".xml": "openvino"}
 ENGINES = ("pytorch", "onnx", "openvino")
 
 
@@ -48,35 +50,47 @@ def load_engines(
 
     Raises:
         ConfigError: The engine is unknown or does not run such a checkpoint.
-        CheckpointError: The checkpoint is missing or damaged.
+        CheckpointError: The run folder is missing or damaged.
+        ExportError: The exported file is missing, damaged or not one of ours.
         WeightsError: The float network's weights cannot be found.
     """
-    kind = "pytorch" if checkpoint == "fp32" else EXPORTED.get(Path(checkpoint).suffix.lower(), "pytorch")
     if engine not in ("auto", *ENGINES):
         raise ConfigError(f"engine={engine} is unknown: use auto, {', '.join(ENGINES)}")
-    if engine not in ("auto", kind):
+    able = _able(checkpoint)
+    if engine not in ("auto", *able):
         raise ConfigError(
-            f"engine={engine} does not run checkpoint={checkpoint}, which is for {kind}: export it first, "
-            "or leave engine out"
+            f"engine={engine} does not run checkpoint={checkpoint}, which is for {' or '.join(able)}: "
+            "leave engine out, or export the checkpoint first"
         )
-    if kind != "pytorch":
-        chosen, label = _exported(kind, Path(checkpoint), downsample_ratio), Path(checkpoint).name
-        network = api.load_model(model, weights).network if compare else None
-    elif checkpoint == "fp32":
-        chosen, label, network = PyTorchEngine(api.load_model(model, weights).network, downsample_ratio), "FP32", None
-    else:
-        chosen = PyTorchEngine(api.load_checkpoint(checkpoint), downsample_ratio)
-        info = read_info(checkpoint)
-        label = f"W{info.spec.weight.bits}A{info.spec.activation.bits}"
-        network = api.build_network(info.model["family"], info.model["arguments"], weights) if compare else None
-    first = () if network is None else (PyTorchEngine(network, downsample_ratio),)
-    return Engines((*first, chosen), label)
+    if able != ("pytorch",):
+        return _exported(
+            able[0] if engine == "auto" else engine, Path(checkpoint), downsample_ratio, (model, weights), compare
+        )
+    if checkpoint == "fp32":
+        return Engines((PyTorchEngine(api.load_model(model, weights).network, downsample_ratio),), "FP32")
+    chosen = PyTorchEngine(api.load_checkpoint(checkpoint), downsample_ratio)
+    info = read_info(checkpoint)
+    label = f"W{info.spec.weight.bits}A{info.spec.activation.bits}"
+    if not compare:
+        return Engines((chosen,), label)
+    network = api.build_network(info.model["family"], info.model["arguments"], weights)
+    return Engines((PyTorchEngine(network, downsample_ratio), chosen), label)
 
 
-def _exported(kind: str, path: Path, downsample_ratio: float | None) -> MattingEngine:
+def _able(checkpoint: str) -> tuple[str, ...]:
+    """Engines that can run a checkpoint, the usual one first."""
+    suffix = "" if Path(checkpoint).is_dir() else Path(checkpoint).suffix.lower()
+    return {".onnx": ("onnx", "openvino"), ".xml": ("openvino",)}.get(suffix, ("pytorch",))
+
+
+def _exported(
+    kind: str, path: Path, downsample_ratio: float | None, network: tuple[str, str | None], compare: bool
+) -> Engines:
     """The engine of an exported file, which brings its own ratio."""
     if downsample_ratio is not None:
         raise ConfigError(f"downsample_ratio={downsample_ratio:g} was chosen when {path} was exported: leave it out")
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: write it with `ptq4vm export`")
-    raise ConfigError(f"checkpoint={path}: no {kind} engine is here yet")
+    engine: StepEngine = OnnxEngine(path) if kind == "onnx" else OpenVinoEngine(path)
+    if not compare:
+        return Engines((engine,), path.name)
+    first = PyTorchEngine(api.load_model(*network).network, engine.downsample_ratio)
+    return Engines((first, engine), path.name)
