@@ -101,7 +101,7 @@ def test_library_and_command_line_are_one(tiny_run: tuple[Path, Done], workplace
     ("call", "words"),
     [
         (lambda: ptq4vm.load_model("rvm_vgg"), "model=rvm_vgg is unknown: use one of rvm_mobilenetv3"),
-        (lambda: ptq4vm.load_data("nope"), "data=nope is unknown: use one of demo"),
+        (lambda: ptq4vm.load_data("nope"), "data=nope is unknown: use one of aim"),
         (lambda: ptq4vm.load_data("folder"), "data.root has no value"),
         (lambda: ptq4vm.load_data("folder", root=3), "data.root=3 has the wrong type"),
         (lambda: ptq4vm.load_data("folder", rooot="x"), "data.rooot is unknown: use one of root"),
