@@ -121,7 +121,8 @@ def test_wandb_resumes_its_run_and_notes_a_failure(tmp_path: Path, sheets: Path,
 
 
 def test_wandb_table_of_a_sweep(tmp_path: Path, nobody: Path) -> None:
-    log_sweep_table(ROWS, WandbTracking(RunInfo(tmp_path, "grid", "grid")))
+    texts = [{key: "" if value is None else str(value) for key, value in row.items()} for row in ROWS]
+    log_sweep_table(texts, WandbTracking(RunInfo(tmp_path, "grid", "grid")))
     (found,) = read_wandb(tmp_path)
     assert (found.group, found.job_type, found.exit_code) == ("grid", "sweep", 0)
     (path,) = (name for name in found.files if name.startswith("media/table/results"))

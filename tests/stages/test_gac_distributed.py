@@ -82,7 +82,7 @@ def test_two_processes_follow_one_with_the_double_batch(workplace: Workplace, tm
         assert len(curve) == 2 * SETTINGS.epochs
         apart = [abs(x - y) / x for x, y in zip(curve, found[name], strict=True)]
         assert apart[0] < 1e-5, name  # every loss is that of the whole batch
-        assert statistics.median(apart) < 1e-5, name  # a value that rounds the other way may show in single steps
+        assert statistics.median(apart) < 2e-6, name  # a value that rounds the other way may show in single steps
     assert found["gac/loss"] == pytest.approx(wanted["gac/loss"], rel=1e-4)
     before, after = quantized.state_dict(), together.quantized.state_dict()  # came back into this process
     for key, value in alone.quantized.state_dict().items():

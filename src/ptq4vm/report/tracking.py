@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -284,9 +285,12 @@ class TensorBoardTracking(_Service):
 
 
 def log_sweep_table(rows: Sequence[Row], tracking: Tracking) -> None:
-    """Log a sweep's summary, one mapping a run in the order of the table, and close the tracker."""
+    """Log a sweep's summary, one mapping a run in the order of the table, and close the tracker.
+
+    Numbers may be texts, as they come out of ``results.csv``; empty texts are no values.
+    """
     with tracking:
-        tracking.sweep_table(rows)
+        tracking.sweep_table([{key: _number(value) for key, value in row.items()} for row in rows])
 
 
 def wandb_mode(offline: bool | None) -> str:
@@ -313,6 +317,16 @@ def wandb_logged_in() -> bool:
         if known and known[2]:
             return True
     return False
+
+
+def _number(value: Any) -> Any:
+    """The number that a text stands for, ``None`` for an empty one; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value or None
 
 
 def _need(package: str, extra: str) -> None:
