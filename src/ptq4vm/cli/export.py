@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ptq4vm
 from ptq4vm.api import load_checkpoint
 from ptq4vm.cli.app import one_line
 from ptq4vm.cli.values import parse_values
@@ -120,7 +121,8 @@ def export(options: ExportOptions) -> Path:
             if path.exists():
                 raise SaveError(f"{path} is there already: add overwrite=true or choose another name")
     network, info = load_checkpoint(options.checkpoint), read_info(options.checkpoint)
-    TARGETS[options.target][1](network, out, shape, describe(Path(options.checkpoint), info, shape))
+    metadata = describe(Path(options.checkpoint), info, shape, ptq4vm.__version__)
+    TARGETS[options.target][1](network, out, shape, metadata)
     return out
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import ptq4vm
 from ptq4vm.deploy.graph import FrameShape
 from ptq4vm.errors import CheckpointError
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
@@ -18,13 +17,14 @@ LICENCE = (
 )
 
 
-def describe(folder: Path, info: CheckpointInfo, shape: FrameShape) -> dict[str, str]:
+def describe(folder: Path, info: CheckpointInfo, shape: FrameShape, version: str) -> dict[str, str]:
     """Metadata of an exported file, all as text.
 
     Args:
         folder: Run folder.
         info: Its ``quantizer.yaml``.
         shape: What the graph takes.
+        version: Of ptq4vm.
 
     Returns:
         ``bits`` (``w4a4``), ``edge_bits``, ``method``, ``model``, ``version``, ``calibration`` (hash of the clips),
@@ -41,7 +41,7 @@ def describe(folder: Path, info: CheckpointInfo, shape: FrameShape) -> dict[str,
         "edge_bits": str(info.spec.edge_bits),
         "method": str(method.get("name", UNKNOWN)) if isinstance(method, dict) else str(method or UNKNOWN),
         "model": "_".join([info.model["family"], str(arguments.get("variant", UNKNOWN))]),
-        "version": ptq4vm.__version__,
+        "version": version,
         "calibration": _calibration(folder),
         "checkpoint": checkpoint_hash(folder),
         "licence": LICENCE,
