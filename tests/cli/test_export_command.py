@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from commands import Done, Workplace
+from deploy_runs import spec, write_run
+from ptq4vm.deploy.metadata import checkpoint_hash
+from ptq4vm.deploy.verify import open_engine
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """No clips and no weights: a run folder alone."""
+    return Workplace(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture(scope="module")
+def run(place: Workplace) -> Path:
+    return write_run(place.root / "run", spec("w4a8"))
+
+
+@pytest.fixture(scope="module")
+def exported(place: Workplace, run: Path) -> Path:
+    file = place.root / "a.onnx"
+    done = place.run("export", f"checkpoint={run}", "target=onnx", f"out={file}", "size=96x64")
+    assert done.status == 0 and done.out.strip() == str(file), done.err
+    assert done.err == ""
+    return file
+
+
+def verify(place: Workplace, run: Path, file: Path, *more: str) -> Done:
+    return place.run("export", "verify", f"checkpoint={run}", f"file={file}", "frames=3", "threads=1", *more)
+
+
+def test_export_and_verify(place: Workplace, run: Path, exported: Path) -> None:
+    done = verify(place, run, exported)
+    assert done.status == 0, done.err
+    assert done.out.startswith("ptq4vm export verify: passed: 3 frames") and done.err == ""
+    metadata = open_engine(exported, threads=1).metadata
+    assert metadata["bits"] == "w4a8" and metadata["method"] == "ptq4vm" and metadata["calibration"] == "abc"
+    assert metadata["size"] == "96x64" and metadata["model"] == "rvm_mobilenetv3" and "GPL-3.0" in metadata["licence"]
+    assert metadata["checkpoint"] == checkpoint_hash(run) and metadata["version"]
+
+
+def test_openvino(place: Workplace, run: Path) -> None:
+    file = place.root / "a.xml"
+    done = place.run("export", f"checkpoint={run}", "target=openvino", f"out={file}", "size=96x64")
+    assert done.status == 0, done.err
+    done = verify(place, run, file)
+    assert done.status == 0 and "passed" in done.out, done.err
+    file.with_suffix(".bin").unlink()
+    assert "a.bin is missing" in verify(place, run, file).line()
+
+
+def test_a_file_of_another_run_fails(place: Workplace, exported: Path, tmp_path: Path) -> None:
+    other = write_run(tmp_path / "other", spec("w2a2"))
+    done = verify(place, other, exported)
+    assert done.status == 1 and done.out == ""
+    warning, line = done.err.splitlines()
+    assert "does not say that it was exported from" in warning
+    assert "failed" in line and "largest deviation in layer" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    (
+        ({"target": "tflite"}, "target=tflite is unknown: use one of onnx, openvino"),
+        ({"target": ""}, "target has no value"),
+        ({"out": "b.xml"}, "ends in .onnx"),
+        ({"size": "512"}, "WIDTHxHEIGHT"),
+        ({"size": "0x64"}, "WIDTHxHEIGHT"),
+        ({"size": "8x8"}, "16 pixels or more"),
+        ({"downsample_ratio": "2"}, "in (0, 1]"),
+        ({"dynamic": "maybe"}, "neither true nor false"),
+        ({"checkpoint": "nowhere"}, "nowhere"),
+        ({"colour": "red"}, "colour is unknown: use one of checkpoint"),
+        ({}, "is there already: add overwrite=true"),
+    ),
+)
+def test_bad_values(place: Workplace, run: Path, exported: Path, given: dict[str, str], said: str) -> None:
+    values = {"checkpoint": str(run), "target": "onnx", "out": str(exported), **given}
+    if "checkpoint" in given:
+        values["out"] = str(place.root / "never.onnx")
+    assert said in place.run("export", *(f"{key}={value}" for key, value in values.items())).line()
+    assert not (place.root / "never.onnx").exists()
+
+
+def test_bad_files(place: Workplace, run: Path, exported: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    shutil.copy(exported, damaged)
+    damaged.write_bytes(damaged.read_bytes()[:100_000])
+    assert "damaged.onnx" in verify(place, run, damaged).line()
+    assert "missing" in verify(place, run, tmp_path / "none.onnx").line()
+    assert "neither .onnx nor .xml" in verify(place, run, run).line()
+    assert "frames=0" in place.run("export", "verify", f"checkpoint={run}", f"file={exported}", "frames=0").line()
+    assert "com" in verify(place, run, exported, f"clip={tmp_path}").line()
