@@ -221,8 +221,8 @@ class WandbTracking(_Service):
                 settings=wandb.Settings(silent=True, console="off"),  # our terminal has a table of its own
             )
         except wandb.errors.Error as error:
-            line = " ".join(str(error).split())
-            raise ConfigError(f"logger=wandb: {line}; log in, or set logger.offline=true") from error
+            line = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(f"logger=wandb: {line}; log in with `wandb login` or set logger.offline=true") from error
         self._write(id=self._run.id)
         if mode == "offline":
             log.info("W&B is offline; to upload later: wandb sync %s", Path(self._run.dir).parent)
