@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,12 @@ from ptq4vm.ops.allocator import keep_freed_memory
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 keep_freed_memory()  # page faults would take most of the suite's time
+
+# OpenVINO imports absl, whose log handler takes the stderr of that moment: pytest's. Hydra's set-up of logging closes
+# every handler, and absl's closes its stream unless that is the process's own.
+if importlib.util.find_spec("absl") is not None:
+    absl_logging = importlib.import_module("absl.logging")
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
