@@ -25,6 +25,7 @@ def read(path: Path) -> dict:
 def test_run_folder_holds_what_other_tools_rely_on(tiny_run: TinyRun) -> None:
     folder, _ = tiny_run
     sheets = {"sheets/set__a.png", "sheets/set__b.png"}
+    sheets |= {f"sheets/set__{clip}/{still}.jpg" for clip in "ab" for still in ("input", "truth", "fp32", "quantized")}
     wanted = {"model.safetensors", "quantizer.yaml", "metrics.json", "timing.json", "quantize.log"} | sheets
     wanted |= {"run.json", "layers.json"}
     logs = {"logs/biq/metrics.csv", "logs/gac/metrics.csv"}

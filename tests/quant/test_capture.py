@@ -220,7 +220,8 @@ def _samples() -> tuple[BlockSamples, list[BlockCall], list[BlockCall]]:
 def test_samples_gather_rows_across_chunks() -> None:
     samples, _, _ = _samples()
     assert len(samples) == 5
-    ((x, state), kwargs), ((fx, _), fkwargs), (first, second) = samples.__getitems__([4, 0, 2])
+    ((x, state), kwargs), ((fx, _), fkwargs), (first, second), weights = samples.__getitems__([4, 0, 2])
+    assert weights is None
     rows = fx.flatten().tolist()
     assert sorted(rows) == [0, 2, 4] and state is None
     assert x.flatten().tolist() == [r + 0.5 for r in rows]
@@ -230,5 +231,5 @@ def test_samples_gather_rows_across_chunks() -> None:
 
 
 def test_one_sample_keeps_its_leading_dimension() -> None:
-    (args, _), _, target = _samples()[0][3]
+    (args, _), _, target, _ = _samples()[0][3]
     assert args[0].tolist() == [[3.5]] and target[0].tolist() == [[30.0]]
