@@ -10,16 +10,16 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ptq4vm.cli.app import one_line
 from ptq4vm.cli.engines import Engines, load_engines
+from ptq4vm.cli.values import parse_values
 from ptq4vm.deploy.frames import Frame, Reader
 from ptq4vm.deploy.matte import Outcome, matte_video
 from ptq4vm.deploy.pictures import (
@@ -92,40 +92,6 @@ class MatteOptions:
             raise ConfigError("compare=true compares a quantized network with the float one: give checkpoint=RUN_DIR")
 
 
-def parse(arguments: Sequence[str]) -> MatteOptions:
-    """Options from ``key=value`` arguments. Raises :class:`ConfigError`."""
-    hints = get_type_hints(MatteOptions)
-    values: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"cannot read {argument!r}: write key=value")
-        if key not in hints:
-            raise ConfigError(f"{key} is unknown: use one of {', '.join(hints)}")
-        values[key] = _value(key, text, hints[key])
-    for needed in fields(MatteOptions):
-        if needed.default is MISSING and not values.get(needed.name):
-            raise ConfigError(f"{needed.name} has no value: add {needed.name}=PATH to the command")
-    return MatteOptions(**values)
-
-
-def _value(key: str, text: str, kind: Any) -> Any:
-    """Text as a value of the annotated kind."""
-    kinds = get_args(kind) or (kind,)
-    if text in ("null", "auto") and types.NoneType in kinds:
-        return None
-    if kinds[0] is bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{key}={text} is neither true nor false")
-        return text.lower() == "true"
-    if kinds[0] is str:
-        return text
-    try:
-        return kinds[0](text)
-    except ValueError as error:
-        raise ConfigError(f"{key}={text} is no {'whole ' if kinds[0] is int else ''}number") from error
-
-
 def main(arguments: Sequence[str]) -> int:
     """Matte and print where it went; 1 after an error, 130 after an interruption (what was matted is kept)."""
     if not arguments or {"-h", "--help", "help"} & set(arguments):
@@ -135,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     with _warnings(console):
         try:
             keep_freed_memory()
-            options = parse(arguments)
+            options = parse_values(MatteOptions, arguments, missing="PATH")
             with _stopping() as stop:
                 began = time.monotonic()
                 outcome = matte(options, stop, console)

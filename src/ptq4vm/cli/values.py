@@ -12,8 +12,13 @@ from ptq4vm.errors import ConfigError
 T = TypeVar("T")
 
 
-def parse_values(cls: type[T], arguments: Sequence[str]) -> T:
+def parse_values(cls: type[T], arguments: Sequence[str], missing: str = "...") -> T:
     """Build a dataclass of ``str``, ``bool``, ``int`` and ``float`` fields (each may be ``None``) from arguments.
+
+    Args:
+        cls: Fields without a default must be given.
+        arguments: Each ``key=value``.
+        missing: What the message about a field that is not given says to write.
 
     Raises:
         ConfigError: An argument is not ``key=value``, unknown, of another type, or missing.
@@ -29,7 +34,7 @@ def parse_values(cls: type[T], arguments: Sequence[str]) -> T:
         values[key] = _value(key, text, hints[key])
     for field in fields(cls):  # type: ignore[arg-type]
         if field.default is MISSING and not values.get(field.name):
-            raise ConfigError(f"{field.name} has no value: add {field.name}=... to the command")
+            raise ConfigError(f"{field.name} has no value: add {field.name}={missing} to the command")
     return cls(**values)
 
 
