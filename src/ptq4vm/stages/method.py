@@ -97,6 +97,11 @@ class Method:
     reconstruction: ReconstructionForm = field(default_factory=ReconstructionForm)
 
     @property
+    def learns_globally(self) -> bool:
+        """Whether the global stage runs."""
+        return self.gac or self.ofa
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """Labels of the learning stages that run."""
         whole = ("gac",) if self.gac else ("ofa",) if self.ofa else ()

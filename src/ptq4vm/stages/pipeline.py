@@ -194,7 +194,9 @@ class Pipeline:
     def _identity(self, partition: Partition) -> dict[str, str]:
         """Everything that decides the result, under the names that users know it by; no budgets, no paths."""
         # several processes make one batch of theirs
-        batch_size = self.preset.calibration.batch_size * (processes(self.trainer) if self.method.gac else 1)
+        batch_size = self.preset.calibration.batch_size * (
+            processes(self.trainer) if self.method.learns_globally else 1
+        )
         schedule = replace(
             self.preset,
             calibration=replace(self.preset.calibration, batch_size=batch_size),
@@ -220,11 +222,11 @@ class Pipeline:
             return "fp32"
         return (self.method.stages or ("rtn",))[-1]
 
-    def _shared(self, partition: Partition) -> SharedStages | None:
+    def _shared(self) -> SharedStages | None:
         """Where runs that begin alike find each other's reconstruction, if anywhere."""
-        if self.stage_cache is None:
+        if self.stage_cache is None or not self.method.biq:
             return None
-        parts = self._identity(partition)
+        parts = self._state.notes["fingerprint"]
         apart = ("method", "preset", "calibration_clips", "evaluation_clips", "downsample_ratio")
         form = {k: v for k, v in asdict(self.method.reconstruction).items() if k != "label"}
         schedule = replace(self.preset.reconstruction, memory_mib=0)
@@ -266,12 +268,12 @@ class Pipeline:
         network = self._calibrated(teacher, partition)
         if self._final == "rtn":
             self._evaluate(network, "rtn")
-        training = Training(self._state, self.datamodule, self.trainer, self.loggers, self._shared(partition))
+        training = Training(self._state, self.datamodule, self.trainer, self.loggers, self._shared())
         if self.method.biq:
             form = self.method.reconstruction
             training.reconstruct(teacher, network, partition.blocks, form, self.preset.reconstruction, self.seed)
             self._evaluate(network, form.label)
-        if self.method.gac or self.method.ofa:
+        if self.method.learns_globally:
             training.calibrate(teacher, network, self.method.global_settings(self.preset.gac), self._final)
             network = absorb(network)  # type: ignore[assignment]
             self._evaluate(network, self._final)
