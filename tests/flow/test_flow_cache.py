@@ -1,72 +1,24 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import queue
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flow_jobs import CLIPS, LIMIT_MIB, SEGMENTS, Counting, Source, ask, job, make_source
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.flow.analytic import AnalyticFlow
 from ptq4vm.flow.base import TwoWayFlow
-from ptq4vm.flow.cache import FlowCache, cache_size, evict
-from ptq4vm.types import Clip
-
-
-class Source:
-    def __init__(self, frames: Tensor, name: str = "clip") -> None:
-        self.frames = frames
-        self.name = name
-        self.reads = 0
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.frames)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return (self.frames.shape[2], self.frames.shape[3])
-
-    def read(self, start: int = 0, stop: int | None = None) -> Clip:
-        self.reads += 1
-        return Clip(self.name, self.frames[start:stop], self.frames[start:stop, :1])
-
-
-class Counting:
-    """Flow that tells which frames it belongs to; writes a line to ``log`` for each call."""
-
-    def __init__(self, log: Path, name: str = "counting") -> None:
-        self.log = log
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def estimate(self, frames: Tensor) -> TwoWayFlow:
-        with self.log.open("a") as file:
-            file.write("x")
-        x = frames[1:, :2].float() / 1000
-        return TwoWayFlow(x, -x)
-
-    @property
-    def calls(self) -> int:
-        return len(self.log.read_text()) if self.log.exists() else 0
-
-
-class Slow(Counting):
-    def estimate(self, frames: Tensor) -> TwoWayFlow:
-        time.sleep(0.3)
-        return super().estimate(frames)
-
-
-def make_source(count: int = 6, seed: int = 0) -> Source:
-    generator = torch.Generator().manual_seed(seed)
-    return Source(torch.randint(0, 256, (count, 3, 12, 16), dtype=torch.uint8, generator=generator))
+from ptq4vm.flow.cache import FlowCache
+from ptq4vm.flow.entries import NAMES, cache_size, evict, read_entry, write_entry
 
 
 def only_entry(root: Path) -> Path:
@@ -104,22 +56,50 @@ def test_key_is_content_not_name(tmp_path: Path, estimator: Counting) -> None:
     assert estimator.calls == 5
 
 
-@pytest.mark.parametrize("damage", ["truncate", "empty", "garbage", "flip", "swap", "missing"])
+def test_both_directions_with_their_masks(tmp_path: Path) -> None:
+    frames = make_source().frames
+    smooth = torch.stack([torch.roll(frames[0], shift, -1) for shift in range(6)])  # moves right by a pixel
+    flow = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(5, 2, 12, 16)
+
+    class Known(Counting):
+        def estimate(self, frames: Tensor) -> TwoWayFlow:
+            forward = flow.clone()
+            forward[:, :, :3] = 9  # does not lead back: hidden in both
+            return TwoWayFlow(-flow, forward)
+
+    clip = FlowCache(tmp_path / "cache", Known(tmp_path / "calls"), segment=2).open(Source(smooth))
+    for _ in range(2):  # computed, then loaded
+        back, forth = clip.get(1, 6), clip.get_forward(1, 6)
+        assert torch.equal(back.backward, -flow[1:]) and torch.equal(forth.forward[:, :, 3:], flow[1:, :, 3:])
+        assert not back.visible[:, :, :3].any() and not forth.visible[:, :, :3].any()
+        assert not back.visible[..., 0].any() and back.visible[:, :, 4:, 1:].all(), (
+            "the first column comes from outside"
+        )
+        assert not forth.visible[..., -1].any() and forth.visible[:, :, 4:, :-1].all(), "the last one leaves"
+    names = dict(zip(NAMES, load_file(sorted((tmp_path / "cache").glob("*.safetensors"))[0]).items(), strict=True))
+    assert {str(tensor.dtype) for _, tensor in names.values()} == {"torch.float16", "torch.uint8"}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "garbage", "flip", "swap", "missing", "old format"])
 def test_damaged_entries_are_computed_again(tmp_path: Path, estimator: Counting, damage: str) -> None:
     root, source = tmp_path / "cache", make_source()
     cache = FlowCache(root, estimator)
     expected = cache.get(source)
     entry = only_entry(root)
     content = entry.read_bytes()
+    tensors = load_file(entry)
     if damage == "flip":  # still a valid file, of other numbers
-        content = content[:-1] + bytes([content[-1] ^ 1])
+        content = content.replace(last := tensors["backward"][-1].numpy().tobytes(), last[:-1] + bytes([last[-1] ^ 1]))
     if damage == "swap":  # a whole entry, of another clip
         cache.get(make_source(seed=1))
         (other,) = set(root.glob("*.safetensors")) - {entry}
         content = other.read_bytes()
     if damage == "missing":
-        tensors = load_file(entry)
-        save_file({"flow": tensors["flow"]}, entry)
+        save_file({"backward": tensors["backward"]}, entry)
+        content = entry.read_bytes()
+    if damage == "old format":
+        old = {"format": "2", "key": entry.stem, "checksum": "0" * 64}
+        save_file({"flow": tensors["backward"], "visible": tensors["visible"]}, entry, old)
         content = entry.read_bytes()
     kept = {"truncate": len(content) // 2, "empty": 0}.get(damage, len(content))
     entry.write_bytes(b"garbage" * 50 if damage == "garbage" else content[:kept])
@@ -129,6 +109,43 @@ def test_damaged_entries_are_computed_again(tmp_path: Path, estimator: Counting,
     assert torch.equal(again.backward, expected.backward) and torch.equal(again.visible, expected.visible)
     FlowCache(root, estimator).get(source)
     assert estimator.calls == calls + 1, "the mended entry should be used"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_changed_row_is_not_given(tmp_path: Path, estimator: Counting, name: str) -> None:
+    root, source = tmp_path / "cache", make_source()
+    cache = FlowCache(root, estimator)
+    cache.get(source)
+    entry = only_entry(root)
+    tensors = load_file(entry)
+    tensors[name][3].view(torch.uint8).flatten()[5] ^= 1
+    with safe_open(entry, "pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, entry, metadata)
+    assert read_entry(entry, slice(0, 3)) is not None, "the others are as they were"
+    assert read_entry(entry, slice(3, 4)) is None
+    assert read_entry(entry, slice(0, 5), [other for other in NAMES if other != name]) is not None
+    cache.open(source).ensure()
+    assert estimator.calls == 2, "filling ahead looks at all"
+    assert read_entry(entry, slice(0, 5)) is not None
+
+
+def test_entries_are_mapped_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "big.safetensors"
+    rows = torch.arange(64, dtype=torch.float16).view(64, 1, 1, 1).expand(64, 2, 256, 512)
+    write_entry(path, dict(zip(NAMES, (rows, rows[:, :1].to(torch.uint8), rows, rows[:, :1] > 0), strict=True)))
+    assert path.stat().st_size > 64 * 2**20
+    before = resident()
+    found = read_entry(path, slice(10, 12))
+    assert found is not None and found[0][:, 0, 0, 0].tolist() == [10, 11]
+    assert resident() - before < 16 * 2**20, "two of 64 rows"
+    path.unlink()
+    path.write_bytes(b"")  # what is being read stays as it was
+    assert found[0][1].eq(11).all() and found[2][0].eq(10).all()
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("segment", [1, 2, 3, 5, 32])
@@ -162,22 +179,41 @@ def test_an_open_clip_reads_its_frames_once(tmp_path: Path, estimator: Counting)
     assert source.reads == 1
 
 
-def _get(root: Path, log: Path, barrier: object) -> None:
-    barrier.wait()  # type: ignore[attr-defined]
-    FlowCache(root, Slow(log)).get(make_source(count=20))
+def test_eight_jobs_at_once(tmp_path: Path) -> None:
+    """Processes that share nothing but the folder, asking for the same entries at the same moment."""
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(8), context.Queue()
+    jobs = [context.Process(target=job, args=(tmp_path, number, barrier, answers)) for number in range(8)]
+    for each in jobs:
+        each.start()
+    given = []
+    while len(given) < 16:
+        with contextlib.suppress(queue.Empty):
+            given.append(answers.get(timeout=1))
+        assert not any(each.exitcode for each in jobs)
+    for each in jobs:
+        each.join(60)
+    assert [each.exitcode for each in jobs] == [0] * 8
+    expected = ask(FlowCache(tmp_path / "alone", Counting(tmp_path / "alone calls"), segment=8))
+    assert all(answer == expected for _, answer, _ in given), "everybody gets the same bits"
+    for name in ("whole", "small"):
+        left = {path.name for path in (tmp_path / name).iterdir()}
+        assert all(path.endswith(".safetensors") and not path.startswith(".") for path in left), "nothing else is left"
+        calls = Counting(tmp_path / f"{name} calls").calls
+        assert calls == sum(misses for where, _, misses in given if where == name)
+        if name == "whole":
+            assert calls == len(left) == CLIPS * SEGMENTS, "each is computed once"
+        else:  # entries were removed while others used them
+            assert calls > CLIPS * SEGMENTS and cache_size(tmp_path / name)[1] <= LIMIT_MIB * 2**20
 
 
-def test_two_processes_compute_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(2)
-    log = tmp_path / "calls"
-    workers = [context.Process(target=_get, args=(tmp_path / "cache", log, barrier)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    assert log.read_text() == "x"
+def test_remains_of_a_killed_writer_go(tmp_path: Path, estimator: Counting) -> None:
+    cache = FlowCache(tmp_path, estimator)
+    key = cache.key(make_source().frames)
+    for name in (f".{key}-abc.safetensors", f"{key}.lock"):
+        (tmp_path / name).write_bytes(b"half of it")
+    cache.get(make_source())
+    assert [path.name for path in tmp_path.iterdir() if path.name != "calls"] == [f"{key}.safetensors"]
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (5, 6), (-1, 3), (0, 7), (4, 3)])
@@ -199,6 +235,10 @@ def test_analytic_flow_passes_through(tmp_path: Path) -> None:
     assert cache.name == "analytic"
     with pytest.raises(ConfigError, match="does not know its exact flow"):
         cache.get(make_source())
+    source = make_source()
+    source.read_flow = lambda start, stop: None  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="the frame before only; use flow=dis"):
+        cache.open(source).get_forward()
     assert not (tmp_path / "cache").exists()
 
 

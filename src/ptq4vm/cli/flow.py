@@ -14,7 +14,8 @@ from ptq4vm.data.base import NeedsTruth
 from ptq4vm.data.datamodule import MattingDataModule
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import SourceFlow
-from ptq4vm.flow.cache import FlowCache, cache_size
+from ptq4vm.flow.cache import FlowCache
+from ptq4vm.flow.entries import cache_size
 from ptq4vm.io import default_cache_dir
 from ptq4vm.stages.teacher import make_truth
 
@@ -32,7 +33,14 @@ def flow(cfg: DictConfig) -> None:
         model = build.model(cfg)
         make_truth(data, model.network, model.partition, options.downsample_ratio)
     calibration = asdict(build.preset(cfg).calibration)
-    module = MattingDataModule(data, cache, **calibration, memory_mib=options.memory_mib, seed=options.seed)
+    module = MattingDataModule(
+        data,
+        cache,
+        **calibration,
+        memory_mib=options.memory_mib,
+        seed=options.seed,
+        augmentation=build.augmentation(cfg),
+    )
     began = time.perf_counter()
     module.fill_flow(options.whole_clips)
     seconds, asked = time.perf_counter() - began, cache.hits + cache.misses

@@ -21,6 +21,18 @@ class TwoWayFlow(NamedTuple):
     forward: Tensor
 
 
+class ForwardFlow(NamedTuple):
+    """Flow from each frame of a clip to the next: :class:`ptq4vm.types.FlowPair` the other way.
+
+    Attributes:
+        forward: ``(T-1, 2, H, W)`` float32, pixels; :attr:`TwoWayFlow.forward`.
+        visible: ``(T-1, 1, H, W)`` bool. True where the pixel of frame i is also seen in frame i+1.
+    """
+
+    forward: Tensor
+    visible: Tensor
+
+
 @runtime_checkable
 class FlowEstimator(Protocol):
     """Estimates flow from pixels."""

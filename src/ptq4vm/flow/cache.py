@@ -5,23 +5,32 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ptq4vm.errors import ConfigError, DataError, SaveError
-from ptq4vm.flow.base import FlowEstimator, SourceFlow
+from ptq4vm.flow.base import FlowEstimator, ForwardFlow, SourceFlow
 from ptq4vm.flow.consistency import visible_mask
-from ptq4vm.io import write_tensors
+from ptq4vm.flow.entries import (
+    BACKWARD,
+    FORMAT,
+    FORWARD,
+    NAMES,
+    evict,
+    mark_used,
+    read_entry,
+    remove_remains,
+    write_entry,
+)
 from ptq4vm.types import ClipSource, FlowPair
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "2"  # raise when the meaning of an entry changes
+Rows = tuple[Tensor, ...]
 
 
 class FlowCache:
@@ -29,8 +38,9 @@ class FlowCache:
 
     Clips are cut into segments of ``segment`` frame pairs, so that a long clip costs only the segments that are used,
     and which entries exist does not depend on which frames were asked for. An entry's key is the SHA-256 of the
-    segment's frames, their size, and the estimator's name with the mask's settings. Each entry carries its own
-    checksum: a truncated or altered one is computed again.
+    segment's frames, their size, and the estimator's name with the mask's settings. An entry holds both directions as
+    float16 with their masks; it is mapped into memory, so that only the pairs asked for are read. It carries checksums:
+    a truncated or altered one is computed again. Any number of processes may use the folder at once.
 
     Args:
         root: Folder of the entries; made when first written.
@@ -84,7 +94,7 @@ class FlowCache:
 
     def key(self, frames: Tensor) -> str:
         """Name of the entry that holds the flow of ``frames``, ``(T, 3, H, W)`` uint8."""
-        digest = hashlib.sha256(f"{_FORMAT}|{self.name}|{tuple(frames.shape)}|".encode())
+        digest = hashlib.sha256(f"{FORMAT}|{self.name}|{tuple(frames.shape)}|".encode())
         digest.update(frames.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -92,51 +102,56 @@ class FlowCache:
         """File of an entry."""
         return self.root / f"{key}.safetensors"
 
-    def load(self, key: str) -> FlowPair | None:
-        """Entry ``key``, or ``None`` where there is none that can be trusted; it counts as used now."""
+    def load(self, key: str, rows: slice, names: Sequence[str]) -> Rows | None:
+        """Rows of entry ``key``, see :func:`ptq4vm.flow.entries.read_entry`; it counts as used now."""
         path = self.path(key)
-        found = _load(path)
-        if found is not None and self.limit is not None:
-            with contextlib.suppress(OSError):  # removed by another process, or a folder that is read only
-                os.utime(path)
+        found = read_entry(path, rows, names)
+        if found is not None:
+            mark_used(path)
         return found
 
-    def load_or_compute(self, frames: Tensor, key: str) -> FlowPair:
-        """Entry ``key``, which is that of ``frames``; computed by one process only, while others wait for it.
+    def load_or_compute(self, frames: Tensor, key: str, rows: slice, names: Sequence[str]) -> Rows:
+        """Rows of entry ``key``, which is that of ``frames``; computed by one process only, while others wait for it.
 
         Raises:
             SaveError: The entry cannot be written.
         """
-        path = self.path(key)
-        found = self.load(key)
+        found = self.load(key, rows, names)
         if found is not None:
             self.hits += 1
             return found
+        path = self.path(key)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                found = self.load(key)  # another process may have been first
-                if found is not None:
+            with FileLock(path.with_suffix(".lock")) as lock:
+                found = self.load(key, rows, names)  # another process may have been first
+                if found is None:
+                    self.misses += 1
+                    remove_remains(path)
+                    found = self._compute(frames, path, rows, names)
+                else:
                     self.hits += 1
-                    return found
-                self.misses += 1
-                computed = self._compute(frames, path)
+                # Whoever waits for the removed file finds the entry, so that it does not matter who locks a new one.
+                with contextlib.suppress(OSError):
+                    Path(lock.lock_file).unlink()
             if self.limit is not None:
                 evict(self.root, self.limit, keep=path)
-            return computed
+            return found
         except OSError as error:
             raise SaveError(f"cannot write to the flow cache {self.root}: {error}; choose another folder") from error
 
-    def _compute(self, frames: Tensor, path: Path) -> FlowPair:
+    def _compute(self, frames: Tensor, path: Path, rows: slice, names: Sequence[str]) -> Rows:
         assert isinstance(self.estimator, FlowEstimator)
         logger.debug("computing %s flow of %d frames", self.estimator.name, len(frames))
         flow = self.estimator.estimate(frames)
         # Rounded to the stored precision first, so that a computed and a loaded result are the same bits.
-        stored = flow.backward.half()
-        visible = visible_mask(stored.float(), flow.forward, self.alpha1, self.alpha2)
-        tensors = {"flow": stored, "visible": visible.to(torch.uint8)}
-        write_tensors(path, tensors, {"format": _FORMAT, "key": path.stem, "checksum": _checksum(**tensors)})
-        return FlowPair(stored.float(), visible)
+        backward, forward = flow.backward.half(), flow.forward.half()
+        visible = visible_mask(backward.float(), flow.forward, self.alpha1, self.alpha2)
+        visible_forward = visible_mask(forward.float(), flow.backward, self.alpha1, self.alpha2)
+        masks = visible.to(torch.uint8), visible_forward.to(torch.uint8)
+        tensors = dict(zip(NAMES, (backward, masks[0], forward, masks[1]), strict=True))
+        write_entry(path, tensors)
+        return tuple(tensors[name][rows] for name in names)
 
 
 class ClipFlow:
@@ -165,12 +180,27 @@ class ClipFlow:
         stop = self._check(start, stop)
         if isinstance(self.cache.estimator, SourceFlow):
             return self.cache.estimator.from_source(self.source, start, stop)
+        return FlowPair(*self._read(start, stop, BACKWARD))
+
+    def get_forward(self, start: int = 0, stop: int | None = None) -> ForwardFlow:
+        """As :meth:`get`, the other way: from each frame of ``start:stop`` to the next.
+
+        Raises:
+            ConfigError: The provider takes its flow from the clip, which knows the way back only.
+        """
+        stop = self._check(start, stop)
+        if isinstance(self.cache.estimator, SourceFlow):
+            raise ConfigError(f"flow={self.cache.estimator.name} knows the flow to the frame before only; use flow=dis")
+        return ForwardFlow(*self._read(start, stop, FORWARD))
+
+    def _read(self, start: int, stop: int, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Flow as float32 and mask as bool."""
         parts = []
         for first in self._segments(start, stop):
-            pair = self._segment(first)
-            window = slice(max(start - first, 0), stop - 1 - first)
-            parts.append(FlowPair(pair.backward[window], pair.visible[window]))
-        return FlowPair(torch.cat([part.backward for part in parts]), torch.cat([part.visible for part in parts]))
+            rows = slice(max(start - first, 0), min(stop - 1, self._end(first)) - first)
+            parts.append(self._segment(first, rows, names))
+        flow, visible = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return flow.float(), visible.bool()
 
     def ensure(self, start: int = 0, stop: int | None = None) -> None:
         """Compute what :meth:`get` would have to compute, once. Raises what :meth:`get` does."""
@@ -179,7 +209,7 @@ class ClipFlow:
             return
         for first in self._segments(start, stop):
             if first not in self._keys:
-                self._segment(first)
+                self._segment(first, slice(0, self._end(first) - first), NAMES)
 
     def _check(self, start: int, stop: int | None) -> int:
         count = self.source.num_frames
@@ -193,81 +223,17 @@ class ClipFlow:
         length = self.cache.segment
         return range(start // length * length, stop - 1, length)
 
-    def _segment(self, first: int) -> FlowPair:
+    def _end(self, first: int) -> int:
+        """The pair after the last of the segment that begins with ``first``."""
+        return min(first + self.cache.segment, self.source.num_frames - 1)
+
+    def _segment(self, first: int, rows: slice, names: Sequence[str]) -> Rows:
         if first in self._keys:
-            found = self.cache.load(self._keys[first])
+            found = self.cache.load(self._keys[first], rows, names)
             if found is not None:
                 return found
-        frames = self.source.read(first, min(first + self.cache.segment + 1, self.source.num_frames)).frames
+        frames = self.source.read(first, self._end(first) + 1).frames
         key = self.cache.key(frames)
-        pair = self.cache.load_or_compute(frames, key)
+        found = self.cache.load_or_compute(frames, key, rows, names)
         self._keys[first] = key
-        return pair
-
-
-def cache_size(root: Path | str) -> tuple[int, int]:
-    """Entries of a cache folder and their bytes; none where it does not exist."""
-    entries = _entries(Path(root))
-    return len(entries), sum(size for _, size, _ in entries)
-
-
-def evict(root: Path, limit: int, keep: Path | None = None) -> int:
-    """Remove entries, those that were not used for longest first, until at most ``limit`` bytes are left.
-
-    Safe beside other processes: an entry that one of them is reading stays readable to it, and an entry that is gone is
-    computed again by whoever needs it.
-
-    Args:
-        root: Folder of the entries.
-        limit: Bytes.
-        keep: An entry that stays in any case: the one that has just been written.
-
-    Returns:
-        How many were removed.
-    """
-    entries = sorted(_entries(root))
-    total, removed = sum(size for _, size, _ in entries), 0
-    for _, size, path in entries:
-        if total <= limit:
-            break
-        if path == keep:
-            continue
-        path.unlink(missing_ok=True)
-        total, removed = total - size, removed + 1
-    if removed:
-        logger.info("removed %d flow entries from %s, which is limited to %d MiB", removed, root, limit >> 20)
-    return removed
-
-
-def _entries(root: Path) -> list[tuple[float, int, Path]]:
-    """When it was used last, bytes and path of each entry."""
-    found = []
-    for path in root.glob("[!.]*.safetensors"):
-        with contextlib.suppress(FileNotFoundError):  # another process may evict too
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    return found
-
-
-def _load(path: Path) -> FlowPair | None:
-    """The entry at ``path``, or ``None`` where there is none or it is not what was written under that name."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            flow, visible = file.get_tensor("flow"), file.get_tensor("visible")
-    except (SafetensorError, OSError) as error:
-        logger.warning("flow entry %s is damaged (%s); computing it again", path, error)
-        return None
-    expected = {"format": _FORMAT, "key": path.stem, "checksum": _checksum(flow, visible)}
-    if metadata != expected:
-        logger.warning("flow entry %s does not hold what it says; computing it again", path)
-        return None
-    return FlowPair(flow.float(), visible.bool())
-
-
-def _checksum(flow: Tensor, visible: Tensor) -> str:
-    digest = hashlib.sha256(flow.contiguous().numpy().tobytes())
-    digest.update(visible.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        return found
