@@ -15,6 +15,7 @@ from ptq4vm.cli.app import plain
 from ptq4vm.data.backgrounds import Background, BackgroundFolder, BackgroundSource
 from ptq4vm.data.compose import ComposeSettings, plan, write_set
 from ptq4vm.data.foregrounds import ForegroundSource
+from ptq4vm.data.videos import VideoFile
 from ptq4vm.errors import ConfigError
 
 
@@ -70,5 +71,5 @@ def _subsets(options: ComposeOptions, own: BackgroundSource | None, name: str) -
     if own is None:
         raise ConfigError("there are no backgrounds: give static= and motion= folders")
     backgrounds = own.backgrounds("test")
-    still = isinstance(backgrounds[0].frames, tuple) and len(backgrounds[0].frames) == 1
+    still = not isinstance(backgrounds[0].frames, VideoFile) and len(backgrounds[0].frames) == 1
     return {f"{name}_{'static' if still else 'motion'}": backgrounds}

@@ -89,7 +89,7 @@ def check(dataset: ClipDataset) -> Findings:
                 continue
             found.oddities += _numbering(item.name, roles)
             for role, frames in roles.items():
-                for path in frames if isinstance(frames, tuple) else ():
+                for path in () if isinstance(frames, VideoFile) else frames:
                     files.setdefault(path, role)
     sizes = _look_at_files(found, files)
     for items in found.items.values():
@@ -151,7 +151,7 @@ def _size(frames: Frames) -> tuple[int, int]:
 
 def _numbering(name: str, roles: Mapping[str, Frames]) -> list[str]:
     """Frames that are paired by position but have different names; else numbers that are left out."""
-    lists = {r: f for r, f in roles.items() if isinstance(f, tuple) and r != "background" and len(f) > 1}
+    lists = {r: f for r, f in roles.items() if not isinstance(f, VideoFile) and r != "background" and len(f) > 1}
     if not lists:
         return []
     (first, main), *others = lists.items()

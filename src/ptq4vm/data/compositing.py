@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -21,9 +23,50 @@ def composite(foreground: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
 
 
 def composite_uint8(foreground: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
-    """:func:`composite` of uint8 images in [0, 255], computed in float32 and rounded to the nearest uint8."""
-    blend = composite(foreground.float(), alpha.float() / 255, background.float())
-    return blend.round_().clamp_(0, 255).to(torch.uint8)
+    """:func:`composite` of uint8 images in [0, 255], rounded to the nearest uint8.
+
+    Computed in whole numbers, and the same as in floating point: 255 I is whole, so that I is never half-way between
+    two numbers.
+
+    Args:
+        foreground: F, ``(..., 3, H, W)``.
+        alpha: ``(..., 1, H, W)``.
+        background: B, ``(..., 3, H, W)``; leading dimensions of all three are broadcast.
+
+    Returns:
+        I, ``(..., 3, H, W)``.
+    """
+    lead = torch.broadcast_shapes(*(image.shape[:-3] for image in (foreground, alpha, background)))
+    arrays = [image.expand(*lead, *image.shape[-3:]).numpy() for image in (foreground, alpha, background)]
+    blend = np.empty((*lead, *np.broadcast_shapes(*(array.shape[-3:] for array in arrays))), np.uint8)
+    total, part = np.empty((2, *blend.shape[-3:]), np.uint16)  # one frame's, which stay in the processor's cache
+    for index in np.ndindex(*lead):
+        front, weight, back = (array[index] for array in arrays)
+        _blend(front, weight, back, blend[index], total, part)
+    return torch.from_numpy(blend)
+
+
+def _blend(
+    foreground: NDArray[np.uint8],
+    alpha: NDArray[np.uint8],
+    background: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    total: NDArray[np.uint16],
+    part: NDArray[np.uint16],
+) -> None:
+    """``(alpha F + (255 - alpha) B + 127) // 255``, which stays below 2^16."""
+    weight = alpha.astype(np.uint16)
+    np.copyto(total, foreground)
+    total *= weight
+    np.copyto(part, background)
+    part *= 255 - weight
+    total += part
+    total += 127
+    np.right_shift(total, 8, out=part)  # x // 255 = (x + 1 + x // 256) // 256 for x below 2^16 - 1
+    part += total
+    part += 1
+    part >>= 8
+    np.copyto(out, part, casting="unsafe")
 
 
 def ping_pong(index: int, length: int) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Footage:
     frames: Frames
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> Sequence[Path]:
         """Where it comes from."""
         return (self.frames.path,) if isinstance(self.frames, VideoFile) else self.frames
 
