@@ -1,4 +1,4 @@
-"""``ptq4vm export``: write a quantized network as an integer graph, and verify such a file."""
+"""``ptq4vm export``: write a quantized network as an integer graph (or the float one), and verify such a file."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ptq4vm
-from ptq4vm.api import load_checkpoint
+from ptq4vm.api import load_checkpoint, load_model
 from ptq4vm.cli.app import one_line
 from ptq4vm.cli.values import parse_values
 from ptq4vm.data.sources import FolderClip
 from ptq4vm.deploy.graph import FrameShape, export_onnx
-from ptq4vm.deploy.metadata import checkpoint_hash, describe
+from ptq4vm.deploy.metadata import checkpoint_hash, describe, describe_float
 from ptq4vm.deploy.openvino import export_openvino
 from ptq4vm.deploy.verify import Parity, fitted, moving_portrait, open_engine, verify
 from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError
+from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import read_info
+from ptq4vm.stages.teacher import fingerprint, folded
 from ptq4vm.types import Clip
 
 USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KEY=VALUE...]
        ptq4vm export verify checkpoint=DIR file=FILE [frames=24] [clip=DIR] [threads=N]
 
-  checkpoint          a run folder of `ptq4vm quantize`
+  checkpoint          a run folder of `ptq4vm quantize`, or fp32: the float network, to compare with
   target              onnx (out=FILE.onnx) or openvino (out=FILE.xml, with FILE.bin beside it)
   size=512x288        width x height of a frame
   dynamic=false       let the file take frames of any size
   downsample_ratio=1  fraction of the size at which the network runs, fixed in the file
   overwrite=false     replace what is there
+  model=rvm_mobilenetv3, weights=null   of checkpoint=fp32
 
   file                an exported .onnx or .xml
   frames=24           of the clip
@@ -39,6 +42,7 @@ USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KE
 """
 
 TARGETS = {"onnx": (".onnx", export_onnx), "openvino": (".xml", export_openvino)}
+FLOAT = "fp32"
 ANY_SIZE = (288, 512)
 """``(H, W)`` of the drawn clip for a file that takes any size."""
 
@@ -56,6 +60,8 @@ class ExportOptions:
     dynamic: bool = False
     downsample_ratio: float = 1.0
     overwrite: bool = False
+    model: str = "rvm_mobilenetv3"
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -82,6 +88,8 @@ class VerifyOptions:
     frames: int = 24
     clip: str | None = None
     threads: int | None = None
+    model: str = "rvm_mobilenetv3"
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -120,8 +128,11 @@ def export(options: ExportOptions) -> Path:
         for path in (out, out.with_suffix(".bin")) if options.target == "openvino" else (out,):
             if path.exists():
                 raise SaveError(f"{path} is there already: add overwrite=true or choose another name")
-    network, info = load_checkpoint(options.checkpoint), read_info(options.checkpoint)
-    metadata = describe(Path(options.checkpoint), info, shape, ptq4vm.__version__)
+    network = _network(options)
+    if options.checkpoint == FLOAT:
+        metadata = describe_float(options.model, fingerprint(network, 1.0), shape, ptq4vm.__version__)
+    else:
+        metadata = describe(Path(options.checkpoint), read_info(options.checkpoint), shape, ptq4vm.__version__)
     TARGETS[options.target][1](network, out, shape, metadata)
     return out
 
@@ -130,10 +141,20 @@ def check(options: VerifyOptions) -> Parity:
     """Verify the file. Raises :class:`PTQ4VMError`."""
     file = Path(options.file)
     engine = open_engine(file, options.threads)
-    network = load_checkpoint(options.checkpoint)
-    if engine.metadata.get("checkpoint") != checkpoint_hash(Path(options.checkpoint)):
+    network = _network(options)
+    is_float = options.checkpoint == FLOAT
+    wanted = fingerprint(network, 1.0) if is_float else checkpoint_hash(Path(options.checkpoint))
+    if engine.metadata.get("checkpoint") != wanted:
         log.warning("%s does not say that it was exported from %s", file, options.checkpoint)
     return verify(network, engine, fitted(_clip(options, engine.frame_size), engine.frame_size))
+
+
+def _network(options: ExportOptions | VerifyOptions) -> MattingNetwork:
+    """The quantized network of a run folder, or the float one with its batch norms folded."""
+    if options.checkpoint != FLOAT:
+        return load_checkpoint(options.checkpoint)
+    model = load_model(options.model, options.weights)
+    return folded(model.network, model.partition)
 
 
 def _clip(options: VerifyOptions, size: tuple[int, int] | None) -> Clip:

@@ -24,6 +24,8 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
   export     write a quantized network as an integer graph for ONNX Runtime or OpenVINO
              ptq4vm export checkpoint=DIR target=onnx out=FILE
              ptq4vm export verify checkpoint=DIR file=FILE
+  benchmark  time, memory and error of engines and exported files, side by side
+             ptq4vm benchmark files=a.onnx,b.xml [clips=ROOT] [sizes=512x288]
   weights    find, verify and cache pretrained weights
   report     gather runs and sweeps into one page
              ptq4vm report DIR... [--out DIR] [--title TITLE]
@@ -39,7 +41,7 @@ HYDRA_COMMANDS = {
     "flow": ("flow", "config"),
 }
 """Commands to their module and the file in ``conf`` that they override."""
-PLAIN_COMMANDS = ("weights", "report", "matte", "export")
+PLAIN_COMMANDS = ("weights", "report", "matte", "export", "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

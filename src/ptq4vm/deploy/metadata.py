@@ -45,6 +45,32 @@ def describe(folder: Path, info: CheckpointInfo, shape: FrameShape, version: str
         "calibration": _calibration(folder),
         "checkpoint": checkpoint_hash(folder),
         "licence": LICENCE,
+        **_of_shape(shape),
+    }
+
+
+def describe_float(model: str, checkpoint: str, shape: FrameShape, version: str) -> dict[str, str]:
+    """Metadata of an exported float network, with the keys of :func:`describe` that apply.
+
+    Args:
+        model: Its name.
+        checkpoint: Hash of its weights.
+        shape: What the graph takes.
+        version: Of ptq4vm.
+    """
+    return {
+        "bits": "fp32",
+        "method": "float",
+        "model": model,
+        "version": version,
+        "checkpoint": checkpoint,
+        "licence": LICENCE,
+        **_of_shape(shape),
+    }
+
+
+def _of_shape(shape: FrameShape) -> dict[str, str]:
+    return {
         "size": f"{shape.width}x{shape.height}",
         "dynamic": str(shape.dynamic).lower(),
         "downsample_ratio": f"{shape.downsample_ratio}",

@@ -1,0 +1,197 @@
+"""INT8 files of RVM as other tools make them, for `ptq4vm benchmark files=...`.
+
+    python benchmarks/peers.py --data ROOT --out DIR [--size 512x288] [--frames 48] [--peers fp32,ort_static,...]
+
+Writes, beside the float network's own files (`fp32.onnx`, `fp32.xml`):
+
+    ort_static.onnx  ONNX Runtime's static quantization: QDQ, percentile calibration, u8 activations, s8 weights by
+                     channel
+    nncf_mixed.xml   NNCF, preset MIXED, everything else as it is by default
+    nncf_head.xml    the same with the network's head ignored: its last convolution and what comes after it
+
+All are calibrated on the same frames of the training clips in VideoMatte's layout (ROOT/train/{fgr,pha} over
+ROOT/backgrounds) with the recurrent states that the float network has at these frames. Needs the extra `peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nncf
+import numpy as np
+import onnx
+import openvino
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from ptq4vm import api
+from ptq4vm.cli.export import ExportOptions, export
+from ptq4vm.deploy.benchmark import images
+from ptq4vm.deploy.engines.onnx import open_session
+from ptq4vm.deploy.engines.openvino import RT_INFO, read_metadata
+from ptq4vm.deploy.verify import fitted
+
+Feed = dict[str, NDArray[np.float32]]
+
+HEAD = "project_mat"
+REFINER = "refiner"
+PERCENTILE = 99.99
+STRIDE = 4  # frames whose activations are in memory at a time
+
+
+def calibration_feeds(session: Any, data: Path, size: tuple[int, int], frames: int) -> list[Feed]:
+    """Inputs of the float network at frames spread over all training clips: frame and carried states.
+
+    Args:
+        session: Of the float network.
+        data: Root in VideoMatte's layout.
+        size: ``(H, W)``.
+        frames: How many.
+    """
+    clips = api.load_data("videomatte", root=data).clips().calibration
+    wanted = {int(i) for i in np.linspace(0, sum(clip.num_frames for clip in clips) - 1, frames)}
+    carried = [(f"{name[:-1]}i", name) for name in (o.name for o in session.get_outputs()) if name.startswith("r")]
+    shapes = {i.name: i.shape for i in session.get_inputs()}
+    feeds: list[Feed] = []
+    position = 0
+    for source in clips:
+        states = {name: np.zeros(shapes[name], np.float32) for name, _ in carried}
+        for picture in images(fitted(source.read(), size)):
+            src = np.ascontiguousarray(picture.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
+            feed = {"src": src, **states}
+            if position in wanted:
+                feeds.append(feed)
+            position += 1
+            found = session.run([name for _, name in carried], feed)
+            states = {name: value for (name, _), value in zip(carried, found, strict=True)}
+    return feeds
+
+
+class Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Hands calibration frames to ONNX Runtime, a few at a time."""
+
+    def __init__(self, feeds: list[Feed]) -> None:
+        self._feeds = feeds
+        self._left: Iterator[Feed] = iter(feeds)
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Which frames come next."""
+        self._left = iter(self._feeds[start_index:end_index])
+
+    def get_next(self) -> Feed | None:
+        """The next frame."""
+        return next(self._left, None)
+
+
+def ort_static(out: Path, feeds: list[Feed]) -> Path:
+    """ONNX Runtime's own static quantization."""
+    source, target = out / "fp32.onnx", out / "ort_static.onnx"
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(source, prepared)
+        quantize_static(
+            prepared,
+            target,
+            Reader(feeds),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": STRIDE},
+        )
+    model = onnx.load(target)
+    said = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
+    onnx.helper.set_model_props(model, {**said, "bits": "w8a8", "method": f"onnxruntime static, {PERCENTILE}%"})
+    onnx.save(model, target)
+    return target
+
+
+def nncf_mixed(out: Path, feeds: list[Feed]) -> Path:
+    """NNCF's preset MIXED."""
+    return _nncf(out, "nncf_mixed.xml", "nncf mixed", feeds, None)
+
+
+def nncf_head(out: Path, feeds: list[Feed]) -> Path:
+    """NNCF's preset MIXED without the network's head."""
+    names = after(openvino.Core().read_model(out / "fp32.xml"), HEAD)
+    return _nncf(out, "nncf_head.xml", "nncf mixed, head ignored", feeds, nncf.IgnoredScope(names=names))
+
+
+def _nncf(out: Path, name: str, method: str, feeds: list[Feed], ignored: nncf.IgnoredScope | None) -> Path:
+    model = openvino.Core().read_model(out / "fp32.xml")
+    said = read_metadata(model)
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(feeds),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(feeds),
+        ignored_scope=ignored,
+    )
+    for key, value in {**said, "bits": "w8a8", "method": method}.items():
+        quantized.set_rt_info(value, [RT_INFO, key])
+    openvino.save_model(quantized, out / name, compress_to_fp16=False)
+    return out / name
+
+
+def after(model: openvino.Model, part: str) -> list[str]:
+    """Names of the convolution of a part of the network and of what is computed from it, and of the refiner."""
+    (head,) = [o for o in model.get_ops() if o.get_type_name() == "Convolution" and part in o.get_friendly_name()]
+    found, waiting = {}, [head]
+    while waiting:
+        op = waiting.pop()
+        if op.get_type_name() != "Result" and op.get_friendly_name() not in found:
+            found[op.get_friendly_name()] = op
+            waiting += [i.get_node() for output in op.outputs() for i in output.get_target_inputs()]
+    kept = ("Constant", "Result", "Parameter")
+    refiner = [o for o in model.get_ops() if REFINER in o.get_friendly_name() and o.get_type_name() not in kept]
+    return sorted({*found, *(o.get_friendly_name() for o in refiner)})
+
+
+PEERS: dict[str, Callable[[Path, list[Feed]], Path]] = {
+    "ort_static": ort_static,
+    "nncf_mixed": nncf_mixed,
+    "nncf_head": nncf_head,
+}
+
+
+def main() -> None:
+    """Write the files and print how long each took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", default="512x288")
+    parser.add_argument("--ratio", type=float, default=1.0, help="downsample ratio, fixed in the files")
+    parser.add_argument("--frames", type=int, default=48, help=f"of calibration, a multiple of {STRIDE}")
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--weights")
+    options = parser.parse_args()
+    chosen = options.peers.split(",")
+    if not set(chosen) <= set(PEERS):
+        parser.error(f"--peers {options.peers}: use {', '.join(PEERS)}")
+    if options.frames < 1 or options.frames % STRIDE:
+        parser.error(f"--frames {options.frames} is no multiple of {STRIDE}")
+    for target, name in (("onnx", "fp32.onnx"), ("openvino", "fp32.xml")):
+        values = {"size": options.size, "downsample_ratio": options.ratio, "weights": options.weights}
+        export(ExportOptions("fp32", target, str(options.out / name), overwrite=True, **values))
+    width, height = (int(side) for side in options.size.split("x"))
+    began = time.perf_counter()
+    feeds = calibration_feeds(open_session(options.out / "fp32.onnx"), options.data, (height, width), options.frames)
+    print(f"{len(feeds)} calibration frames: {time.perf_counter() - began:.0f} s", flush=True)
+    for name in chosen:
+        began = time.perf_counter()
+        path = PEERS[name](options.out, feeds)
+        print(f"{path}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
