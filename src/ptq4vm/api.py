@@ -22,6 +22,7 @@ from ptq4vm.data.datasets.folder import FolderDataset
 from ptq4vm.data.datasets.footage import FootageDataset
 from ptq4vm.data.datasets.stills import StillsDataset
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
+from ptq4vm.data.recipes import Augmentation
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.flow.analytic import AnalyticFlow
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
@@ -186,6 +187,11 @@ def load_preset(name: str) -> Preset:
     return settings.preset(settings.read_choice("preset", name))
 
 
+def load_augmentation(name: str) -> Augmentation:
+    """A choice of ``conf/augmentation``; change it with :func:`dataclasses.replace`. Raises :class:`ConfigError`."""
+    return settings.augmentation(settings.read_choice("augmentation", name))
+
+
 def load_method(name: str, bits: str = "w4a4") -> tuple[Method, QuantSpec]:
     """A method of ``conf/method`` and its quantizers at the bits ``wXaY`` or ``fp32``. Raises :class:`ConfigError`."""
     values = settings.read_choice("method", name)
@@ -213,6 +219,7 @@ def quantize(
     baseline: bool = True,
     stage_cache: str | Path | None = None,
     flow_cache_mib: float | None = None,
+    augmentation: str | Augmentation = "none",
     trainer: TrainerFactory | None = None,
     loggers: LoggerFactory | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -236,6 +243,7 @@ def quantize(
         baseline: Also measure rounding to nearest with min-max ranges.
         stage_cache: Folder where runs that begin alike share their reconstruction.
         flow_cache_mib: Limit of the flow cache, MiB; see :class:`ptq4vm.flow.cache.FlowCache`.
+        augmentation: A name in ``conf/augmentation``, or its values.
         trainer: Builds Lightning Trainers; on the accelerator that there is, when not given.
         loggers: Gives the loggers of a training stage; CSV files when not given.
         notes: For ``quantizer.yaml``.
@@ -257,10 +265,9 @@ def quantize(
             raise ConfigError(f"method {chosen.name} needs optical flow: give flow=dis, or take ofa=false")
         provider = load_flow(flow) if isinstance(flow, str) else flow
         flows = FlowCache(default_cache_dir() / "flow", provider, limit_mib=flow_cache_mib)
-    memory = schedule.reconstruction.memory_mib
-    datamodule = MattingDataModule(
-        data, flows, **asdict(schedule.calibration), num_workers=num_workers, memory_mib=memory, seed=seed
-    )
+    altered = load_augmentation(augmentation) if isinstance(augmentation, str) else augmentation
+    values = {**asdict(schedule.calibration), "memory_mib": schedule.reconstruction.memory_mib}
+    datamodule = MattingDataModule(data, flows, **values, num_workers=num_workers, seed=seed, augmentation=altered)
     pictures = SheetCollector([clip.name for clip in datamodule.evaluation_clips])
     label = "FP32" if spec.is_float else f"W{spec.weight.bits}A{spec.activation.bits}"
     if overwrite:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 
+from ptq4vm.data.recipes import Augmentation
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.spec import MAX_BITS, MIN_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
 from ptq4vm.stages.gac import GACSettings
@@ -177,3 +178,8 @@ def preset(values: Mapping[str, Any]) -> Preset:
     }
     built = {key: settings(cls, values.get(key, {}), f"preset.{key}") for key, cls in parts.items()}
     return settings(Preset, {**values, **built}, "preset")
+
+
+def augmentation(values: Mapping[str, Any]) -> Augmentation:
+    """An ``augmentation`` choice. Raises :class:`ConfigError`."""
+    return settings(Augmentation, values, "augmentation")

@@ -54,7 +54,7 @@ def names(group: str) -> list[str]:
 
 def test_every_group_is_tested_here() -> None:
     tested = {"model", "bits", "method", "data", "flow", "preset", "trainer", "logger"}
-    tested |= {"stage", "scale", "experiment"}
+    tested |= {"stage", "scale", "experiment", "augmentation"}
     assert {path.parts[0] for path in FILES} == tested
 
 
@@ -140,6 +140,13 @@ def test_presets(name: str) -> None:
     assert build.preset(chosen("preset", name)) == api.load_preset(name)
 
 
+@pytest.mark.parametrize("name", names("augmentation"))
+def test_augmentations(name: str) -> None:
+    assert build.augmentation(chosen("augmentation", name)) == api.load_augmentation(name)
+    assert build.augmentation(chosen("augmentation", name)).active == (name != "none")
+    assert build.augmentation(compose()) == api.load_augmentation("none"), "none unless it is asked for"
+
+
 def test_memory_budget_reaches_the_preset() -> None:
     assert build.preset(compose("memory_mib=77")).reconstruction.memory_mib == 77
 
@@ -192,6 +199,10 @@ WRONG: dict[str, tuple[str, ...]] = {
     "method=nope": ("method=nope", "ptq4vm", "rtn"),
     "model=nope": ("model=nope", "rvm_mobilenetv3", "rvm_resnet50"),
     "data=nope": ("data=nope", "demo", "folder", "videomatte"),
+    "augmentation=nope": ("augmentation=nope", "mild", "none", "rvm"),
+    "augmentation.noise=2": ("augmentation", "noise=2", "probability"),
+    "augmentation.nope=1": ("augmentation.nope", "pause", "speed"),
+    "augmentation.speed=[9]": ("speed=9", "augmentation.speed"),
     "flow=nope": ("flow=nope", "dis", "raft"),
     "logger=null": ("logger=null", "csv", "none"),
     "logger.nope=1": ("logger.nope", "version"),

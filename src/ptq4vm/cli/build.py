@@ -19,6 +19,7 @@ from ptq4vm import settings
 from ptq4vm.api import Model, build_model, needs_flow
 from ptq4vm.cli.app import plain
 from ptq4vm.data.base import ClipDataset, NeedsTruth
+from ptq4vm.data.recipes import Augmentation
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.quant.spec import QuantSpec
@@ -95,6 +96,11 @@ def model(cfg: DictConfig) -> Model:
     values = plain(cfg.model)
     partition = settings.partition(values["partition"])
     return build_model(values["family"], values["arguments"], partition, values["weights"])
+
+
+def augmentation(cfg: DictConfig) -> Augmentation:
+    """``augmentation``."""
+    return settings.augmentation(plain(cfg.augmentation))
 
 
 def data(cfg: DictConfig) -> ClipDataset:

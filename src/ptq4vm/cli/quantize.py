@@ -48,6 +48,7 @@ def _quantize(cfg: DictConfig, run_dir: Path) -> float | None:
             baseline=options.baseline,
             stage_cache=options.stage_cache,
             flow_cache_mib=options.flow_cache_mib,
+            augmentation=build.augmentation(cfg),
             trainer=build.trainer(cfg, run_dir),
             loggers=tracking,
             notes=build.notes(cfg),

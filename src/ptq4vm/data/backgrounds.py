@@ -94,7 +94,12 @@ def show(frames: Frames, start: int, stop: int, size: tuple[int, int]) -> Tensor
     Raises:
         DataError: A file is damaged.
     """
-    numbers = [ping_pong(i, len(frames)) for i in range(start, stop)]
+    return show_at(frames, range(start, stop), size)
+
+
+def show_at(frames: Frames, times: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """:func:`show` at any ``times``, in any order: ``(len(times), 3, H, W)`` uint8."""
+    numbers = [ping_pong(i, len(frames)) for i in times]
     if isinstance(frames, VideoFile):
         first = min(numbers)
         images = frames.images(first, max(numbers) + 1)

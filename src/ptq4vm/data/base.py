@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -30,6 +30,19 @@ class ClipDataset(Protocol):
 
     def clips(self) -> ClipSets:
         """List the clips. Raises :class:`ptq4vm.errors.DataError` for a missing, empty or inconsistent folder."""
+        ...
+
+
+@runtime_checkable
+class LayeredClip(Protocol):
+    """A clip that is composited when read, so that its foreground and its background can be had apart."""
+
+    def read_foreground(self, times: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Colours ``(n, 3, H, W)`` and alpha ``(n, 1, H, W)``, uint8, of frames of the clip in any order."""
+        ...
+
+    def read_background(self, times: Sequence[int]) -> Tensor:
+        """``(n, 3, H, W)`` uint8; ``times`` may go beyond the clip's end."""
         ...
 
 

@@ -15,11 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from ptq4vm.data.augment import draw_augmented
 from ptq4vm.data.base import ClipDataset, ClipSets
 from ptq4vm.data.chunks import EvaluationData
-from ptq4vm.data.sampling import CalibrationSample, EpochShuffleSampler, draw_samples
+from ptq4vm.data.recipes import Augmentation
+from ptq4vm.data.sampling import CalibrationSample, EpochShuffleSampler, check_numbers, draw_samples
 from ptq4vm.data.sources import check_has_subject
 from ptq4vm.errors import ConfigError, DataError
+from ptq4vm.flow.base import SourceFlow
 from ptq4vm.flow.cache import ClipFlow, FlowCache
 from ptq4vm.ops.warp import in_frame
 from ptq4vm.types import ClipBatch, ClipSource, EvalChunk
@@ -46,9 +49,10 @@ class MattingDataModule(pl.LightningDataModule):
         eval_chunk: Frames of an evaluation chunk.
         memory_mib: Keep decoded samples up to this many MiB; beyond it they are decoded whenever they are used.
         seed: Seed of all that is drawn.
+        augmentation: How samples are augmented; flow is then that of the augmented sample.
 
     Raises:
-        ConfigError: A number is out of range.
+        ConfigError: A number is out of range, or flow is known for clips as they are only.
     """
 
     def __init__(
@@ -65,9 +69,10 @@ class MattingDataModule(pl.LightningDataModule):
         eval_chunk: int = 8,
         memory_mib: float = 1024,
         seed: int = 0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        _check_numbers(clip_length, clips, batch_size, num_workers, eval_chunk, crop, hflip)
+        check_numbers(clip_length, clips, batch_size, num_workers, eval_chunk, crop, hflip)
         self.dataset = dataset
         self.flow = flow
         self.clip_length = clip_length
@@ -80,6 +85,9 @@ class MattingDataModule(pl.LightningDataModule):
         self.eval_chunk = eval_chunk
         self.memory_mib = memory_mib
         self.seed = seed
+        self.augmentation = augmentation if augmentation is not None and augmentation.active else None
+        if self.augmentation is not None and flow is not None and isinstance(flow.estimator, SourceFlow):
+            raise ConfigError(f"flow={flow.name} is not that of augmented samples: use flow=dis or augmentation=none")
 
     @cached_property
     def clip_sets(self) -> ClipSets:
@@ -112,7 +120,7 @@ class MattingDataModule(pl.LightningDataModule):
         """
         if self.flow is None:
             raise ConfigError("there is no flow to compute: give flow=")
-        clips = self.clip_sets.calibration
+        clips = self._drawn[0]
         cuts = [(s.clip, s.start, s.stop) for s in self.samples]
         if whole:
             cuts = [(i, 0, clip.num_frames) for i, clip in enumerate(clips) if clip.num_frames > 1]
@@ -135,21 +143,29 @@ class MattingDataModule(pl.LightningDataModule):
             DataError: There is no calibration clip, or one is too short, unreadable or empty.
             ConfigError: The crop does not fit.
         """
+        return self._drawn[1]
+
+    @cached_property
+    def _drawn(self) -> tuple[Sequence[ClipSource], list[CalibrationSample]]:
+        """What samples are cut from (the calibration clips, or an augmented clip for each sample), and the samples."""
         sources = self.clip_sets.calibration
         if not sources:
             raise DataError("the dataset gives no calibration clips; check data.root")
-        return draw_samples(sources, self.clips, self.clip_length, self.crop, self.hflip, self.seed, self.zoom)
+        how = (self.clips, self.clip_length, self.crop, self.hflip, self.seed, self.zoom)
+        if self.augmentation is None:
+            return sources, draw_samples(sources, *how)
+        return draw_augmented(sources, self.augmentation, *how)
 
     @cached_property
     def calibration(self) -> CalibrationData:
         """The samples as a map-style dataset of :class:`ClipBatch` without the batch dimension."""
         flows = None if self.flow is None else self._flows
-        return CalibrationData(self.clip_sets.calibration, self.samples, flows, self.memory_mib)
+        return CalibrationData(*self._drawn, flows, self.memory_mib)
 
     @cached_property
     def _flows(self) -> list[ClipFlow]:
         assert self.flow is not None
-        return [self.flow.open(clip) for clip in self.clip_sets.calibration]
+        return [self.flow.open(clip) for clip in self._drawn[0]]
 
     def calibration_batch(self, indices: Sequence[int] | None = None) -> ClipBatch:
         """The samples ``indices`` (all when not given) as one batch, not shuffled."""
@@ -203,6 +219,8 @@ class MattingDataModule(pl.LightningDataModule):
         ``flow=False`` leaves the provider out, for stages that look at no flow.
         """
         digest = hashlib.sha256((self.flow.name if flow and self.flow is not None else "no flow").encode())
+        if self.augmentation is not None:  # flow also sees what the crop does not show
+            digest.update(repr(self.augmentation).encode())
         for index, sample in enumerate(self.samples):
             digest.update(repr(sample).encode())
             for tensor in self.calibration.pixels(index):
@@ -316,23 +334,3 @@ def _cut_flow(flow: Tensor, sample: CalibrationSample) -> Tensor:
 def _cut_visible(visible: Tensor, flow: Tensor, sample: CalibrationSample) -> Tensor:
     """Cut the mask, dropping pixels whose flow leads out of the crop: a warp of the crop cannot follow them."""
     return _cut(visible, sample) & in_frame(_cut_flow(flow, sample))
-
-
-def _check_numbers(
-    clip_length: int,
-    clips: int,
-    batch_size: int,
-    num_workers: int,
-    eval_chunk: int,
-    crop: Sequence[int] | None,
-    hflip: float,
-) -> None:
-    lowest = {"clip_length": (clip_length, 1), "clips": (clips, 1), "batch_size": (batch_size, 1)}
-    lowest |= {"num_workers": (num_workers, 0), "eval_chunk": (eval_chunk, 1)}
-    for key, (value, least) in lowest.items():
-        if value < least:
-            raise ConfigError(f"calibration.{key} must be at least {least}, not {value}")
-    if crop is not None and (len(crop) != 2 or min(crop) < 1):
-        raise ConfigError(f"calibration.crop must be two positive numbers, height and width, not {list(crop)}")
-    if not 0 <= hflip <= 1:
-        raise ConfigError(f"calibration.hflip must be a probability from 0 to 1, not {hflip}")

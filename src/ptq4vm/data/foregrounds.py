@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ptq4vm.data.backgrounds import Frames, show
+from ptq4vm.data.backgrounds import Frames, show, show_at
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.data.images import open_alpha, open_rgb
 from ptq4vm.data.motion import Motion, frame_points
@@ -71,8 +71,8 @@ class ClipForeground:
     """
 
     name: str
-    fgr: tuple[Path, ...]
-    pha: tuple[Path, ...]
+    fgr: Sequence[Path]
+    pha: Sequence[Path]
 
     @property
     def num_frames(self) -> int | None:
@@ -143,12 +143,16 @@ class StillForeground:
 
     def read(self, start: int, stop: int, size: Size) -> tuple[Tensor, Tensor]:
         """See :meth:`Foreground.read`. Raises :class:`DataError`."""
+        return self.at(range(start, stop), size)
+
+    def at(self, times: Sequence[int], size: Size) -> tuple[Tensor, Tensor]:
+        """:meth:`read` at any ``times``, in any order."""
         images = _same_size(self.fgr, self.pha)
         fitted = [ImageOps.pad(i, (size[1], size[0]), method=Image.Resampling.BILINEAR) for i in images]
         fgr, pha = (np.asarray(image) for image in fitted)
         motion, points = self.motion(size), frame_points(size)
         colours, alphas = [], []
-        for time in range(start, stop):
+        for time in times:
             x, y = motion(time, points).float().numpy()
             colours.append(_tensor(cv2.remap(fgr, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)))
             alphas.append(_tensor(cv2.remap(pha, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)))
@@ -181,6 +185,14 @@ class StillClip:
         foreground, alpha = self.still.read(start, stop, self.size)
         background = show(self.background, start, stop, self.size)
         return Clip(self.name, composite_uint8(foreground, alpha, background), alpha, foreground)
+
+    def read_foreground(self, times: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """See :class:`ptq4vm.data.base.LayeredClip`."""
+        return self.still.at(times, self.size)
+
+    def read_background(self, times: Sequence[int]) -> Tensor:
+        """See :class:`ptq4vm.data.base.LayeredClip`."""
+        return show_at(self.background, times, self.size)
 
 
 def _same_size(fgr: Path, pha: Path) -> tuple[Image.Image, Image.Image]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ptq4vm.data.easing import ease
 from ptq4vm.ops.warp import pixel_grid
 
 _STEEPEST = 0.5  # bound on the wobble's slope; the fixed point converges by at least this factor a step
@@ -29,6 +30,79 @@ class Wave:
     frequency: tuple[float, float]
     phase: float
     speed: float
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a picture lies in the frame at one moment.
+
+    The picture's point that frame pixel p shows is ``layer_anchor + L (p - centre)`` with ::
+
+        L = S^-1 R(angle) / scale,   S = [[r, r tan shear_x], [tan shear_y / r, 1 / r]],   r = sqrt(stretch)
+
+    Attributes:
+        centre: Where the picture's anchor is shown, ``(x, y)`` frame pixels.
+        angle: Rotation, radians.
+        scale: Size of the picture, relative to its own.
+        shear: ``(x, y)``, radians.
+        stretch: Width over height of a square of the picture, as shown.
+    """
+
+    centre: tuple[float, float]
+    angle: float = 0.0
+    scale: float = 1.0
+    shear: tuple[float, float] = (0.0, 0.0)
+    stretch: float = 1.0
+
+    def linear(self, like: Tensor) -> Tensor:
+        """L, ``(2, 2)``, of ``like``'s dtype."""
+        scale = 1 / self.scale
+        cosine, sine = scale * math.cos(self.angle), scale * math.sin(self.angle)
+        turn = like.new_tensor([[cosine, -sine], [sine, cosine]])
+        if self.shear == (0.0, 0.0) and self.stretch == 1:
+            return turn
+        x, y = (math.tan(angle) for angle in self.shear)
+        root = math.sqrt(self.stretch)
+        skew = like.new_tensor([[root, x * root], [y / root, 1 / root]])
+        return torch.linalg.solve(skew, turn)
+
+    def matrix(self, layer_anchor: tuple[float, float]) -> Tensor:
+        """From frame pixels to the picture's pixels, ``(3, 3)`` float64, homogeneous."""
+        whole = torch.eye(3, dtype=torch.float64)
+        whole[:2, :2] = self.linear(whole)
+        whole[:2, 2] = whole.new_tensor(layer_anchor) - whole[:2, :2] @ whole.new_tensor(self.centre)
+        return whole
+
+    def towards(self, other: Pose, part: float) -> Pose:
+        """The pose after ``part`` of the way to ``other``, each number by itself; below 0 and above 1 it goes on."""
+
+        def mix(first: float, last: float) -> float:
+            return first + (last - first) * part
+
+        centre, shear = (
+            (mix(a[0], b[0]), mix(a[1], b[1])) for a, b in ((self.centre, other.centre), (self.shear, other.shear))
+        )
+        scale, stretch = mix(self.scale, other.scale), mix(self.stretch, other.stretch)
+        return Pose(centre, mix(self.angle, other.angle), scale, shear, stretch)
+
+
+@dataclass(frozen=True)
+class EasedMotion:
+    """A picture that goes from one pose to another.
+
+    Attributes:
+        first: Pose in the first frame.
+        last: Pose in the last frame.
+        easing: Its course, one of :data:`ptq4vm.data.easing.EASINGS`.
+    """
+
+    first: Pose
+    last: Pose
+    easing: str = "linear"
+
+    def pose(self, time: float) -> Pose:
+        """The pose at ``time``, which goes from 0 to 1."""
+        return self.first.towards(self.last, ease(self.easing, time))
 
 
 @dataclass(frozen=True)
@@ -72,8 +146,21 @@ class Motion:
 
     def __call__(self, time: float, points: Tensor) -> Tensor:
         """M_t of ``points``, ``(2, H, W)`` frame pixels (x, then y): picture pixels of the same shape."""
-        relative = points + self._wobble(time, points) - self._centre(time, points)
-        return torch.einsum("ij,jhw->ihw", self._linear(time, points), relative) + _column(self.layer_anchor, points)
+        pose = self.pose(time)
+        relative = points + self._wobble(time, points) - _column(pose.centre, points)
+        return torch.einsum("ij,jhw->ihw", pose.linear(points), relative) + _column(self.layer_anchor, points)
+
+    def pose(self, time: float) -> Pose:
+        """Drift, rotation and scale at ``time``, in frames; the wobble comes on top."""
+        turn = 2 * math.pi * time / self.period
+        x, y = (
+            anchor + speed * time + sway * math.sin(turn + phase)
+            for anchor, speed, sway, phase in zip(
+                self.frame_anchor, self.velocity, self.sway, self.sway_phase, strict=True
+            )
+        )
+        angle = self.tilt * math.sin(turn + self.sway_phase[0])
+        return Pose((x, y), angle, 1 + self.zoom * math.sin(turn + self.sway_phase[1]))
 
     def inverse(self, time: float, layer_points: Tensor, start: Tensor | None = None) -> Tensor:
         """Frame pixels that M_t takes to ``layer_points``, ``(2, H, W)``, to 1e-6 of a pixel.
@@ -82,8 +169,9 @@ class Motion:
         iteration, which converges because the wobble's slope is bounded.
         """
         offset = layer_points - _column(self.layer_anchor, layer_points)
-        linear = torch.linalg.inv(self._linear(time, layer_points))
-        target = torch.einsum("ij,jhw->ihw", linear, offset) + self._centre(time, layer_points)
+        pose = self.pose(time)
+        linear = torch.linalg.inv(pose.linear(layer_points))
+        target = torch.einsum("ij,jhw->ihw", linear, offset) + _column(pose.centre, layer_points)
         points = target if start is None else start
         for _ in range(_STEPS):
             following = target - self._wobble(time, points)
@@ -109,23 +197,6 @@ class Motion:
             angle = 2 * math.pi * (fx * points[0] + fy * points[1]) + wave.phase + wave.speed * time
             total = total + _column(wave.amplitude, points) * angle.sin()
         return total
-
-    def _centre(self, time: float, like: Tensor) -> Tensor:
-        turn = 2 * math.pi * time / self.period
-        x, y = (
-            anchor + speed * time + sway * math.sin(turn + phase)
-            for anchor, speed, sway, phase in zip(
-                self.frame_anchor, self.velocity, self.sway, self.sway_phase, strict=True
-            )
-        )
-        return _column((x, y), like)
-
-    def _linear(self, time: float, like: Tensor) -> Tensor:
-        turn = 2 * math.pi * time / self.period
-        angle = self.tilt * math.sin(turn + self.sway_phase[0])
-        scale = 1 / (1 + self.zoom * math.sin(turn + self.sway_phase[1]))
-        cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
-        return like.new_tensor([[cosine, -sine], [sine, cosine]])
 
 
 def frame_points(size: tuple[int, int]) -> Tensor:

@@ -101,20 +101,28 @@ def draw_samples(
         DataError: A clip is too short, cannot be read or has an alpha of zero in every frame.
         ConfigError: The crop is larger than a clip's frames, or crops are off and clips differ in size.
     """
-    if zoom < 1 or (zoom > 1 and crop is None):
-        raise ConfigError(f"calibration.zoom={zoom}: use at least 1, and a calibration.crop with more than 1")
-    _check_clips(clips, clip_length, crop)
+    check_clips(clips, clip_length, crop, zoom)
     samples = []
-    order: list[int] = []
-    for number in track(range(count), description="calibration samples", transient=True):
-        if not order:
-            order = torch.randperm(len(clips), generator=_generator(seed, -1 - number)).tolist()
-        clip = order.pop()
+    for number, clip in track(draw_order(len(clips), count, seed), description="calibration samples", transient=True):
         samples.append(_draw_one(clips[clip], clip, clip_length, crop, hflip, zoom, _generator(seed, number)))
     return samples
 
 
-def _check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int, int] | None) -> None:
+def draw_order(clips: int, count: int, seed: int) -> list[tuple[int, int]]:
+    """``(number of the sample, index of its clip)`` of ``count`` samples from ``clips`` clips."""
+    drawn = []
+    order: list[int] = []
+    for number in range(count):
+        if not order:
+            order = torch.randperm(clips, generator=_generator(seed, -1 - number)).tolist()
+        drawn.append((number, order.pop()))
+    return drawn
+
+
+def check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int, int] | None, zoom: float) -> None:
+    """Whether samples can be cut from ``clips``. Raises what :func:`draw_samples` does."""
+    if zoom < 1 or (zoom > 1 and crop is None):
+        raise ConfigError(f"calibration.zoom={zoom}: use at least 1, and a calibration.crop with more than 1")
     first = clips[0].size
     for clip in clips:
         if clip.num_frames < clip_length:
@@ -132,6 +140,27 @@ def _check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int,
             raise ConfigError(
                 f"calibration.crop {crop[1]}x{crop[0]} does not fit into clip {clip.name}, {width}x{height}"
             )
+
+
+def check_numbers(
+    clip_length: int,
+    clips: int,
+    batch_size: int,
+    num_workers: int,
+    eval_chunk: int,
+    crop: Sequence[int] | None,
+    hflip: float,
+) -> None:
+    """Check what a data module is given. Raises :class:`ConfigError`."""
+    lowest = {"clip_length": (clip_length, 1), "clips": (clips, 1), "batch_size": (batch_size, 1)}
+    lowest |= {"num_workers": (num_workers, 0), "eval_chunk": (eval_chunk, 1)}
+    for key, (value, least) in lowest.items():
+        if value < least:
+            raise ConfigError(f"calibration.{key} must be at least {least}, not {value}")
+    if crop is not None and (len(crop) != 2 or min(crop) < 1):
+        raise ConfigError(f"calibration.crop must be two positive numbers, height and width, not {list(crop)}")
+    if not 0 <= hflip <= 1:
+        raise ConfigError(f"calibration.hflip must be a probability from 0 to 1, not {hflip}")
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
@@ -156,18 +185,43 @@ def _draw_one(
     flip = bool(torch.rand(1, generator=generator) < hflip)
     alpha = source.read(start, start + clip_length).alpha
     if not alpha.any():
-        start, alpha = _window_with_subject(source, clip_length)
+        start, alpha = window_with_subject(source, clip_length)
+    return cut_sample(alpha, clip, start, crop, flip, zoom, generator)
+
+
+def cut_sample(
+    alpha: Tensor,
+    clip: int,
+    start: int,
+    crop: tuple[int, int] | None,
+    flip: bool,
+    zoom: float,
+    generator: torch.Generator,
+) -> CalibrationSample:
+    """Choose the crop of a sample whose alpha, ``(T, 1, H, W)`` uint8, shows something of the subject.
+
+    Args:
+        alpha: Of all its frames, before cropping.
+        clip: Index of its clip.
+        start: Its first frame there.
+        crop: See :func:`draw_samples`.
+        flip: Whether it is mirrored.
+        zoom: See :func:`draw_samples`.
+        generator: Source of randomness.
+    """
+    stop = start + len(alpha)
     if crop is None:
-        return CalibrationSample(clip, start, start + clip_length, 0, 0, source.size, flip)
+        return CalibrationSample(clip, start, stop, 0, 0, (alpha.shape[-2], alpha.shape[-1]), flip)
     box = crop
     if zoom > 1:
         factor = 1 + (zoom - 1) * max(0.0, 2 * float(torch.rand(1, generator=generator)) - 1)
         box = (max(1, round(crop[0] / factor)), max(1, round(crop[1] / factor)))
     top, left = _choose_crop(alpha, box, generator)
-    return CalibrationSample(clip, start, start + clip_length, top, left, box, flip, None if box == crop else crop)
+    return CalibrationSample(clip, start, stop, top, left, box, flip, None if box == crop else crop)
 
 
-def _window_with_subject(source: ClipSource, clip_length: int) -> tuple[int, Tensor]:
+def window_with_subject(source: ClipSource, clip_length: int) -> tuple[int, Tensor]:
+    """First frame and alpha of the first window that shows something. Raises :class:`DataError` when none does."""
     last = source.num_frames - clip_length
     for start in [*range(0, last, clip_length), last]:
         alpha = source.read(start, start + clip_length).alpha

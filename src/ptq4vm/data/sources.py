@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptq4vm.data.backgrounds import Frames, show
+from ptq4vm.data.backgrounds import Frames, show, show_at
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.data.images import cover, image_size, list_frames, read_alpha, read_rgb
 from ptq4vm.data.videos import VideoFile
@@ -121,6 +121,15 @@ class CompositeClip:
         _check_alpha(self, alpha, self.pha[0])
         background = show(self.background, window.start, window.stop, size)
         return Clip(self.name, composite_uint8(foreground, alpha, background), alpha, foreground)
+
+    def read_foreground(self, times: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """See :class:`ptq4vm.data.base.LayeredClip`. Raises :class:`DataError`."""
+        fgr, pha = ([files[time] for time in times] for files in (self.fgr, self.pha))
+        return _stack(fgr, read_rgb, self.size), _stack(pha, read_alpha, self.size)
+
+    def read_background(self, times: Sequence[int]) -> Tensor:
+        """See :class:`ptq4vm.data.base.LayeredClip`. Raises :class:`DataError`."""
+        return show_at(self.background, times, self.size)
 
 
 def check_has_subject(source: ClipSource) -> None:

@@ -202,6 +202,7 @@ class Pipeline:
             calibration=replace(self.preset.calibration, batch_size=batch_size),
             reconstruction=replace(self.preset.reconstruction, memory_mib=0),
         )
+        augmentation = self.datamodule.augmentation
         return fingerprint(
             model=dict(self.model),
             weights=tensors_hash(self.network.state_dict()),
@@ -213,6 +214,8 @@ class Pipeline:
             downsample_ratio=self.downsample_ratio,
             calibration_clips=None if self.spec.is_float else self.datamodule.content_hash(),
             evaluation_clips=[(c.name, c.num_frames, c.size) for c in self.datamodule.evaluation_clips],
+            # only where there is any, so that runs from before it was known go on
+            **({"augmentation": augmentation} if augmentation is not None and not self.spec.is_float else {}),
         )
 
     @property
