@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from commands import TINY, Workplace
-from layouts import LAYOUTS, SHORT, draw_layout
+from layouts import LAYOUTS, SHORT, draw_backgrounds, draw_layout
 
 REST = tuple(o for o in TINY if not o.startswith("data."))
 
@@ -31,3 +31,15 @@ def test_every_layout_is_calibrated_and_evaluated_on(workplace: Workplace, tmp_p
         again = json.loads((tmp_path / "eval" / "metrics.json").read_text())
         assert again["mean"]["mad"] == pytest.approx(quantized["mean"]["mad"], rel=1e-4)
         assert ("own alpha" in done.out) == (name == "footage")
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_every_kind_of_backgrounds_is_calibrated_over(workplace: Workplace, tmp_path: Path, kind: str) -> None:
+    backgrounds = draw_backgrounds(tmp_path / "hintergründe") / kind
+    data = ["data=videomatte240k", f"data.root={draw_layout('videomatte240k', tmp_path / 'root')}"]
+    data += [f'data.backgrounds="{backgrounds}"', f"model.weights={workplace.weights}"]
+    run = tmp_path / "run"
+    done = workplace.run("quantize", *data, "method=rtn", "bits=w8a8", *REST, "baseline=false", f"run_dir={run}")
+    assert done.status == 0, done.out + done.err
+    (clip,) = json.loads((run / "metrics.json").read_text())["clips"]
+    assert clip.split("+")[1] in {"video": ("a street", "café"), "image": ("bild 0", "bild 1")}[kind]

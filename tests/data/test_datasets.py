@@ -86,6 +86,8 @@ def test_videomatte_folders_that_are_missing(video_root: Path, tmp_path: Path) -
         VideoMatteDataset(video_root, backgrounds=tmp_path / "nothing").clips()
     with pytest.raises(DataError, match="train/fgr is missing"):
         VideoMatteDataset(tmp_path / "nowhere").clips()
+    with pytest.raises(DataError, match=r"test/fgr is missing or .*, or split=train for those of .*/train$"):
+        VideoMatteDataset(video_root).foregrounds("test")
     for path in (video_root / "train" / "pha" / "10").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="pha/10 holds no images"):

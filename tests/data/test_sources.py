@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
+import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from layouts import write_video
+from ptq4vm.data.base import BoxedClip
 from ptq4vm.data.compositing import composite, composite_uint8, ping_pong
-from ptq4vm.data.images import list_frames, natural_key, read_alpha, read_rgb, read_rgb_cover
+from ptq4vm.data.datasets.videomatte import VideoMatteDataset
+from ptq4vm.data.images import list_frames, natural_key, read_alpha, read_cover_stack, read_rgb, read_stack
 from ptq4vm.data.sources import CompositeClip, FolderClip, check_has_subject
+from ptq4vm.data.videos import VideoFile
 from ptq4vm.errors import DataError
 from ptq4vm.types import ClipSource
 
@@ -74,7 +81,7 @@ def test_cover_keeps_the_shape_of_things(tmp_path: Path) -> None:
     pixels = np.zeros((40, 100, 3), np.uint8)
     pixels[:, 50:] = 200
     Image.fromarray(pixels).save(tmp_path / "b.png")
-    covered = read_rgb_cover(tmp_path / "b.png", (20, 20))
+    covered = read_cover_stack([tmp_path / "b.png"], (20, 20))[0]
     assert covered.shape == (3, 20, 20)
     assert covered[:, :, :7].max() == 0 and covered[:, :, 13:].min() == 200
 
@@ -204,6 +211,98 @@ def test_compositing_rounds_rather_than_cuts() -> None:
         )
         exact = (alpha * foreground + (255 - alpha) * background) / 255
         assert (got.flatten() - exact).abs().max() <= 0.5
+
+
+def test_compositing_in_whole_numbers_is_that_in_floating_point() -> None:
+    colours = torch.arange(256, dtype=torch.uint8)
+    foreground = colours.view(1, 256, 1).expand(3, 256, 256)
+    background = colours.view(1, 1, 256).expand(3, 256, 256)
+    for start in range(0, 256, 32):
+        alpha = torch.arange(start, start + 32).to(torch.uint8).view(32, 1, 1, 1)
+        got = composite_uint8(foreground, alpha.expand(32, 1, 256, 256), background)
+        blend = composite(foreground[:1].float(), alpha.float() / 255, background[:1].float())
+        assert torch.equal(got[:, :1], blend.round().to(torch.uint8)) and got.shape == (32, 3, 256, 256)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (5, 3)])
+def test_planes_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = pixels.transpose(2, 0, 1)
+    assert np.array_equal(read_rgb(tmp_path / "a.png").numpy(), expected)
+    stack = read_stack([tmp_path / "a.png"] * 2, 3, size, (0, 0, 1, size[0]))
+    assert np.array_equal(stack.numpy(), np.stack([expected[..., :1]] * 2))
+
+
+def test_a_box_is_what_is_cut_from_the_whole(composite_clip: CompositeClip, tmp_path: Path, make_clip) -> None:
+    folder = FolderClip.from_folder(make_clip(tmp_path / "clip", count=7))
+    video = dataclasses.replace(composite_clip, background=VideoFile(write_video(tmp_path / "v.mp4", frames=3)))
+    for clip in (composite_clip, video, folder):
+        assert isinstance(clip, BoxedClip)
+        whole = clip.read(2, 7)
+        part = clip.read_box(2, 7, (5, 10, 50, 41))
+        assert torch.equal(part.frames, whole.frames[..., 10:41, 5:50])
+        assert torch.equal(part.alpha, whole.alpha[..., 10:41, 5:50])
+
+
+def test_frames_are_kept_as_names(tmp_path: Path, make_images) -> None:
+    frames = list_frames(make_images(tmp_path / "c", count=12))
+    assert [path.name for path in frames[9:11]] == ["0009.png", "0010.png"] and frames[
+        -1
+    ] == tmp_path / "c" / "0011.png"
+    assert frames == list_frames(tmp_path / "c") and hash(frames) == hash(pickle.loads(pickle.dumps(frames)))  # noqa: S301
+    with pytest.raises(IndexError):
+        frames[12]
+    other = list_frames(make_images(tmp_path / "d", count=12))
+    assert all(a is b for a, b in zip(frames.names, other.names, strict=True)), "equal names are kept once"
+
+
+class Entry:
+    """A file in a folder that counts how often it is looked at."""
+
+    looked = 0
+
+    def __init__(self, entry: os.DirEntry[str]) -> None:
+        self.name, self._entry = entry.name, entry
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        Entry.looked += follow_symlinks and self._entry.is_symlink()
+        return self._entry.is_dir(follow_symlinks=follow_symlinks)
+
+
+def test_listing_looks_at_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start-up of a data set of a million files: nothing may be asked about each of them."""
+    (tmp_path / "real.jpg").write_bytes(b"is not opened")
+    for kind in ("train/fgr", "train/pha", "backgrounds"):
+        for clip in range(3):
+            (tmp_path / kind / str(clip)).mkdir(parents=True)
+            for frame in range(50):
+                (tmp_path / kind / str(clip) / f"{frame:04d}.jpg").symlink_to(tmp_path / "real.jpg")
+    asked, scandir, stat = [], os.scandir, os.stat
+
+    class Folder:
+        def __init__(self, path: Path) -> None:
+            self.entries = scandir(path)
+
+        def __enter__(self) -> Iterator[Entry]:
+            return map(Entry, self.entries.__enter__())
+
+        def __exit__(self, *details: object) -> None:
+            self.entries.__exit__(*details)
+
+    def counted(path: object, *arguments: object, **options: object) -> os.stat_result:
+        asked.append(path)
+        return stat(path, *arguments, **options)
+
+    opened = []
+    monkeypatch.setattr("ptq4vm.data.images.os.scandir", Folder)
+    monkeypatch.setattr(os, "stat", counted)
+    monkeypatch.setattr("ptq4vm.data.images.Image.open", opened.append)
+    clips = VideoMatteDataset(tmp_path).clips().calibration
+    monkeypatch.undo()
+    assert len(clips) == 3 and all(clip.num_frames == 50 for clip in clips)
+    assert opened == [] and Entry.looked == 0
+    assert len(asked) < 60, "a few for each of nine folders, none for their 450 files"
 
 
 def test_ping_pong() -> None:

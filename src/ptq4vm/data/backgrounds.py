@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ptq4vm.data.compositing import ping_pong
-from ptq4vm.data.images import cover, has_images, list_folders, list_frames, read_rgb_cover
+from ptq4vm.data.images import Box, cover, has_images, list_folders, list_frames, read_cover_stack
 from ptq4vm.data.videos import VideoFile, list_videos
 from ptq4vm.errors import ConfigError, DataError
 
-Frames = tuple[Path, ...] | VideoFile
+Frames = Sequence[Path] | VideoFile
 """Frames of a clip: an image file each, or a video file."""
 KINDS = ("any", "video", "image")
 
@@ -97,15 +97,14 @@ def show(frames: Frames, start: int, stop: int, size: tuple[int, int]) -> Tensor
     return show_at(frames, range(start, stop), size)
 
 
-def show_at(frames: Frames, times: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """:func:`show` at any ``times``, in any order: ``(len(times), 3, H, W)`` uint8."""
+def show_at(frames: Frames, times: Sequence[int], size: tuple[int, int], box: Box | None = None) -> Tensor:
+    """:func:`show` at any ``times``, in any order, and only ``box`` of it: ``(len(times), 3, H, W)`` uint8."""
     numbers = [ping_pong(i, len(frames)) for i in times]
-    if isinstance(frames, VideoFile):
-        first = min(numbers)
-        images = frames.images(first, max(numbers) + 1)
-        seen = {first + i: cover(image, size) for i, image in enumerate(images)}
-    else:
-        seen = {number: read_rgb_cover(frames[number], size) for number in set(numbers)}
+    if not isinstance(frames, VideoFile):
+        return read_cover_stack([frames[number] for number in numbers], size, box)
+    first = min(numbers)
+    images = frames.images(first, max(numbers) + 1)
+    seen = {first + i: cover(image, size, box) for i, image in enumerate(images)}
     return torch.stack([seen[number] for number in numbers])
 
 

@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ptq4vm.types import ClipSource
+from ptq4vm.data.images import Box
+from ptq4vm.types import Clip, ClipSource
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,19 @@ class LayeredClip(Protocol):
 
     def read_background(self, times: Sequence[int]) -> Tensor:
         """``(n, 3, H, W)`` uint8; ``times`` may go beyond the clip's end."""
+        ...
+
+
+@runtime_checkable
+class BoxedClip(Protocol):
+    """A clip of which a part of the picture can be had for less than the whole."""
+
+    def read_box(self, start: int, stop: int, box: Box) -> Clip:
+        """Frames ``start:stop``, cut to ``box``; the foreground may be left out.
+
+        Raises:
+            DataError: As :meth:`ptq4vm.types.ClipSource.read`.
+        """
         ...
 
 

@@ -12,19 +12,18 @@ import pytorch_lightning as pl
 import torch
 from rich.progress import track
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ptq4vm.data.augment import draw_augmented
 from ptq4vm.data.base import ClipDataset, ClipSets
 from ptq4vm.data.chunks import EvaluationData
+from ptq4vm.data.cutting import batch, cut_clip, cut_flow
 from ptq4vm.data.recipes import Augmentation
 from ptq4vm.data.sampling import CalibrationSample, EpochShuffleSampler, check_numbers, draw_samples
 from ptq4vm.data.sources import check_has_subject
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.flow.base import SourceFlow
 from ptq4vm.flow.cache import ClipFlow, FlowCache
-from ptq4vm.ops.warp import in_frame
 from ptq4vm.types import ClipBatch, ClipSource, EvalChunk
 
 logger = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ class MattingDataModule(pl.LightningDataModule):
     def calibration_batch(self, indices: Sequence[int] | None = None) -> ClipBatch:
         """The samples ``indices`` (all when not given) as one batch, not shuffled."""
         chosen = range(len(self.samples)) if indices is None else indices
-        return collate_clips([self.calibration[index] for index in chosen])
+        return self.calibration.__getitems__(chosen)
 
     def calibration_clips(self) -> list[ClipBatch]:
         """All samples in their own order, each as a batch of one."""
@@ -192,7 +191,7 @@ class MattingDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             sampler=EpochShuffleSampler(len(self.samples), self.seed, processes=processes, rank=rank),
             num_workers=self.num_workers,
-            collate_fn=collate_clips,
+            collate_fn=_identity,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -261,11 +260,13 @@ class CalibrationData(Dataset[ClipBatch]):
 
     def __getitem__(self, index: int) -> ClipBatch:
         """Sample ``index``, without the batch dimension. Raises :class:`DataError` and what :class:`FlowCache` does."""
-        frames, alpha, *flow = self._stored(index)
-        number = torch.tensor(index)
-        if not flow:
-            return ClipBatch(frames.float() / 255, alpha.float() / 255, index=number)
-        return ClipBatch(frames.float() / 255, alpha.float() / 255, flow[0].float(), flow[1].float(), number)
+        frames, alpha, flow, visible, number = self.__getitems__([index])
+        fields = (None if field is None else field[0] for field in (flow, visible, number))
+        return ClipBatch(frames[0], alpha[0], *fields)
+
+    def __getitems__(self, indices: Sequence[int]) -> ClipBatch:
+        """Samples ``indices`` as one batch, which is cheaper than to collate them. Raises as for one."""
+        return batch([self._stored(index) for index in indices], indices)
 
     def pixels(self, index: int) -> tuple[Tensor, Tensor]:
         """Frames ``(T, 3, h, w)`` and alpha ``(T, 1, h, w)`` of sample ``index``, uint8."""
@@ -283,13 +284,10 @@ class CalibrationData(Dataset[ClipBatch]):
         return tensors
 
     def _decode(self, sample: CalibrationSample) -> tuple[Tensor, ...]:
-        source = self._clips[sample.clip]
-        clip = source.read(sample.start, sample.stop)
-        tensors = [_cut(clip.frames, sample), _cut(clip.alpha, sample)]
-        if self._flows is not None:
-            flow = self._flows[sample.clip].get(sample.start, sample.stop)
-            tensors += [_cut_flow(flow.backward, sample).half(), _cut_visible(flow.visible, flow.backward, sample)]
-        return tuple(tensors)
+        found = cut_clip(self._clips[sample.clip], sample)
+        if self._flows is None:
+            return found
+        return *found, *cut_flow(self._flows[sample.clip].get(sample.start, sample.stop), sample)
 
 
 def _size(tensors: Sequence[Tensor]) -> int:
@@ -297,40 +295,5 @@ def _size(tensors: Sequence[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:
-    """Stack samples into a batch; fields that are ``None`` stay so."""
-    first = samples[0]
-    flow = None if first.flow is None else torch.stack([s.flow for s in samples if s.flow is not None])
-    visible = None if first.visible is None else torch.stack([s.visible for s in samples if s.visible is not None])
-    index = None if first.index is None else torch.stack([s.index for s in samples if s.index is not None])
-    frames, alpha = torch.stack([s.frames for s in samples]), torch.stack([s.alpha for s in samples])
-    return ClipBatch(frames, alpha, flow, visible, index)
-
-
 def _identity(chunk: Any) -> Any:
     return chunk
-
-
-def _cut(images: Tensor, sample: CalibrationSample) -> Tensor:
-    """The sample's part of ``(N, C, H, W)`` images, flow or masks, of the same dtype."""
-    height, width = sample.size
-    box = images[..., sample.top : sample.top + height, sample.left : sample.left + width]
-    box = box.flip(-1) if sample.flip else box
-    if sample.output is None:
-        return box.contiguous()
-    if box.dtype == torch.bool:
-        return F.interpolate(box.float(), sample.output, mode="nearest-exact").bool()
-    enlarged = F.interpolate(box.float(), sample.output, mode="bilinear", align_corners=False)
-    return enlarged if box.is_floating_point() else enlarged.round().to(box.dtype)
-
-
-def _cut_flow(flow: Tensor, sample: CalibrationSample) -> Tensor:
-    """Cut flow ``(N, 2, H, W)``; mirroring turns its x around, enlarging lengthens it."""
-    (height, width), (new_height, new_width) = sample.size, sample.output or sample.size
-    factors = flow.new_tensor([(-1 if sample.flip else 1) * new_width / width, new_height / height])
-    return _cut(flow, sample) * factors.view(1, 2, 1, 1)
-
-
-def _cut_visible(visible: Tensor, flow: Tensor, sample: CalibrationSample) -> Tensor:
-    """Cut the mask, dropping pixels whose flow leads out of the crop: a warp of the crop cannot follow them."""
-    return _cut(visible, sample) & in_frame(_cut_flow(flow, sample))

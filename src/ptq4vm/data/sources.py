@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ptq4vm.data.backgrounds import Frames, show, show_at
+from ptq4vm.data.backgrounds import Frames, show_at
 from ptq4vm.data.compositing import composite_uint8
-from ptq4vm.data.images import cover, image_size, list_frames, read_alpha, read_rgb
+from ptq4vm.data.images import Box, cover, image_size, list_frames, read_stack
 from ptq4vm.data.videos import VideoFile
 from ptq4vm.errors import DataError
 from ptq4vm.types import Clip, ClipSource
@@ -33,8 +34,8 @@ class FolderClip:
 
     name: str
     com: Frames
-    pha: tuple[Path, ...]
-    fgr: tuple[Path, ...] | None = None
+    pha: Sequence[Path]
+    fgr: Sequence[Path] | None = None
 
     def __post_init__(self) -> None:
         _check_counts(self.name, self.com, self.pha)
@@ -52,7 +53,7 @@ class FolderClip:
         """Frames in the clip."""
         return len(self.com)
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         """``(H, W)`` of the first composite."""
         return self.com.size if isinstance(self.com, VideoFile) else image_size(self.com[0])
@@ -64,16 +65,16 @@ class FolderClip:
             DataError: The range is not inside the clip, a file is unreadable or truncated, sizes differ inside the
                 clip, or (where all frames are read) alpha is zero in every frame.
         """
-        window = _window(self, start, stop)
-        size = self.size
-        clip = Clip(
-            self.name,
-            _composites(self.com, window, size),
-            _stack(self.pha[window], read_alpha, size),
-            None if self.fgr is None else _stack(self.fgr[window], read_rgb, size),
-        )
+        window, size = _window(self, start, stop), self.size
+        foreground = None if self.fgr is None else read_stack(self.fgr[window], 3, size)
+        clip = Clip(self.name, _composites(self.com, window, size), read_stack(self.pha[window], 1, size), foreground)
         _check_alpha(self, clip.alpha, self.pha[0])
         return clip
+
+    def read_box(self, start: int, stop: int, box: Box) -> Clip:
+        """See :class:`ptq4vm.data.base.BoxedClip`. Raises :class:`DataError`."""
+        window, size = _window(self, start, stop), self.size
+        return Clip(self.name, _composites(self.com, window, size, box), read_stack(self.pha[window], 1, size, box))
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ class CompositeClip:
     """
 
     name: str
-    fgr: tuple[Path, ...]
-    pha: tuple[Path, ...]
+    fgr: Sequence[Path]
+    pha: Sequence[Path]
     background: Frames
 
     def __post_init__(self) -> None:
@@ -107,25 +108,32 @@ class CompositeClip:
         """Frames in the clip: those of the foreground."""
         return len(self.fgr)
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         """``(H, W)`` of the first foreground."""
         return image_size(self.fgr[0])
 
     def read(self, start: int = 0, stop: int | None = None) -> Clip:
         """Decode and composite frames ``start:stop``. Raises :class:`DataError` as :meth:`FolderClip.read` does."""
-        window = _window(self, start, stop)
+        clip = self._read(_window(self, start, stop), None)
+        _check_alpha(self, clip.alpha, self.pha[0])
+        return clip
+
+    def read_box(self, start: int, stop: int, box: Box) -> Clip:
+        """See :class:`ptq4vm.data.base.BoxedClip`. Raises :class:`DataError`."""
+        return self._read(_window(self, start, stop), box)
+
+    def _read(self, window: slice, box: Box | None) -> Clip:
         size = self.size
-        foreground = _stack(self.fgr[window], read_rgb, size)
-        alpha = _stack(self.pha[window], read_alpha, size)
-        _check_alpha(self, alpha, self.pha[0])
-        background = show(self.background, window.start, window.stop, size)
+        foreground = read_stack(self.fgr[window], 3, size, box)
+        alpha = read_stack(self.pha[window], 1, size, box)
+        background = show_at(self.background, range(window.start, window.stop), size, box)
         return Clip(self.name, composite_uint8(foreground, alpha, background), alpha, foreground)
 
     def read_foreground(self, times: Sequence[int]) -> tuple[Tensor, Tensor]:
         """See :class:`ptq4vm.data.base.LayeredClip`. Raises :class:`DataError`."""
         fgr, pha = ([files[time] for time in times] for files in (self.fgr, self.pha))
-        return _stack(fgr, read_rgb, self.size), _stack(pha, read_alpha, self.size)
+        return read_stack(fgr, 3, self.size), read_stack(pha, 1, self.size)
 
     def read_background(self, times: Sequence[int]) -> Tensor:
         """See :class:`ptq4vm.data.base.LayeredClip`. Raises :class:`DataError`."""
@@ -144,10 +152,10 @@ def check_has_subject(source: ClipSource) -> None:
     raise DataError(f"clip {source.name} has an alpha of zero in every frame; remove the clip or mend its alpha")
 
 
-def _composites(com: Frames, window: slice, size: tuple[int, int]) -> Tensor:
+def _composites(com: Frames, window: slice, size: tuple[int, int], box: Box | None = None) -> Tensor:
     if isinstance(com, VideoFile):
-        return torch.stack([cover(image, size) for image in com.images(window.start, window.stop)])
-    return _stack(com[window], read_rgb, size)
+        return torch.stack([cover(image, size, box) for image in com.images(window.start, window.stop)])
+    return read_stack(com[window], 3, size, box)
 
 
 def _check_counts(name: str, first: Frames, second: Sequence[Path]) -> None:
@@ -166,19 +174,6 @@ def _window(source: ClipSource, start: int, stop: int | None) -> slice:
     if not 0 <= start < stop <= source.num_frames:
         raise DataError(f"clip {source.name} has {source.num_frames} frames; frames {start}:{stop} were asked for")
     return slice(start, stop)
-
-
-def _stack(paths: Sequence[Path], read: Callable[[Path], Tensor], size: tuple[int, int]) -> Tensor:
-    images = []
-    for path in paths:
-        image = read(path)
-        if image.shape[-2:] != size:
-            raise DataError(
-                f"image {path} is {image.shape[-1]}x{image.shape[-2]} but its clip is {size[1]}x{size[0]}; "
-                "bring all images of the clip to one size"
-            )
-        images.append(image)
-    return torch.stack(images)
 
 
 def _check_alpha(source: ClipSource, alpha: Tensor, first: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def read_entry(path: Path, rows: slice, names: Sequence[str] = NAMES) -> tuple[T
 def mark_used(path: Path) -> None:
     """Note that an entry was used now: the entries that were not for longest are evicted first."""
     with contextlib.suppress(OSError):  # removed by another process, or a folder that is read only
-        os.utime(path)
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def remove_remains(path: Path) -> None:
@@ -116,7 +117,7 @@ def _entries(root: Path) -> list[tuple[float, int, Path]]:
     for path in root.glob("[!.]*.safetensors"):
         with contextlib.suppress(FileNotFoundError):  # another process may evict too
             status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
+            found.append((max(status.st_atime, status.st_mtime), status.st_size, path))
     return found
 
 

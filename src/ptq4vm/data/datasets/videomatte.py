@@ -82,8 +82,10 @@ class VideoMatteDataset:
         folder = self.root / split
         found = list_folders(folder / "fgr")
         if not found:
+            others = split == "test" and (self.root / "train" / "fgr").is_dir()
+            hint = f", or split=train for those of {self.root / 'train'}" if others else ""
             raise DataError(
-                f"folder {folder / 'fgr'} is missing or holds no clips; expected {folder}/fgr/<clip>/<frame>"
+                f"folder {folder / 'fgr'} is missing or holds no clips; expected {folder}/fgr/<clip>/<frame>{hint}"
             )
         there = {path.name for path in list_folders(folder / "pha")}
         for extra in sorted(there - {path.name for path in found}):
