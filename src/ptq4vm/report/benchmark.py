@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ptq4vm.deploy.benchmark import BASELINE, Measurement, Setting
@@ -16,16 +17,22 @@ Results = Mapping[Setting, Sequence[Measurement]]
 
 JSON = "benchmark.json"
 MARKDOWN = "benchmark.md"
-HEADER = ("engine", "ms a frame", "5% to 95%", f"vs {BASELINE}", "MAD", "peak MB", "file MB", "int8 conv.")
+HEADER = ("engine", "ms/frame", "5%-95%", "vs PyTorch", "MAD", "peak MB", "file MB", "int8 conv.")
 
 
 def benchmark_table(setting: Setting, rows: Sequence[Measurement], clips: str | None = None) -> Table:
     """A table of one size for the terminal; ``clips`` is the folder that MAD was measured on."""
-    table = Table(title=_title(setting, clips), title_justify="left")
-    for index, name in enumerate(HEADER):
-        table.add_column(name, justify="left" if index == 0 else "right")
-    for row in _cells(rows):
-        table.add_row(*row)
+    table = Table(
+        title=_title(setting, clips), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    cells = _cells(rows)
+    # a narrow terminal folds names, not figures, and has no room for what was not measured
+    shown = [index for index in range(len(HEADER)) if any(row[index] for row in cells)]
+    table.add_column(HEADER[0], min_width=16, overflow="fold")
+    for index in shown[1:]:
+        table.add_column(HEADER[index].replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in cells:
+        table.add_row(*(row[index] for index in shown))
     return table
 
 
@@ -72,7 +79,7 @@ def _cells(rows: Sequence[Measurement]) -> list[list[str]]:
         [
             row.contender.name,
             f"{row.time.median:.1f}",
-            f"{row.time.low:.1f} to {row.time.high:.1f}",
+            f"{row.time.low:.1f}-{row.time.high:.1f}",
             "" if baseline is None else f"{row.times_faster(baseline):.2f}",
             "" if row.mad is None else f"{row.mad:.3f}",
             _mega(row.memory),
