@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ptq4vm.api import (
         Model,
         evaluate,
+        load_augmentation,
         load_checkpoint,
         load_data,
         load_flow,
@@ -24,6 +25,7 @@ __all__ = [
     "Model",
     "__version__",
     "evaluate",
+    "load_augmentation",
     "load_checkpoint",
     "load_data",
     "load_flow",
