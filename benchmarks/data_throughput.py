@@ -3,9 +3,10 @@
     python benchmarks/data_throughput.py [--root PATH] [--rounds 5] [--workers 0 1 2]
 
 PATH is in VideoMatte's layout, with `eval` (`../shared/clips` is); without it one of noisy pictures, 512x288, is made.
-Plain decoding opens each file with Pillow and makes an array of it, nothing else; with workers it runs in a DataLoader
-that hands over no pixels. The two take turns. Medians over rounds, with the least and the most, by the clock, and by
-the processor time of this process and its workers, which others on the machine disturb less. No flow is asked for.
+Plain decoding opens each file with Pillow and makes an array of it, in a DataLoader with as many workers: once it drops
+the pixels, and once it hands them over as they are, uint8, stacked, as a loader must. All take turns. Medians over
+rounds, with the least and the most, by the clock, and by the processor time of this process and its workers, which
+others on the machine disturb less. No flow is asked for.
 """
 
 from __future__ import annotations
@@ -35,19 +36,22 @@ SIZE = (288, 512)
 BATCH, LENGTH, CHUNK = 4, 4, 8
 
 
-class Plain(Dataset[int]):
-    """The files of each item, decoded and dropped."""
+class Plain(Dataset[Any]):
+    """The files of each item, decoded; their pixels, colour and gray apart, where they are handed over."""
 
-    def __init__(self, items: Sequence[Sequence[Path]]) -> None:
+    def __init__(self, items: Sequence[Sequence[Path]], hand_over: bool) -> None:
         self.items = items
+        self.hand_over = hand_over
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> int:
-        for path in self.items[index]:
-            np.asarray(Image.open(path))
-        return len(self.items[index])
+    def __getitem__(self, index: int) -> Any:
+        arrays = [np.asarray(Image.open(path)) for path in self.items[index]]
+        if not self.hand_over:
+            return len(arrays)
+        kinds = ([array for array in arrays if array.ndim == dims] for dims in (2, 3))
+        return [torch.from_numpy(np.stack(kind)) for kind in kinds if kind]
 
 
 def draw(root: Path, clips: int = 4, frames: int = 24) -> Path:
@@ -105,16 +109,17 @@ def measure(loader: Iterable[Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, spent() - processor
 
 
-def compare(name: str, images: int, ours: Iterable[Any], plain: Iterable[Any], rounds: int) -> None:
-    """Both in turns; the first round, which starts workers and fills the file cache, does not count."""
-    taken = [(measure(plain), measure(ours)) for _ in range(rounds + 1)][1:]
+def compare(name: str, images: int, loaders: dict[str, Iterable[Any]], rounds: int) -> None:
+    """All in turns, the data module last; the first round, which fills the file cache, does not count."""
+    taken = [[measure(loader) for loader in loaders.values()] for _ in range(rounds + 1)][1:]
     for clock, label in enumerate(("clock", "processor")):
-        rates = [[images / round_[side][clock] for round_ in taken] for side in (0, 1)]
-        shown = [f"{statistics.median(side):6.0f} ({min(side):.0f} to {max(side):.0f})" for side in rates]
-        ratio = statistics.median(rates[1]) / statistics.median(rates[0])
-        print(
-            f"{name:28s} {label:10s} plain {shown[0]}, data module {shown[1]} images/s: {100 * ratio:.0f}%", flush=True
-        )
+        rates = [[images / round_[side][clock] for round_ in taken] for side in range(len(loaders))]
+        ours = statistics.median(rates[-1])
+        print(f"{name}, by the {label}, images/s:")
+        for kind, side in zip(loaders, rates, strict=True):
+            median = statistics.median(side)
+            spread = f"{median:6.0f} ({min(side):.0f} to {max(side):.0f})"
+            print(f"  {kind:12s} {spread}, data module {100 * ours / median:.0f}%", flush=True)
 
 
 def main() -> None:
@@ -145,11 +150,15 @@ def main() -> None:
             samples, chunks = sample_files(module), chunk_files(module)
             for name, items, ours, batch in (
                 ("training samples", samples, module.train_dataloader(), BATCH),
-                ("evaluation", chunks, module.test_dataloader(), 1),
+                ("evaluation", chunks, module.test_dataloader(), None),
             ):
-                kept = workers > 0 and batch > 1  # as the data module's own loaders
-                theirs = DataLoader(Plain(items), batch_size=batch, num_workers=workers, persistent_workers=kept)
-                compare(f"{name}, {workers} workers", sum(map(len, items)), ours, theirs, options.rounds)
+                kept = workers > 0 and name == "training samples"  # as the data module's own loaders
+                plain = {
+                    kind: DataLoader(Plain(items, over), batch_size=batch, num_workers=workers, persistent_workers=kept)
+                    for kind, over in (("dropped", False), ("handed over", True))
+                }
+                images = sum(map(len, items))
+                compare(f"{name}, {workers} workers", images, {**plain, "data module": ours}, options.rounds)
 
 
 if __name__ == "__main__":
