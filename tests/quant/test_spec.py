@@ -24,7 +24,7 @@ def test_unknown_bits_are_refused(spec: type, bits: int) -> None:
     [
         (WeightSpec, "granularity", "row"),
         (WeightSpec, "observer", "percentile"),
-        (ActivationSpec, "granularity", "channel"),
+        (ActivationSpec, "granularity", "row"),
         (ActivationSpec, "observer", "kl"),
         (QuantSpec, "placement", "middle"),
     ],

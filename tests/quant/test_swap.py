@@ -14,17 +14,11 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.modules import QuantActivation, QuantLayer
 from ptq4vm.quant.partition import resolve
+from ptq4vm.quant.plan import Plan, Site, make_plan
+from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.weight import FixedCodes
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
-from ptq4vm.quant.swap import (
-    Site,
-    activation_quantizer,
-    activation_quantizers,
-    make_plan,
-    observe,
-    quantized_layers,
-    swap,
-)
+from ptq4vm.quant.swap import activation_quantizers, activation_quantizers_of, observe, quantized_layers, swap
 
 
 def _spec(weight: int = 4, activation: int = 4, placement: str = "input", granularity: str = "tensor") -> QuantSpec:
@@ -172,11 +166,15 @@ def _site(bits: int, affine: bool = True, sizes: tuple[int, ...] = ()) -> Site:
     return Site("layer", "layer", "input", ActivationSpec(bits, affine), sizes)
 
 
+def _quantizer(site: Site, ranges: list[tuple[float, float]]) -> ActivationQuantizer:
+    return activation_quantizers_of(Plan({}, {"layer": site}), {"layer": ranges})["layer"]
+
+
 @settings(deadline=None, max_examples=100)
 @given(reach=st.floats(1e-3, 1e3), bits=st.integers(2, 8))
 def test_without_affine_the_grid_is_unsigned_or_centred(reach: float, bits: int) -> None:
-    assert float(activation_quantizer(_site(bits, False), [(0.0, reach)]).zero_point) == 0
-    centred = activation_quantizer(_site(bits, False), [(-reach / 3, reach)])
+    assert float(_quantizer(_site(bits, False), [(0.0, reach)]).zero_point) == 0
+    centred = _quantizer(_site(bits, False), [(-reach / 3, reach)])
     assert float(centred.zero_point) == 2 ** (bits - 1)
 
 
@@ -186,7 +184,7 @@ ENDS = st.tuples(st.floats(-10, 0, width=16), st.floats(0, 10, width=16))
 @settings(deadline=None, max_examples=100)
 @given(ranges=st.lists(ENDS, min_size=2, max_size=3), bits=st.integers(3, 8))
 def test_branches_share_a_zero_point_and_each_covers_its_range(ranges: list[tuple[float, float]], bits: int) -> None:
-    quantizer = activation_quantizer(_site(bits, sizes=(1,) * len(ranges)), ranges)
+    quantizer = _quantizer(_site(bits, sizes=(1,) * len(ranges)), ranges)
     assert 0 <= float(quantizer.zero_point) <= quantizer.levels
     ends = torch.tensor(ranges).T.reshape(2, 1, -1, 1, 1)
     step = quantizer.scale.view(1, -1, 1, 1)

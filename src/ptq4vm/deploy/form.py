@@ -8,6 +8,7 @@ fake-quantized network computes, up to the rounding of floats.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.modules import QuantActivation, QuantConv2d, QuantLayer
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.weight import per_row
-from ptq4vm.quant.swap import quantized_layers
+from ptq4vm.quant.swap import quantized_layers, segment_scales
 
 CODES = "codes"
 """Name of the buffer that holds a layer's weight codes: by it the layer is found again in the graph."""
@@ -104,15 +105,19 @@ class ExportLayer(nn.Module):
 
     Args:
         layer: Absorbed: without an affine, and with its rounding decided.
+        scales: ``(C_in,)`` of the stored tensors that it reads (placement ``engine``), when they differ.
     """
 
     weight_scale: Tensor
     weight_zero: Tensor
+    divisor: Tensor | None
 
-    def __init__(self, layer: QuantLayer) -> None:
+    def __init__(self, layer: QuantLayer, scales: Tensor | None = None) -> None:
         super().__init__()
         quantizer = layer.input_quantizer
         fold = isinstance(quantizer, ActivationQuantizer) and _is_depthwise(layer, quantizer)
+        # the input is divided by its scales and the weight multiplied: what reaches the convolution are bare codes
+        self.register_buffer("divisor", None if scales is None else scales.view(-1, 1, 1))
         self.input_quantizer = None if quantizer is None else ExportActivation(quantizer, fold)  # type: ignore[arg-type]
         output = layer.output_quantizer
         self.output_quantizer = None if output is None else ExportActivation(output)  # type: ignore[arg-type]
@@ -121,8 +126,12 @@ class ExportLayer(nn.Module):
         if fold:
             channels = quantizer.channel_scale().detach()  # type: ignore[union-attr, operator]
             factor = channels.repeat_interleave(len(factor) // len(channels))
+        if scales is not None and isinstance(layer, QuantConv2d) and layer.groups > 1:
+            factor = scales.repeat_interleave(len(factor) // len(scales))
         if layer.weight_quantizer is None:
-            self.weight = nn.Parameter(layer.weight.detach() * per_row(factor, layer.weight), requires_grad=False)
+            joined = scales is not None and not bool((factor != 1).any())
+            weight = layer.weight.detach() * (scales.view(1, -1, 1, 1) if joined else per_row(factor, layer.weight))  # type: ignore[union-attr]
+            self.weight = nn.Parameter(weight, requires_grad=False)
         else:
             self.register_buffer(CODES, layer.weight_quantizer.codes(layer.weight).contiguous())
             self.register_buffer("weight_scale", layer.weight_quantizer.scale.float() * factor)
@@ -136,6 +145,8 @@ class ExportLayer(nn.Module):
         """What the quantized layer computes."""
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
+        if self.divisor is not None:
+            x = x / self.divisor
         weight = self.weight if self.bits is None else self._dequantized()
         y = F.linear(x, weight, self.bias) if self.geometry is None else F.conv2d(x, weight, self.bias, *self.geometry)
         return y if self.output_quantizer is None else self.output_quantizer(y)
@@ -156,12 +167,13 @@ class _PlainGRU(ConvGRU):
 
     def __init__(self, gru: ConvGRU) -> None:
         nn.Module.__init__(self)
-        self.ih, self.hh = gru.ih, gru.hh
+        self.ih, self.hh, self.reset, self.state = gru.ih, gru.hh, gru.reset, gru.state
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
+        h = self.state(h)
         r, z = self.ih(torch.cat([x, h], 1)).chunk(2, 1)
-        candidate = self.hh(torch.cat([x, r * h], 1))
-        return h + z * (candidate - h)
+        candidate = self.hh(torch.cat([x, self.reset(r * h)], 1))
+        return self.state(h + z * (candidate - h))
 
 
 def export_form(network: MattingNetwork) -> MattingNetwork:
@@ -170,8 +182,13 @@ def export_form(network: MattingNetwork) -> MattingNetwork:
     GAC's affine, where there is one, is absorbed into weights and biases.
     """
     form = absorb(copy.deepcopy(network)).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    sites = {
+        path: module.output_quantizer
+        for path, module in form.named_modules()
+        if isinstance(module, QuantActivation) and isinstance(module.output_quantizer, ActivationQuantizer)
+    }
     for path, layer in quantized_layers(form).items():
-        form.set_submodule(path, ExportLayer(layer))
+        form.set_submodule(path, ExportLayer(layer, _read_scales(layer, sites)))
     for path, module in list(form.named_modules()):
         if isinstance(module, QuantActivation):
             quantizer = module.output_quantizer
@@ -180,6 +197,15 @@ def export_form(network: MattingNetwork) -> MattingNetwork:
         elif isinstance(module, ConvGRU):
             form.set_submodule(path, _PlainGRU(module))
     return form
+
+
+def _read_scales(layer: QuantLayer, sites: Mapping[str, ActivationQuantizer]) -> Tensor | None:
+    """Scales of the stored tensors that a layer reads, where it has to bring them to one; an engine knows only one."""
+    if not layer.reads:
+        return None
+    scales = segment_scales(sites, layer.reads)
+    carried = layer.weight_quantizer is not None and layer.weight_quantizer.factor is not None
+    return scales if carried or bool((scales != scales[0]).any()) else None
 
 
 def weight_bits(form: MattingNetwork) -> dict[str, int]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ptq4vm.deploy.codes import CodeMover
 from ptq4vm.deploy.extras import needed
 from ptq4vm.deploy.form import CODES, FrameStep, export_form, weight_bits
 from ptq4vm.deploy.rewrite import Rewriter
@@ -67,13 +68,17 @@ def output_names(states: int) -> list[str]:
     return ["fgr", "pha", *(f"r{i + 1}o" for i in range(states))]
 
 
-def to_onnx(network: MattingNetwork, shape: FrameShape, metadata: Mapping[str, str] | None = None) -> Any:
+def to_onnx(
+    network: MattingNetwork, shape: FrameShape, metadata: Mapping[str, str] | None = None, resize: bool = False
+) -> Any:
     """The integer graph of one frame of a quantized network (or the float graph of a float one).
 
     Args:
         network: From :func:`ptq4vm.api.load_checkpoint`; not changed.
         shape: Of its input.
         metadata: For ``metadata_props``.
+        resize: Whether pictures are resized as integer codes (placement ``engine``). ONNX Runtime would cut the results
+            off where OpenVINO rounds, and alpha moves.
 
     Returns:
         A checked ``onnx.ModelProto``. Its convolutions, and their results, are named by the layers' paths.
@@ -87,6 +92,7 @@ def to_onnx(network: MattingNetwork, shape: FrameShape, metadata: Mapping[str, s
     rewriter = Rewriter(model)
     rewriter.name_layers(f".{CODES}", "network.")
     rewriter.simplify()
+    CodeMover(model, resize).run()
     rewriter.shorten_names("/network/")
     _pack(model, {path: bits for path, bits in weight_bits(form).items() if bits <= 4})
     model.ir_version = IR_VERSION

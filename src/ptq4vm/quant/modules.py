@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.quantizers.weight import FixedCodes, WeightQuantizer, per_row
+from ptq4vm.quant.wiring import Segments
 
 
 class Affine(nn.Module):
@@ -43,6 +44,7 @@ class QuantLayer(nn.Module):
         weight_quantizer: Acts on the weight, or ``None`` where weights stay float.
         output_quantizer: Acts on the layer's output (placement ``output`` without activation function), or ``None``.
         affine: GAC's scale and shift, or ``None`` before it and after absorption.
+        reads: Placement ``engine``: the sites whose stored tensors are its input, else empty.
     """
 
     weight: Tensor
@@ -51,6 +53,7 @@ class QuantLayer(nn.Module):
     weight_quantizer: WeightQuantizer | None
     output_quantizer: nn.Module | None
     affine: Affine | None
+    reads: Segments = ()
 
     def _take_over(self, layer: nn.Conv2d | nn.Linear) -> None:
         self.weight = layer.weight
@@ -69,7 +72,9 @@ class QuantLayer(nn.Module):
         """Replace a learned weight quantizer by its decided codes."""
         quantizer = self.weight_quantizer
         if quantizer is not None and not isinstance(quantizer, FixedCodes):
-            self.weight_quantizer = FixedCodes(quantizer.codes(self.weight), quantizer.bits, quantizer.scale)
+            self.weight_quantizer = FixedCodes(
+                quantizer.codes(self.weight), quantizer.bits, quantizer.scale, quantizer.factor
+            )
 
     @torch.no_grad()
     def absorb_affine(self) -> None:

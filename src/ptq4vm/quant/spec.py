@@ -58,7 +58,9 @@ class ActivationSpec:
             one scale per channel, which an integer engine gets for free: it multiplies the output channel's own
             weight scale. ``branch`` gives one scale to each tensor that a concatenation joins (QVD's channel-range
             integration); an engine then runs the convolution over it as a sum of one convolution per branch.
-            ``mixed`` is both. Scales of one input always share its zero point.
+            ``mixed`` is both. Scales of one input always share its zero point. With placement ``engine``, ``branch``
+            gives every channel of joined tensors its own scale, which the weights of the layer behind carry, and
+            ``channel`` every channel of every tensor.
         observer: ``minmax``, ``percentile`` or ``mse``.
         percentile: Share of values inside the range, for ``percentile``.
     """
@@ -71,7 +73,7 @@ class ActivationSpec:
 
     def __post_init__(self) -> None:
         _check_bits("activation bits", self.bits)
-        _check_choice("activation granularity", self.granularity, ("tensor", "depthwise", "branch", "mixed"))
+        _check_choice("activation granularity", self.granularity, ("tensor", "depthwise", "branch", "mixed", "channel"))
         _check_choice("activation observer", self.observer, ("minmax", "percentile", "mse"))
         if not 0.5 < self.percentile <= 1:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
@@ -91,6 +93,8 @@ class QuantSpec:
         activation: Default for activations.
         placement: ``input`` quantizes every layer's input, so that sums, products and concatenations are covered.
             ``output`` quantizes every layer's output after its activation function, as PTQ4VM publishes it.
+            ``engine`` quantizes every tensor once, where it is made, for all that read it, with the recurrent states
+            and their gates: what an integer engine runs without going back to float.
         edge_bits: Bits (weights and activations) of the layers in :attr:`Partition.edge_layers`, the first and last.
     """
 
@@ -100,7 +104,7 @@ class QuantSpec:
     edge_bits: int = 8
 
     def __post_init__(self) -> None:
-        _check_choice("placement", self.placement, ("input", "output"))
+        _check_choice("placement", self.placement, ("input", "output", "engine"))
         _check_bits("edge_bits", self.edge_bits)
 
     @property

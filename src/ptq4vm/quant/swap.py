@@ -1,11 +1,10 @@
-"""From a folded float network to one with quantizers: plan the sites, observe ranges, swap layers by type."""
+"""From a folded float network to one with quantizers: observe ranges, swap layers by type."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -14,97 +13,12 @@ from ptq4vm.errors import ConfigError
 from ptq4vm.quant.modules import QuantActivation, QuantConv2d, QuantLayer, QuantLinear
 from ptq4vm.quant.observers import Observer, activation_observer, affine_qparams, weight_scale
 from ptq4vm.quant.observers.shared import SharedZeroObserver
-from ptq4vm.quant.partition import layers
+from ptq4vm.quant.partition import QUANTIZABLE
+from ptq4vm.quant.plan import Plan, Site
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.weight import WeightQuantizer
-from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
-
-Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
-
-ACTIVATION_FUNCTIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU)
-
-
-@dataclass(frozen=True)
-class Site:
-    """One place where activations are quantized.
-
-    Attributes:
-        layer: Path of the quantizable layer it belongs to.
-        module: Path of the module whose tensor is quantized: the layer itself or its activation function.
-        side: ``input`` or ``output`` of that module.
-        spec: How.
-        sizes: Channels of each branch where scales differ by branch, else empty.
-    """
-
-    layer: str
-    module: str
-    side: str
-    spec: ActivationSpec
-    sizes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Every decision about one network, before anything is changed: specs per layer and activation sites."""
-
-    weights: dict[str, WeightSpec]
-    sites: dict[str, Site]
-
-
-def _with_bits(spec: Spec, bits: int) -> Spec:
-    return replace(spec, bits=bits) if spec.bits != FLOAT_BITS else spec
-
-
-def _output_module(network: nn.Module, path: str) -> str:
-    """The activation function that follows a layer among its siblings, or the layer itself."""
-    parent_path, _, name = path.rpartition(".")
-    parent = network.get_submodule(parent_path)
-    if isinstance(parent, nn.Sequential):
-        children = list(parent.named_children())
-        for sibling, module in children[[n for n, _ in children].index(name) + 1 :]:
-            if isinstance(module, ACTIVATION_FUNCTIONS):
-                return f"{parent_path}.{sibling}".lstrip(".")
-            if not isinstance(module, nn.Identity):
-                break
-    return path
-
-
-def _groups(network: nn.Module, path: str, partition: Partition, spec: ActivationSpec) -> tuple[int, ...]:
-    """Channels of each part of a layer's input that has its own scale; empty for one scale."""
-    layer = network.get_submodule(path)
-    if spec.granularity in ("branch", "mixed") and path in partition.branches:
-        return partition.branches[path]
-    if spec.granularity in ("depthwise", "mixed") and isinstance(layer, nn.Conv2d):
-        depthwise = layer.groups == layer.in_channels > 1
-        return (1,) * layer.in_channels if depthwise else ()
-    return ()
-
-
-def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan:
-    """Decide bits and places for every layer.
-
-    Args:
-        network: Folded float network.
-        partition: Resolved by :func:`ptq4vm.quant.partition.resolve`.
-        spec: The choices.
-
-    Returns:
-        The plan; empty for ``bits=fp32``.
-    """
-    weights: dict[str, WeightSpec] = {}
-    sites: dict[str, Site] = {}
-    for path in layers(network, partition):
-        weight, activation = spec.weight, spec.activation
-        if path in partition.edge_layers:
-            weight = _with_bits(weight, max(spec.edge_bits, weight.bits))
-            activation = _with_bits(activation, max(spec.edge_bits, activation.bits))
-        if weight.bits != FLOAT_BITS:
-            weights[path] = weight
-        if activation.bits != FLOAT_BITS:
-            module = path if spec.placement == "input" else _output_module(network, path)
-            sizes = _groups(network, path, partition, activation) if spec.placement == "input" else ()
-            sites[path] = Site(path, module, spec.placement, activation, sizes)
-    return Plan(weights, sites)
+from ptq4vm.quant.spec import ActivationSpec, WeightSpec
+from ptq4vm.quant.wiring import Segments
 
 
 def observe(
@@ -123,7 +37,7 @@ def observe(
     Returns:
         ``(low, high)`` of every group of channels with a scale of its own (one where there are none), by layer path.
     """
-    observers = {path: _SiteObserver(site, seed) for path, site in plan.sites.items()}
+    observers = _observers(plan.sites, seed)
     handles = []
     for path, site in plan.sites.items():
         module, see = network.get_submodule(site.module), observers[path].see
@@ -141,45 +55,95 @@ def observe(
 
 
 class _SiteObserver:
-    """Feeds one site's tensors to its observers: one for each group, or one for all channels of equal groups."""
+    """Feeds one site's tensors to its observers: one for each branch, or one for all that share a zero point.
 
-    def __init__(self, site: Site, seed: int) -> None:
+    Args:
+        site: To look at.
+        seed: Of the sampling.
+        joint: The observer of the site's group, and the site's first row in it.
+    """
+
+    def __init__(self, site: Site, seed: int, joint: tuple[SharedZeroObserver, int] | None = None) -> None:
         self._sizes = site.sizes
         spec = site.spec
-        self._joint: SharedZeroObserver | None = None
+        self._joint: SharedZeroObserver | None = joint[0] if joint else None
+        self._first = joint[1] if joint else 0
         self._parts: list[Observer] = []
-        if site.sizes and spec.observer == "mse":
+        if joint is None and site.sizes and spec.observer == "mse":
             self._joint = SharedZeroObserver(len(site.sizes), spec.code_range[1], spec.affine, seed=seed)
-        else:
+        elif joint is None:
             self._parts = [activation_observer(spec, seed) for _ in site.sizes or (0,)]
 
     def see(self, tensor: Tensor) -> None:
-        """Take in one tensor, channels at dimension -3 where there are groups."""
-        if self._joint is not None:
-            self._joint.observe([part.flatten() for part in tensor.split(self._sizes, dim=-3)])
-            return
+        """Take in one tensor, channels at dimension -3 where there are branches."""
         parts = tensor.split(self._sizes, dim=-3) if self._sizes else (tensor,)
+        if self._joint is not None:
+            self._joint.observe([part.flatten() for part in parts], self._first)
+            return
         for observer, part in zip(self._parts, parts, strict=True):
             observer.observe(part)
 
     def ranges(self) -> list[tuple[float, float]]:
-        """Range of each group."""
-        return self._joint.ranges() if self._joint is not None else [observer.range() for observer in self._parts]
+        """Range of each branch."""
+        if self._joint is None:
+            return [observer.range() for observer in self._parts]
+        return self._joint.ranges()[self._first : self._first + max(1, len(self._sizes))]
 
 
-def activation_quantizer(site: Site, ranges: Iterable[tuple[float, float]]) -> ActivationQuantizer:
-    """Build a site's quantizer from the observed ``(low, high)`` of each branch.
+def _observers(sites: Mapping[str, Site], seed: int) -> dict[str, _SiteObserver]:
+    """One observer for each site; those of a group search their zero point together."""
+    groups: dict[str, list[str]] = {}
+    for path, site in sites.items():
+        if site.group and site.spec.observer == "mse":
+            groups.setdefault(site.group, []).append(path)
+    joints: dict[str, tuple[SharedZeroObserver, int]] = {}
+    for paths in groups.values():
+        rows = [max(1, len(sites[path].sizes)) for path in paths]
+        spec = sites[paths[0]].spec
+        shared = SharedZeroObserver(sum(rows), spec.code_range[1], spec.affine, seed=seed, relative=True)
+        joints |= {path: (shared, first) for path, first in zip(paths, accumulate([0, *rows]), strict=False)}
+    return {path: _SiteObserver(site, seed, joints.get(path)) for path, site in sites.items()}
+
+
+def activation_quantizers_of(
+    plan: Plan, ranges: Mapping[str, list[tuple[float, float]]]
+) -> dict[str, ActivationQuantizer]:
+    """Build every site's quantizer; the sites of a group share their zero point and keep their scales for good."""
+    sites = plan.sites
+    found: dict[str, ActivationQuantizer] = {}
+    groups: dict[str, list[str]] = {}
+    for path, site in sites.items():
+        if path not in ranges:
+            raise ConfigError(f"layer {path!r} has no observed range: the calibration clips never reached it")
+        groups.setdefault(site.group or path, []).append(path)
+    for paths in groups.values():
+        first = sites[paths[0]]
+        scale, zero = shared_grid([pair for path in paths for pair in ranges[path]], first.spec)
+        if first.group and not first.sizes:
+            scale = scale.max().expand(len(scale))  # layers that read them side by side know one scale
+        parts = scale.split([len(ranges[path]) for path in paths])
+        for path, part in zip(paths, parts, strict=True):
+            site = sites[path]
+            found[path] = ActivationQuantizer(site.spec.bits, part, zero, site.sizes, learns=not plan.frozen(path))
+    return {path: found[path] for path in sites}
+
+
+def shared_grid(ranges: Iterable[tuple[float, float]], spec: ActivationSpec) -> tuple[Tensor, int]:
+    """Scales and the shared zero point for the observed ``(low, high)`` of each branch.
 
     Branches share the zero point that the branch reaching furthest down, relative to its range, needs.
+
+    Returns:
+        ``(branches,)`` float32, and the integer code of 0.
     """
     lows, highs = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*ranges, strict=True))
-    levels = site.spec.code_range[1]
-    if not site.spec.affine and bool((lows < 0).any()):
+    levels = spec.code_range[1]
+    if not spec.affine and bool((lows < 0).any()):
         highs = torch.maximum(-lows, highs)
         lows = -highs
     scale, zero = affine_qparams(lows, highs, levels)
-    if not site.spec.affine and bool((lows < 0).any()):
-        zero = torch.full_like(zero, 2 ** (site.spec.bits - 1))  # exactly halfway: not left to rounding
+    if not spec.affine and bool((lows < 0).any()):
+        zero = torch.full_like(zero, 2 ** (spec.bits - 1))  # exactly halfway: not left to rounding
     shared = zero.max()
     if len(zero) > 1:
         if bool((highs > 0).any()):  # a branch that is never positive must leave the others a code above 0
@@ -187,7 +151,7 @@ def activation_quantizer(site: Site, ranges: Iterable[tuple[float, float]]) -> A
         room = torch.where(highs > 0, highs / (levels - shared).clamp_min(1), scale)
         depth = torch.where(lows < 0, -lows / shared.clamp_min(1), torch.zeros_like(scale))
         scale = torch.maximum(room, depth).clamp_min(1e-8)
-    return ActivationQuantizer(site.spec.bits, scale.float(), int(shared), site.sizes)
+    return scale.float(), int(shared)
 
 
 def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, float]]]) -> nn.Module:
@@ -206,20 +170,40 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, flo
         ConfigError: A site was not observed.
     """
     quantized = copy.deepcopy(network).eval().requires_grad_(False)
-    for path in dict.fromkeys([*plan.weights, *plan.sites]):
+    quantizers = activation_quantizers_of(plan, ranges)
+    readers = [path for path in plan.sites if isinstance(network.get_submodule(path), QUANTIZABLE)]
+    for path in dict.fromkeys([*plan.weights, *readers]):
         layer = quantized.get_submodule(path)
         new: QuantLayer = QuantConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantLinear(layer)  # type: ignore[arg-type]
         new.requires_grad_(False)
+        new.reads = plan.inputs.get(path, ())
         if path in plan.weights:
-            spec = plan.weights[path]
-            new.weight_quantizer = WeightQuantizer(spec.bits, weight_scale(new.weight, spec))
+            factor = segment_scales(quantizers, new.reads) if path in plan.carriers else None
+            new.weight_quantizer = _weight_quantizer(new.weight, plan.weights[path], factor)
             new.harden()
         quantized.set_submodule(path, new)
     for path, site in plan.sites.items():
-        if path not in ranges:
-            raise ConfigError(f"layer {path!r} has no observed range: the calibration clips never reached it")
-        _insert(quantized, site, activation_quantizer(site, ranges[path]))
+        _insert(quantized, site, quantizers[path])
+    for path, segments in plan.regrids.items():
+        first = quantizers[segments[0].site]
+        scales, sizes = segment_scales(quantizers, segments), (1,) * sum(s.stop - s.start for s in segments)
+        regrid = ActivationQuantizer(first.bits, scales, int(first.zero_point), sizes, learns=False)
+        quantized.set_submodule(path, QuantActivation(quantized.get_submodule(path), regrid))
     return quantized.eval()
+
+
+def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segments) -> Tensor:
+    """Scale of every channel that a layer reads, ``(C_in,)`` float32."""
+    parts = []
+    for site, start, stop in segments:
+        scale = quantizers[site].channel_scale().detach()
+        parts.append(scale[start:stop] if len(scale) > 1 else scale.expand(stop - start))
+    return torch.cat(parts)
+
+
+def _weight_quantizer(weight: Tensor, spec: WeightSpec, factor: Tensor | None) -> WeightQuantizer:
+    scaled = weight if factor is None else weight * factor.view(1, -1, *[1] * (weight.ndim - 2))
+    return WeightQuantizer(spec.bits, weight_scale(scaled, spec), factor)
 
 
 def _insert(network: nn.Module, site: Site, quantizer: ActivationQuantizer) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import stored_bytes
 from ptq4vm.quant.partition import QUANTIZABLE, layers
+from ptq4vm.quant.plan import make_plan
 from ptq4vm.quant.spec import FLOAT_BITS, Partition, QuantSpec
-from ptq4vm.quant.swap import make_plan
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -91,7 +91,7 @@ def measure_cost(
     bits = {
         path: (
             plan.weights[path].bits if path in plan.weights else FLOAT_BITS,
-            plan.sites[path].spec.bits if path in plan.sites else FLOAT_BITS,
+            plan.activation_bits(path),
         )
         for path in layers(teacher, partition)
     }

@@ -157,7 +157,7 @@ class GlobalAffineCalibration(pl.LightningModule):
         for module in self.quantized.modules():
             if isinstance(module, Affine):
                 affines += [module.log_scale, module.shift]
-            elif isinstance(module, ActivationQuantizer):
+            elif isinstance(module, ActivationQuantizer) and module.learns:
                 scales.append(module.log_scale)
         groups = [{"params": affines, "lr": settings.affine_lr}, {"params": scales, "lr": settings.scale_lr}]
         optimizer = torch.optim.Adam([g for g in groups if g["params"]])

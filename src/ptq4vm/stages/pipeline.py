@@ -29,8 +29,9 @@ from ptq4vm.quant.checkpoint import (
 )
 from ptq4vm.quant.fold import absorb, fold_batch_norm
 from ptq4vm.quant.partition import resolve
+from ptq4vm.quant.plan import make_plan
 from ptq4vm.quant.spec import Partition, QuantSpec
-from ptq4vm.quant.swap import make_plan, observe, swap
+from ptq4vm.quant.swap import observe, swap
 from ptq4vm.stages.cost import Cost, measure_cost
 from ptq4vm.stages.diagnosis import layer_errors
 from ptq4vm.stages.evaluation import EvaluationResult, FrameObserver, evaluate

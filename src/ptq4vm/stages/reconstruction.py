@@ -131,7 +131,7 @@ class BlockReconstruction(pl.LightningModule):
         for module in self.quantized.modules():
             if isinstance(module, AdaRound):
                 rounding.append(module.rounding)
-            elif isinstance(module, ActivationQuantizer) and settings.scale_lr > 0:
+            elif isinstance(module, ActivationQuantizer) and module.learns and settings.scale_lr > 0:
                 scales.append(module.log_scale)
             elif isinstance(module, QuantLayer) and settings.bias_lr > 0:
                 module.bias.requires_grad_()
@@ -313,4 +313,4 @@ def _start_rounding(block: nn.Module, learn: bool) -> None:
     for module in block.modules():
         if isinstance(module, QuantLayer) and module.weight_quantizer is not None and learn:
             old = module.weight_quantizer
-            module.weight_quantizer = AdaRound(module.weight, old.bits, old.scale)
+            module.weight_quantizer = AdaRound(module.weight, old.bits, old.scale, old.factor)

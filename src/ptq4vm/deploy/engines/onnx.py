@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.deploy.engines.step import Port, StepEngine, Tensors
@@ -44,7 +43,7 @@ class OnnxEngine(StepEngine):
         self._names = [output.name for output in self._session.get_outputs()]
         super().__init__(file, inputs, self._names, self._session.get_modelmeta().custom_metadata_map)
 
-    def _run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensors:
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
 
 

@@ -54,7 +54,12 @@ class OpenVinoEngine(StepEngine):
         outputs = [output.get_any_name() for output in self._compiled.outputs]
         super().__init__(file, inputs, outputs, read_metadata(model))
 
-    def _run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensors:
+    def reset(self) -> None:
+        """Start the next frame from zero states, wherever they are kept."""
+        super().reset()
+        self._request.reset_state()
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         results = self._request.infer(dict(inputs))
         return {output.get_any_name(): np.array(value) for output, value in results.items()}
 

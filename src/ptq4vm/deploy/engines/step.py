@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from ptq4vm.deploy.engines.base import Matte, MattingEngine
 from ptq4vm.errors import DataError, ExportError
 
 Tensors = dict[str, NDArray[np.float32]]
+_COLOURS = 3
 
 
 class Port(NamedTuple):
@@ -23,9 +24,16 @@ class Port(NamedTuple):
     name: str
     shape: tuple[int | None, ...]
 
+    @property
+    def rows_first(self) -> bool:
+        """Whether it takes pictures as they lie in memory, ``(1, H, W, 3)`` uint8."""
+        return self.shape[-1] == _COLOURS and self.shape[1] != _COLOURS
+
 
 class StepEngine(MattingEngine):
     """Runs an exported graph ``src, r1i, ... -> fgr, pha, r1o, ...`` frame by frame.
+
+    A graph may instead keep its states inside and take and give pictures as they lie in memory.
 
     Args:
         file: That the graph is in.
@@ -61,7 +69,8 @@ class StepEngine(MattingEngine):
     @property
     def frame_size(self) -> tuple[int, int] | None:
         """``(H, W)`` that the file was made for, or ``None`` where it takes any size."""
-        height, width = self._ports["src"].shape[2:]
+        port = self._ports["src"]
+        height, width = port.shape[1:3] if port.rows_first else port.shape[2:]
         return None if height is None or width is None else (height, width)
 
     def reset(self) -> None:
@@ -80,13 +89,16 @@ class StepEngine(MattingEngine):
             self._size = size
         if not self._states:
             self._states = {name: np.zeros(self._state_shape(name, size), np.float32) for name, _ in self._carried}
+        if self._ports["src"].rows_first:
+            outputs = self._run({"src": np.ascontiguousarray(frame)[None]})
+            return Matte(outputs["pha"][0, ..., 0], outputs["fgr"][0])
         src = np.ascontiguousarray(frame.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
         outputs = self._run({"src": src, **self._states})
         self._states = {name: outputs[after] for name, after in self._carried}
         return Matte(outputs["pha"][0, 0], np.ascontiguousarray(outputs["fgr"][0].transpose(1, 2, 0)))
 
     @abstractmethod
-    def _run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensors:
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """The graph's outputs by name, in memory that the next call does not overwrite."""
 
     def _checked(self, frame: NDArray[np.uint8]) -> tuple[int, int]:

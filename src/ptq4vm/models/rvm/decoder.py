@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ptq4vm.models.rvm.layers import concat_channels, merge_time, split_time, stack_time
+from ptq4vm.ops.junction import Junction, Regrid
 
 
 class ConvGRU(nn.Module):
@@ -22,12 +23,14 @@ class ConvGRU(nn.Module):
         super().__init__()
         self.ih = nn.Sequential(nn.Conv2d(2 * channels, 2 * channels, kernel, padding=kernel // 2), nn.Sigmoid())
         self.hh = nn.Sequential(nn.Conv2d(2 * channels, channels, kernel, padding=kernel // 2), nn.Tanh())
+        self.reset = Junction()
+        self.state = Junction()
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         """Next state from one frame ``x`` and the state ``h``, all ``(B, C, H, W)``."""
         r, z = self.ih(torch.cat([x, h], 1)).chunk(2, 1)
-        candidate = self.hh(torch.cat([x, r * h], 1))
-        return torch.lerp(h, candidate, z)
+        candidate = self.hh(torch.cat([x, self.reset(r * h)], 1))
+        return self.state(torch.lerp(h, candidate, z))
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run over a frame or a clip.
@@ -74,12 +77,13 @@ class _Merge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.upsampled = Regrid()
 
     def forward(self, x: Tensor, *references: Tensor) -> Tensor:
         height, width = references[0].shape[-2:]
         # An odd size was rounded up on the way down, so up again there can be one row or column too many.
         upsampled = self.upsample(merge_time(x))[..., :height, :width]
-        return torch.cat([upsampled, *(merge_time(reference) for reference in references)], 1)
+        return torch.cat([self.upsampled(upsampled), *(merge_time(reference) for reference in references)], 1)
 
 
 class UpsamplingBlock(nn.Module):
@@ -134,6 +138,7 @@ class RecurrentDecoder(nn.Module):
     def __init__(self, features: tuple[int, int, int, int], widths: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+        self.images = nn.ModuleList(Junction() for _ in range(4))
         self.decode4 = BottleneckBlock(features[3])
         self.decode3 = UpsamplingBlock(features[3], features[2], 3, widths[0])
         self.decode2 = UpsamplingBlock(widths[0], features[1], 3, widths[1])
@@ -145,7 +150,7 @@ class RecurrentDecoder(nn.Module):
         levels = [merge_time(image)]
         for _ in range(3):
             levels.append(self.pool(levels[-1]))
-        return [split_time(level, image) for level in levels]
+        return [split_time(tap(level), image) for tap, level in zip(self.images, levels, strict=True)]
 
     def forward(
         self,

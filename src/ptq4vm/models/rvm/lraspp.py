@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ptq4vm.ops.junction import Junction
+
 
 class LRASPP(nn.Module):
     """Gate projected features by a global descriptor: ``relu(bn(conv(x))) * sigmoid(conv(mean(x)))``."""
@@ -12,7 +14,8 @@ class LRASPP(nn.Module):
         super().__init__()
         self.aspp1 = nn.Sequential(nn.Conv2d(inp, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU())
         self.aspp2 = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inp, out, 1, bias=False), nn.Sigmoid())
+        self.gated = Junction()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, inp, H, W)`` to ``(N, out, H, W)``; every frame is pooled by itself."""
-        return self.aspp1(x) * self.aspp2(x)
+        return self.gated(self.aspp1(x) * self.aspp2(x))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ptq4vm.models.rvm.layers import ImageNetNormalize
+from ptq4vm.ops.junction import Junction
 
 Activation = Callable[[], nn.Module]
 
@@ -75,11 +76,12 @@ class SqueezeExcitation(nn.Module):
         self.activation = nn.ReLU()
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
         self.scale_activation = nn.Hardsigmoid()
+        self.gated = Junction()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to the same shape."""
         gate = self.fc2(self.activation(self.fc1(self.avgpool(x))))
-        return x * self.scale_activation(gate)
+        return self.gated(x * self.scale_activation(gate))
 
 
 class InvertedResidual(nn.Module):
@@ -100,11 +102,12 @@ class InvertedResidual(nn.Module):
         layers.append(_conv_norm(row.expanded, row.out, 1, None))
         self.block = nn.Sequential(*layers)
         self.has_skip = row.stride == 1 and inp == row.out
+        self.out = Junction()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C', ceil(H/stride), ceil(W/stride))``."""
         y = self.block(x)
-        return x + y if self.has_skip else y
+        return self.out(x + y if self.has_skip else y)
 
 
 class MobileNetV3Encoder(nn.Module):

@@ -23,6 +23,7 @@ class ActivationQuantizer(nn.Module):
         scale: Initial scales, one per branch, positive.
         zero_point: Integer code of the value 0, shared by all branches.
         sizes: Channels of each branch when there are several (dimension -3 of the input), else empty.
+        learns: False keeps the scales as they are: other tensors or weights depend on them.
 
     Attributes:
         drop: Probability of letting an element pass unquantized while training (QDrop, Wei et al., ICLR 2022).
@@ -32,7 +33,9 @@ class ActivationQuantizer(nn.Module):
     log_scale: nn.Parameter
     zero_point: Tensor
 
-    def __init__(self, bits: int, scale: Tensor, zero_point: int, sizes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, bits: int, scale: Tensor, zero_point: int, sizes: Sequence[int] = (), learns: bool = True
+    ) -> None:
         super().__init__()
         self.bits = bits
         self.levels = 2**bits - 1
@@ -41,7 +44,8 @@ class ActivationQuantizer(nn.Module):
         self.enabled = True
         if scale.shape != (max(1, len(self.sizes)),):
             raise ValueError(f"scale has shape {tuple(scale.shape)}, expected one value per branch {self.sizes}")
-        self.log_scale = nn.Parameter(scale.detach().float().log())
+        self.learns = learns
+        self.log_scale = nn.Parameter(scale.detach().float().log(), requires_grad=learns)
         self.register_buffer("zero_point", torch.tensor([float(zero_point)]))
 
     @property

@@ -17,23 +17,32 @@ class WeightQuantizer(nn.Module):
     Args:
         bits: 2 to 8.
         scale: ``(C_out,)`` or ``(1,)``, positive.
+        factor: ``(C_in,)``, positive: scales of the input's channels that an engine leaves to the weight. What lies
+            on the grid is the weight times its factor.
     """
 
     scale: Tensor
+    factor: Tensor | None
 
-    def __init__(self, bits: int, scale: Tensor) -> None:
+    def __init__(self, bits: int, scale: Tensor, factor: Tensor | None = None) -> None:
         super().__init__()
         self.bits = bits
         self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         self.register_buffer("scale", scale.detach().float().clone())
+        self.register_buffer("factor", None if factor is None else factor.detach().float().clone())
+
+    def step(self, weight: Tensor) -> Tensor:
+        """Distance between neighbouring values of every weight, broadcastable to ``weight``'s shape."""
+        step = per_row(self.scale, weight)
+        return step if self.factor is None else step / self.factor.view(1, -1, *[1] * (weight.ndim - 2))
 
     def codes(self, weight: Tensor) -> Tensor:
         """Integer codes of ``weight``, same shape, int8."""
-        return (weight.detach() / per_row(self.scale, weight)).round().clamp(self.low, self.high).to(torch.int8)
+        return (weight.detach() / self.step(weight)).round().clamp(self.low, self.high).to(torch.int8)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The dequantized weight, same shape and dtype."""
-        return self.codes(weight).to(weight.dtype) * per_row(self.scale, weight)
+        return self.codes(weight).to(weight.dtype) * self.step(weight)
 
     def extra_repr(self) -> str:
         """Bits and number of scales."""
@@ -50,14 +59,15 @@ class AdaRound(WeightQuantizer):
         weight: The layer's float weight, ``(C_out, ...)``.
         bits: 2 to 8.
         scale: ``(C_out,)`` or ``(1,)``, positive.
+        factor: See :class:`WeightQuantizer`.
     """
 
     STRETCH = 1.2  # zeta - gamma of the paper, with zeta = 1.1 and gamma = -0.1
     floor: Tensor
 
-    def __init__(self, weight: Tensor, bits: int, scale: Tensor) -> None:
-        super().__init__(bits, scale)
-        ratio = weight.detach().float() / per_row(self.scale, weight)
+    def __init__(self, weight: Tensor, bits: int, scale: Tensor, factor: Tensor | None = None) -> None:
+        super().__init__(bits, scale, factor)
+        ratio = weight.detach().float() / self.step(weight)
         floor = ratio.floor()
         self.register_buffer("floor", floor, persistent=False)
         sigmoid = ((ratio - floor) + 0.1) / self.STRETCH
@@ -80,7 +90,7 @@ class AdaRound(WeightQuantizer):
         if not self.training:
             return super().forward(weight)
         soft = (self.floor + self.soft()).clamp(self.low, self.high)
-        return (soft * per_row(self.scale, weight)).to(weight.dtype)
+        return (soft * self.step(weight)).to(weight.dtype)
 
 
 class FixedCodes(WeightQuantizer):
@@ -90,12 +100,13 @@ class FixedCodes(WeightQuantizer):
         codes: ``(C_out, ...)`` int8.
         bits: 2 to 8.
         scale: ``(C_out,)`` or ``(1,)``, positive.
+        factor: See :class:`WeightQuantizer`.
     """
 
     fixed: Tensor
 
-    def __init__(self, codes: Tensor, bits: int, scale: Tensor) -> None:
-        super().__init__(bits, scale)
+    def __init__(self, codes: Tensor, bits: int, scale: Tensor, factor: Tensor | None = None) -> None:
+        super().__init__(bits, scale, factor)
         self.register_buffer("fixed", codes.to(torch.int8))
 
     def codes(self, weight: Tensor) -> Tensor:

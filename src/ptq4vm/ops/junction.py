@@ -1,0 +1,17 @@
+"""Named places for tensors that no layer gives out: sums, products, mixtures. Quantizers can be put there."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class Junction(nn.Identity):
+    """What elementwise arithmetic gives: the sum of a skip, a gated tensor, a recurrent state, a pooled image.
+
+    It changes nothing and holds nothing. A network puts one wherever an integer engine would store such a tensor for
+    layers to read, so that a quantizer can take its place.
+    """
+
+
+class Regrid(Junction):
+    """A tensor resampled from others: an engine rounds it to the codes of what it was made from."""

@@ -1,0 +1,157 @@
+"""Which stored tensors the layers of a network read: found by running it, not declared.
+
+An integer engine keeps a tensor as integer codes from the operation that makes it to every operation that reads it.
+Concatenation, slicing, chunking and resizing move codes without looking at them. So a layer reads one or several
+*sites* (modules whose outputs are stored), each in a run of its input channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from ptq4vm.ops.junction import Junction, Regrid
+from ptq4vm.quant.partition import QUANTIZABLE
+
+ACTIVATION_FUNCTIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU)
+GATES = (nn.Sigmoid, nn.Tanh)
+"""Functions whose results are multiplied: bounded, and as large as the tensor that they gate."""
+CHANNELS = -3
+_SIZE = 64  # of the picture that is traced, pixels
+
+
+class Segment(NamedTuple):
+    """A run of channels of a stored tensor.
+
+    Attributes:
+        site: Path of the module that gives it.
+        start: First channel.
+        stop: Channel after the last.
+    """
+
+    site: str
+    start: int
+    stop: int
+
+
+Segments = tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What reads what.
+
+    Attributes:
+        inputs: Segments that a layer reads, in the order of its input channels; layers are missing that read something
+            else (the normalised image, a mean).
+        regrids: The same of :class:`Regrid` modules.
+        gates: Paths of sigmoids and hyperbolic tangents.
+        channels: Of every site.
+    """
+
+    inputs: dict[str, Segments]
+    regrids: dict[str, Segments]
+    gates: tuple[str, ...]
+    channels: dict[str, int]
+
+
+class _Follow(TorchFunctionMode):
+    """Remembers of every tensor which segments it consists of, as long as it is only moved about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # the tensors are kept alive: another one could get the number of a tensor that is gone
+        self._known: dict[int, tuple[Tensor, Segments]] = {}
+
+    def get(self, tensor: Any) -> Segments | None:
+        return self._known.get(id(tensor), (None, None))[1]
+
+    def set(self, tensor: Tensor, segments: Segments) -> None:
+        self._known[id(tensor)] = tensor, segments
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is torch.cat and _dimension(args, kwargs) in (CHANNELS, 1):
+            parts = [self.get(part) for part in args[0]]
+            if all(part is not None for part in parts):
+                self.set(result, tuple(segment for part in parts if part for segment in part))
+        elif func in (torch.chunk, Tensor.chunk, torch.split, Tensor.split):
+            self._cut(args[0], result)
+        elif func in (F.interpolate, Tensor.contiguous) or (func is Tensor.__getitem__ and args[1][0] is Ellipsis):
+            segments = self.get(args[0])
+            if segments is not None and result.shape[CHANNELS] == args[0].shape[CHANNELS]:
+                self.set(result, segments)
+        return result
+
+    def _cut(self, whole: Tensor, parts: Sequence[Tensor]) -> None:
+        segments = self.get(whole)
+        if segments is None or sum(part.shape[CHANNELS] for part in parts) != whole.shape[CHANNELS]:
+            return
+        start = 0
+        for part in parts:
+            stop = start + part.shape[CHANNELS]
+            self.set(part, _slice(segments, start, stop))
+            start = stop
+
+
+def _dimension(args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+    return int(kwargs.get("dim", args[1] if len(args) > 1 else 0))
+
+
+def _slice(segments: Segments, start: int, stop: int) -> Segments:
+    """Channels ``start`` to ``stop`` of a tensor made of ``segments``."""
+    found, first = [], 0
+    for site, low, high in segments:
+        last = first + high - low
+        if first < stop and start < last:
+            found.append(Segment(site, low + max(0, start - first), low + min(high - low, stop - first)))
+        first = last
+    return tuple(found)
+
+
+def trace(network: nn.Module) -> Wiring:
+    """Follow the tensors of a folded float network through two small frames, the second with the first's states.
+
+    Args:
+        network: A matting network in eval mode; not changed.
+    """
+    follow = _Follow()
+    inputs: dict[str, Segments] = {}
+    regrids: dict[str, Segments] = {}
+    channels: dict[str, int] = {}
+    handles = []
+
+    def reads(path: str, found: dict[str, Segments], tensor: Tensor) -> None:
+        segments = follow.get(tensor)
+        if segments is not None:
+            found[path] = segments
+
+    def gives(path: str, tensor: Tensor) -> None:
+        channels[path] = tensor.shape[CHANNELS]
+        follow.set(tensor, (Segment(path, 0, channels[path]),))
+
+    for path, module in network.named_modules():
+        if isinstance(module, QUANTIZABLE):
+            handles.append(module.register_forward_pre_hook(lambda m, a, path=path: reads(path, inputs, a[0])))
+        elif isinstance(module, Regrid):
+            handles.append(module.register_forward_pre_hook(lambda m, a, path=path: reads(path, regrids, a[0])))
+        elif isinstance(module, (*ACTIVATION_FUNCTIONS, Junction)):
+            handles.append(module.register_forward_hook(lambda m, a, out, path=path: gives(path, out)))
+    try:
+        device = next(network.parameters()).device
+        frame = torch.linspace(0, 1, 3 * _SIZE * _SIZE, device=device).view(1, 3, _SIZE, _SIZE)
+        with torch.no_grad(), follow:
+            _, _, *states = network(frame)
+            network(frame, *states)
+    finally:
+        for handle in handles:
+            handle.remove()
+    gates = tuple(path for path in channels if isinstance(network.get_submodule(path), GATES))
+    return Wiring(inputs, regrids, gates, channels)
