@@ -28,6 +28,8 @@ CHOICES = (
     ("w4a4", "mixed", "input"),
     ("w4a8", "tensor", "input"),
     ("w8a8", "tensor", "output"),
+    ("w8a8", "mixed", "engine"),
+    ("w8a8", "tensor", "engine"),
 )
 SHAPE = FrameShape(*SIZE)
 CLIP = moving_portrait(SIZE, 4)
@@ -49,7 +51,8 @@ def test_onnx_runtime_agrees_with_pytorch(choice: tuple[str, ...], tmp_path: Pat
     file.write_bytes(graph(*choice).SerializeToString())
     engine = OnnxEngine(file, threads=1)
     parity = verify(network(*choice), engine, CLIP)
-    assert parity.mean < 1 / 255 and parity.passed, parity
+    # random weights double the differences of codes from frame to frame where states are codes, too
+    assert parity.mean < (2 if choice[2] == "engine" else 1) / 255 and parity.passed, parity
     assert engine.metadata == {"version": "1.2.3", "bits": choice[0]}
 
 

@@ -20,22 +20,35 @@ class CodeMover:
 
     Args:
         model: An ``onnx.ModelProto``, simplified.
-        resize: Whether pictures are resized as codes, too. The engine then rounds the result to codes in its own way.
+        openvino: What the graph is shaped for: OpenVINO, or ONNX Runtime. The latter cuts off where it should round in
+            resizing codes, and refuses sums and products of tensors with a scale for each channel.
     """
 
-    def __init__(self, model: Any, resize: bool = True) -> None:
+    def __init__(self, model: Any, openvino: bool = True) -> None:
         self._onnx = needed("onnx", "onnx")
         self._graph = model.graph
-        self._moves = MOVES if resize else tuple(kind for kind in MOVES if kind != "Resize")
+        self._openvino = openvino
+        self._moves = MOVES if openvino else tuple(kind for kind in MOVES if kind != "Resize")
         self._constants: dict[str, NDArray[Any]] = {
             tensor.name: self._onnx.numpy_helper.to_array(tensor) for tensor in self._graph.initializer
         }
         self._count = 0
+        self._channels = self._known_channels(model)
+
+    def _known_channels(self, model: Any) -> dict[str, int]:
+        found = {}
+        for value in self._onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info:
+            sizes = value.type.tensor_type.shape.dim
+            if len(sizes) > _AXIS:
+                found[value.name] = sizes[_AXIS].dim_value
+        return found
 
     def run(self) -> None:
         """Move, merge and remove until nothing changes."""
         while self._sink() or self._merge_division() or self._cancel():
             pass
+        if not self._openvino:
+            self._multiply_apart()
         self._remove_unused()
 
     def _producers(self) -> dict[str, Any]:
@@ -80,6 +93,8 @@ class CodeMover:
     def _moved_scales(self, node: Any, sources: list[Any]) -> list[NDArray[Any]] | None:
         """Scale of every output: one value, or one for each channel; ``None`` where they cannot be told."""
         scales = [self._grid(source)[0] for source in sources]
+        if node.op_type == "Concat" and len({float(scale) for scale in scales if scale.ndim == 0}) > 1:
+            scales = [self._for_channels(source, scale) for source, scale in zip(sources, scales, strict=True)]
         if all(scale.ndim == 0 and scale == scales[0] for scale in scales):
             return [scales[0]] * len(node.output)
         if any(scale.ndim == 0 for scale in scales):
@@ -91,6 +106,11 @@ class CodeMover:
             sizes = self._constants[node.input[1]].ravel()
             return np.split(scales[0], np.cumsum(sizes)[:-1]) if axis == _AXIS else None
         return [scales[0]]
+
+    def _for_channels(self, source: Any, scale: NDArray[Any]) -> NDArray[Any]:
+        """A tensor's scale for every channel, where their number is known."""
+        count = self._channels.get(source.output[0])
+        return np.full(count, scale) if scale.ndim == 0 and count else scale
 
     def _dequantize(self, codes: str, scale: NDArray[Any], zero: Any, name: str) -> Any:
         scale = np.asarray(scale, np.float32)
@@ -143,6 +163,26 @@ class CodeMover:
                         user.input[index] = source.input[0]
             return True
         return False
+
+    def _multiply_apart(self) -> None:
+        """Multiply by the scales of channels after the way back to float, not on it."""
+        readers: dict[str, set[str]] = {}
+        for node in self._graph.node:
+            for name in node.input:
+                readers.setdefault(name, set()).add(node.op_type)
+        for place, node in reversed(list(enumerate(self._graph.node))):
+            if node.op_type != "DequantizeLinear" or node.input[0] in self._constants:
+                continue
+            scale, zero = self._grid(node)
+            if scale.ndim == 0 or readers.get(node.output[0]) == {"Conv"}:
+                continue
+            name, bare = node.output[0], f"{node.output[0]}/bare"
+            factor = self._constant(np.asarray(scale, np.float32).reshape(1, -1, 1, 1))
+            self._graph.node.remove(node)
+            multiply = self._onnx.helper.make_node("Mul", [bare, factor], [name], f"{name}/scale")
+            self._graph.node.insert(place, multiply)
+            one = np.ones((), np.float32)
+            self._graph.node.insert(place, self._dequantize(node.input[0], one, zero.ravel()[0], bare))
 
     def _remove_unused(self) -> None:
         read = {value.name for value in self._graph.output}

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from ptq4vm.deploy.codes import CodeMover
 from ptq4vm.deploy.extras import needed
 from ptq4vm.deploy.form import CODES, FrameStep, export_form, weight_bits
+from ptq4vm.deploy.integers import shape_for_onnx_runtime
 from ptq4vm.deploy.rewrite import Rewriter
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.quant.swap import quantized_layers
 
 TRACED_OPSET = 20
 """The highest that torch's tracing exporter writes."""
@@ -69,7 +71,7 @@ def output_names(states: int) -> list[str]:
 
 
 def to_onnx(
-    network: MattingNetwork, shape: FrameShape, metadata: Mapping[str, str] | None = None, resize: bool = False
+    network: MattingNetwork, shape: FrameShape, metadata: Mapping[str, str] | None = None, openvino: bool = False
 ) -> Any:
     """The integer graph of one frame of a quantized network (or the float graph of a float one).
 
@@ -77,8 +79,7 @@ def to_onnx(
         network: From :func:`ptq4vm.api.load_checkpoint`; not changed.
         shape: Of its input.
         metadata: For ``metadata_props``.
-        resize: Whether pictures are resized as integer codes (placement ``engine``). ONNX Runtime would cut the results
-            off where OpenVINO rounds, and alpha moves.
+        openvino: Shape the graph for OpenVINO instead of ONNX Runtime (placement ``engine``).
 
     Returns:
         A checked ``onnx.ModelProto``. Its convolutions, and their results, are named by the layers' paths.
@@ -92,7 +93,10 @@ def to_onnx(
     rewriter = Rewriter(model)
     rewriter.name_layers(f".{CODES}", "network.")
     rewriter.simplify()
-    CodeMover(model, resize).run()
+    shaped = not openvino and _stores_operations(network)
+    CodeMover(model, openvino or (shaped and not shape.dynamic)).run()
+    if shaped:
+        shape_for_onnx_runtime(model)
     rewriter.shorten_names("/network/")
     _pack(model, {path: bits for path, bits in weight_bits(form).items() if bits <= 4})
     model.ir_version = IR_VERSION
@@ -109,6 +113,11 @@ def export_onnx(network: MattingNetwork, out: Path, shape: FrameShape, metadata:
     content = to_onnx(network, shape, metadata).SerializeToString()
     with atomic_path(out) as temporary:
         temporary.write_bytes(content)
+
+
+def _stores_operations(network: MattingNetwork) -> bool:
+    """Whether the result of every operation is quantized."""
+    return any(layer.reads and layer.output_quantizer is not None for layer in quantized_layers(network).values())
 
 
 def _trace(step: FrameStep, states: int, shape: FrameShape) -> bytes:

@@ -28,7 +28,9 @@ class Deviation(NamedTuple):
     error: float
 
 
-def deviations(network: MattingNetwork, file: Path, inputs: Sequence[Tensor], ratio: float = 1.0) -> list[Deviation]:
+def deviations(
+    network: MattingNetwork, file: Path, inputs: Sequence[Tensor], ratio: float = 1.0, earlier: Tensor | None = None
+) -> list[Deviation]:
     """Compare the result of every layer (before activation functions) for one frame.
 
     Args:
@@ -36,6 +38,7 @@ def deviations(network: MattingNetwork, file: Path, inputs: Sequence[Tensor], ra
         file: ``.onnx`` or ``.xml``, exported from it.
         inputs: ``src`` and the states.
         ratio: That was fixed in the file.
+        earlier: ``(N, 3, H, W)`` uint8: the frames before, for a file that keeps its states inside.
 
     Returns:
         In the order in which the layers run; those that an engine's conversion joined with others are left out.
@@ -45,8 +48,10 @@ def deviations(network: MattingNetwork, file: Path, inputs: Sequence[Tensor], ra
     """
     expected = _expected(network, inputs, ratio)
     feeds = dict(zip(input_names(len(inputs) - 1), (x.contiguous().numpy() for x in inputs), strict=True))
-    run = _from_onnx if file.suffix == ".onnx" else _from_openvino
-    found = run(file, feeds, list(expected))
+    if file.suffix == ".onnx":
+        found = _from_onnx(file, feeds, list(expected))
+    else:
+        found = _from_openvino(file, feeds, list(expected), [] if earlier is None else list(earlier))
     return [Deviation(path, _relative(found[path], value)) for path, value in expected.items() if path in found]
 
 
@@ -97,7 +102,7 @@ def _from_onnx(
 
 
 def _from_openvino(
-    file: Path, feeds: Mapping[str, NDArray[np.float32]], paths: Sequence[str]
+    file: Path, feeds: Mapping[str, NDArray[np.float32]], paths: Sequence[str], earlier: Sequence[Tensor]
 ) -> dict[str, NDArray[np.float32]]:
     openvino = needed("openvino", "openvino")
     core = openvino.Core()
@@ -106,5 +111,10 @@ def _from_openvino(
     names = [path for path in paths if path in made]
     model.add_outputs(names)
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    results = compiled(dict(feeds))
+    request = compiled.create_infer_request()
+    if len(model.inputs) == 1 < len(feeds):  # states are inside, pictures as they lie in memory
+        for frame in earlier:
+            request.infer({"src": frame.permute(1, 2, 0)[None].contiguous().numpy()})
+        feeds = {"src": np.ascontiguousarray((feeds["src"] * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))}
+    results = request.infer(dict(feeds))
     return {name: np.array(results[name]) for name in names}

@@ -35,7 +35,7 @@ def export_openvino(network: MattingNetwork, out: Path, shape: FrameShape, metad
     if out.suffix != ".xml":
         raise ConfigError(f"out={out}: OpenVINO needs a name that ends in .xml (the .bin is written beside it)")
     openvino = needed("openvino", "openvino")
-    graph = to_onnx(network, shape, metadata, resize=True)
+    graph = to_onnx(network, shape, metadata, openvino=True)
     zeros = {} if shape.dynamic else states_as_codes(graph, input_names(network.num_states)[1:])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +57,7 @@ def export_openvino(network: MattingNetwork, out: Path, shape: FrameShape, metad
 
 def _for_video(openvino: Any, model: Any, zeros: Mapping[str, int]) -> Any:
     """Pictures as they lie in memory, and states inside, which begin with the code of 0."""
+    _resize_instead_of_pooling(openvino, model)
     processor = openvino.preprocess.PrePostProcessor(model)
     rows_first, planes = openvino.Layout("NHWC"), openvino.Layout("NCHW")
     source = processor.input("src")
@@ -69,6 +70,23 @@ def _for_video(openvino: Any, model: Any, zeros: Mapping[str, int]) -> Any:
     model = processor.build()
     _keep_states(openvino, model, zeros)  # afterwards: the processor computes constants, and would store whole states
     return model
+
+
+def _resize_instead_of_pooling(openvino: Any, model: Any) -> None:
+    """Halve pictures of even size by bilinear resizing: the same means, without another layout of three channels."""
+    ops = openvino.opset15
+    for pool in [op for op in model.get_ops() if op.get_type_name() == "AvgPool"]:
+        height, width = list(pool.get_input_shape(0))[2:]
+        halved = list(pool.get_output_shape(0))[2:] == [height / 2, width / 2]
+        if not halved or list(pool.get_attributes()["kernel"]) != [2, 2]:
+            continue
+        half, axes = (ops.constant(values, openvino.Type.i64) for values in ([height // 2, width // 2], [2, 3]))
+        resized = ops.interpolate(
+            pool.input_value(0).get_node(), half, "linear_onnx", "sizes",
+            axes=axes, coordinate_transformation_mode="half_pixel",
+        )  # fmt: skip
+        for reader in list(pool.output(0).get_target_inputs()):
+            reader.replace_source_output(resized.output(0))
 
 
 def _keep_states(openvino: Any, model: Any, zeros: Mapping[str, int]) -> None:

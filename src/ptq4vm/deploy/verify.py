@@ -120,7 +120,8 @@ def verify(network: MattingNetwork, engine: StepEngine, clip: Clip) -> Parity:
     parity = Parity(count, float(np.mean(means)), largest, worst, (float(mads[0]), float(mads[1])))
     if parity.passed:
         return parity
-    layers = deviations(network, engine.file, _inputs(network, clip.frames[worst], before[worst], ratio), ratio)
+    inputs = _inputs(network, clip.frames[worst], before[worst], ratio)
+    layers = deviations(network, engine.file, inputs, ratio, clip.frames[:worst])
     return Parity(count, parity.mean, largest, worst, parity.mad, tuple(layers))
 
 

@@ -131,7 +131,8 @@ def activation_quantizers_of(
 def shared_grid(ranges: Iterable[tuple[float, float]], spec: ActivationSpec) -> tuple[Tensor, int]:
     """Scales and the shared zero point for the observed ``(low, high)`` of each branch.
 
-    Branches share the zero point that the branch reaching furthest down, relative to its range, needs.
+    Branches share the zero point that coarsens their grids least: the mean square of the factors, by which the scales
+    have to grow beyond what each branch alone would need, is smallest there.
 
     Returns:
         ``(branches,)`` float32, and the integer code of 0.
@@ -144,14 +145,14 @@ def shared_grid(ranges: Iterable[tuple[float, float]], spec: ActivationSpec) -> 
     scale, zero = affine_qparams(lows, highs, levels)
     if not spec.affine and bool((lows < 0).any()):
         zero = torch.full_like(zero, 2 ** (spec.bits - 1))  # exactly halfway: not left to rounding
-    shared = zero.max()
-    if len(zero) > 1:
-        if bool((highs > 0).any()):  # a branch that is never positive must leave the others a code above 0
-            shared = shared.clamp(max=levels - 1)
-        room = torch.where(highs > 0, highs / (levels - shared).clamp_min(1), scale)
-        depth = torch.where(lows < 0, -lows / shared.clamp_min(1), torch.zeros_like(scale))
-        scale = torch.maximum(room, depth).clamp_min(1e-8)
-    return scale.float(), int(shared)
+    if len(zero) == 1:
+        return scale.float(), int(zero)
+    # what each branch's scale would have to be under every zero point, relative to the one of its own
+    zeros = torch.arange(levels + 1, dtype=torch.float64)[:, None]
+    room = torch.where(highs > 0, highs / (levels - zeros), 0.0)
+    needed = torch.maximum(room, torch.where(lows < 0, -lows / zeros, 0.0)).clamp_min(1e-8)
+    shared = int((needed / scale).square().mean(1).argmin())
+    return needed[shared].float(), shared
 
 
 def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, float]]]) -> nn.Module:
@@ -186,7 +187,9 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, flo
         _insert(quantized, site, quantizers[path])
     for path, segments in plan.regrids.items():
         first = quantizers[segments[0].site]
-        scales, sizes = segment_scales(quantizers, segments), (1,) * sum(s.stop - s.start for s in segments)
+        separate = any(quantizers[segment.site].sizes for segment in segments)
+        scales = segment_scales(quantizers, segments) if separate else first.scale.detach()
+        sizes = (1,) * len(scales) if separate else ()
         regrid = ActivationQuantizer(first.bits, scales, int(first.zero_point), sizes, learns=False)
         quantized.set_submodule(path, QuantActivation(quantized.get_submodule(path), regrid))
     return quantized.eval()
