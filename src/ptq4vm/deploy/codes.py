@@ -37,7 +37,8 @@ class CodeMover:
 
     def _known_channels(self, model: Any) -> dict[str, int]:
         found = {}
-        for value in self._onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info:
+        graph = self._onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        for value in [*graph.value_info, *graph.output]:
             sizes = value.type.tensor_type.shape.dim
             if len(sizes) > _AXIS:
                 found[value.name] = sizes[_AXIS].dim_value
@@ -93,7 +94,7 @@ class CodeMover:
     def _moved_scales(self, node: Any, sources: list[Any]) -> list[NDArray[Any]] | None:
         """Scale of every output: one value, or one for each channel; ``None`` where they cannot be told."""
         scales = [self._grid(source)[0] for source in sources]
-        if node.op_type == "Concat" and len({float(scale) for scale in scales if scale.ndim == 0}) > 1:
+        if node.op_type == "Concat" and len({scale.tobytes() for scale in scales}) > 1:
             scales = [self._for_channels(source, scale) for source, scale in zip(sources, scales, strict=True)]
         if all(scale.ndim == 0 and scale == scales[0] for scale in scales):
             return [scales[0]] * len(node.output)

@@ -98,10 +98,13 @@ def has_quantized(folder: Path | str) -> bool:
 
 
 def _structure(info: CheckpointInfo) -> dict[str, Any]:
-    """What the tensors mean, as plain values."""
+    """What the tensors mean, as plain values; a choice that the first files did not know is left out by default."""
+    spec = _plain(asdict(info.spec))
+    if info.spec.stores == QuantSpec.stores:
+        del spec["stores"]
     return {
         "model": _plain(info.model),
-        "spec": _plain(asdict(info.spec)),
+        "spec": spec,
         "partition": _plain(asdict(info.partition)),
     }
 

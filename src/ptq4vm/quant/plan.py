@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,13 @@ from torch import nn
 from ptq4vm.quant.partition import layers
 from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
 from ptq4vm.quant.wiring import ACTIVATION_FUNCTIONS, Segments, trace
+
+BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
+    nn.Hardswish: (-3.0, math.inf),
+    nn.Sigmoid: (-7.0, 7.0),
+    nn.Tanh: (-3.5, 3.5),
+}
+"""Of what goes into a function: beyond them its result stays, to within a quarter of an 8-bit code."""
 
 Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
 
@@ -27,6 +35,9 @@ class Site:
         spec: How.
         sizes: Channels of each branch where scales differ by branch, else empty.
         group: Sites of one group share their zero point, since layers read them side by side; empty for none.
+        own_scale: Whether a site of a group keeps one scale of its own; else the largest of the group is everybody's.
+        known: Range that is known beforehand, ``None`` for one that is to be observed.
+        bounds: Beyond them values make no difference: they are looked at as if they lay there.
     """
 
     layer: str
@@ -35,6 +46,9 @@ class Site:
     spec: ActivationSpec
     sizes: tuple[int, ...] = ()
     group: str = ""
+    own_scale: bool = False
+    known: tuple[float, float] | None = None
+    bounds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +83,16 @@ class Plan:
         grid.
         """
         found = self.sites[site]
-        return bool(found.group) or (
-            bool(found.sizes)
-            and any(path in self.carriers for path, read in self.inputs.items() if any(s.site == site for s in read))
+        if found.group or found.known:
+            return True
+        return bool(found.sizes) and any(
+            path in self.carriers for path, read in self.inputs.items() if any(s.site == site for s in read)
         )
+
+    def separate_scales(self, segments: Segments) -> bool:
+        """Whether channels of a tensor made of these segments may have different scales."""
+        found = [self.sites[segment.site] for segment in segments]
+        return any(site.sizes for site in found) or (found[0].own_scale and len({s.site for s in segments}) > 1)
 
 
 def _with_bits(spec: Spec, bits: int) -> Spec:
@@ -156,6 +176,7 @@ def _engine_plan(
             readers.setdefault(segment.site, []).append(path)
     groups = _joined(inputs)
     members = Counter(groups.values())
+    operations = spec.stores == "operations"
     bits = dict.fromkeys(members, 0)
     separate = dict.fromkeys(members, spec.activation.granularity == "channel")
     for site, paths in readers.items():
@@ -168,16 +189,33 @@ def _engine_plan(
             group = groups[site]
             own = replace(spec.activation, bits=bits[group])
             sizes = (1,) * count if separate[group] else ()
-            sites[site] = Site(site, site, "output", own, sizes, group if members[group] > 1 else "")
-        elif site in wiring.gates and spec.activation.bits != FLOAT_BITS:
-            sites[site] = Site(site, site, "output", spec.activation)
+            sites[site] = Site(site, site, "output", own, sizes, group if members[group] > 1 else "", operations)
+        elif (operations or site in wiring.gates) and spec.activation.bits != FLOAT_BITS:
+            known = _known_range(network.get_submodule(site), spec.activation) if operations else None
+            sites[site] = Site(site, site, "output", spec.activation, known=known)
+    if operations:
+        for path, function in wiring.results.items():
+            if path in activations:
+                bounds = None if function is None else BOUNDS.get(type(network.get_submodule(function)))
+                sites[f"{path}:result"] = Site(path, path, "output", spec.activation, bounds=bounds)
     regrids = {path: found for path, found in wiring.regrids.items() if all(s.site in sites for s in found)}
+    plan = Plan(weights, sites, inputs, regrids)
     carriers = frozenset(
         path
         for path, segments in inputs.items()
-        if any(sites[s.site].sizes for s in segments) and not _is_depthwise(network.get_submodule(path))
+        if plan.separate_scales(segments) and not _is_depthwise(network.get_submodule(path))
     )
-    return Plan(weights, sites, inputs, regrids, carriers)
+    return replace(plan, carriers=carriers)
+
+
+def _known_range(function: nn.Module, spec: ActivationSpec) -> tuple[float, float] | None:
+    """Range of a gate on whose grid an engine can compute it: 1, and 0 or -1, are codes."""
+    if isinstance(function, (nn.Sigmoid, nn.Hardsigmoid)):
+        return (0.0, 1.0)
+    if isinstance(function, nn.Tanh):
+        half = 2 ** (spec.bits - 1)
+        return (-1.0, half / (half - 1))
+    return None
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

@@ -95,6 +95,10 @@ class QuantSpec:
             ``output`` quantizes every layer's output after its activation function, as PTQ4VM publishes it.
             ``engine`` quantizes every tensor once, where it is made, for all that read it, with the recurrent states
             and their gates: what an integer engine runs without going back to float.
+        stores: What an engine stores as integers, with placement ``engine``. ``layers``: what layers read. It goes on
+            in float from a convolution to the sum, product or function behind it. ``operations``: the result of
+            every operation, for an engine whose integer operations all end in integers. Joined tensors then have one
+            scale each, which the weights carry.
         edge_bits: Bits (weights and activations) of the layers in :attr:`Partition.edge_layers`, the first and last.
     """
 
@@ -102,9 +106,13 @@ class QuantSpec:
     activation: ActivationSpec = field(default_factory=ActivationSpec)
     placement: str = "input"
     edge_bits: int = 8
+    stores: str = "layers"
 
     def __post_init__(self) -> None:
         _check_choice("placement", self.placement, ("input", "output", "engine"))
+        _check_choice("stores", self.stores, ("layers", "operations"))
+        if self.stores == "operations" and (self.placement, self.activation.granularity) != ("engine", "tensor"):
+            raise ConfigError("stores=operations needs placement=engine and activation granularity=tensor")
         _check_bits("edge_bits", self.edge_bits)
 
     @property

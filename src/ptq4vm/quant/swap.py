@@ -40,6 +40,8 @@ def observe(
     observers = _observers(plan.sites, seed)
     handles = []
     for path, site in plan.sites.items():
+        if site.known is not None:
+            continue
         module, see = network.get_submodule(site.module), observers[path].see
         if site.side == "input":
             handles.append(module.register_forward_pre_hook(lambda m, args, see=see: see(args[0])))
@@ -51,7 +53,8 @@ def observe(
     finally:
         for handle in handles:
             handle.remove()
-    return {path: observer.ranges() for path, observer in observers.items()}
+    known = {path: [site.known] for path, site in plan.sites.items() if site.known is not None}
+    return {path: known[path] if path in known else observer.ranges() for path, observer in observers.items()}
 
 
 class _SiteObserver:
@@ -65,6 +68,7 @@ class _SiteObserver:
 
     def __init__(self, site: Site, seed: int, joint: tuple[SharedZeroObserver, int] | None = None) -> None:
         self._sizes = site.sizes
+        self._bounds = site.bounds
         spec = site.spec
         self._joint: SharedZeroObserver | None = joint[0] if joint else None
         self._first = joint[1] if joint else 0
@@ -76,6 +80,8 @@ class _SiteObserver:
 
     def see(self, tensor: Tensor) -> None:
         """Take in one tensor, channels at dimension -3 where there are branches."""
+        if self._bounds is not None:
+            tensor = tensor.clamp(*self._bounds)
         parts = tensor.split(self._sizes, dim=-3) if self._sizes else (tensor,)
         if self._joint is not None:
             self._joint.observe([part.flatten() for part in parts], self._first)
@@ -119,7 +125,7 @@ def activation_quantizers_of(
     for paths in groups.values():
         first = sites[paths[0]]
         scale, zero = shared_grid([pair for path in paths for pair in ranges[path]], first.spec)
-        if first.group and not first.sizes:
+        if first.group and not first.sizes and not first.own_scale:
             scale = scale.max().expand(len(scale))  # layers that read them side by side know one scale
         parts = scale.split([len(ranges[path]) for path in paths])
         for path, part in zip(paths, parts, strict=True):
@@ -172,7 +178,7 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, flo
     """
     quantized = copy.deepcopy(network).eval().requires_grad_(False)
     quantizers = activation_quantizers_of(plan, ranges)
-    readers = [path for path in plan.sites if isinstance(network.get_submodule(path), QUANTIZABLE)]
+    readers = [s.layer for s in plan.sites.values() if isinstance(network.get_submodule(s.layer), QUANTIZABLE)]
     for path in dict.fromkeys([*plan.weights, *readers]):
         layer = quantized.get_submodule(path)
         new: QuantLayer = QuantConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantLinear(layer)  # type: ignore[arg-type]
@@ -187,7 +193,7 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, flo
         _insert(quantized, site, quantizers[path])
     for path, segments in plan.regrids.items():
         first = quantizers[segments[0].site]
-        separate = any(quantizers[segment.site].sizes for segment in segments)
+        separate = plan.separate_scales(segments)
         scales = segment_scales(quantizers, segments) if separate else first.scale.detach()
         sizes = (1,) * len(scales) if separate else ()
         regrid = ActivationQuantizer(first.bits, scales, int(first.zero_point), sizes, learns=False)

@@ -22,7 +22,10 @@ from ptq4vm.quant.partition import QUANTIZABLE
 ACTIVATION_FUNCTIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU)
 GATES = (nn.Sigmoid, nn.Tanh)
 """Functions whose results are multiplied: bounded, and as large as the tensor that they gate."""
+KINKED = (nn.ReLU, nn.Hardsigmoid)
+"""Functions that an integer convolution computes as it rounds: its results are clipped to codes anyway."""
 CHANNELS = -3
+ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
 _SIZE = 64  # of the picture that is traced, pixels
 
 
@@ -53,12 +56,14 @@ class Wiring:
         regrids: The same of :class:`Regrid` modules.
         gates: Paths of sigmoids and hyperbolic tangents.
         channels: Of every site.
+        results: Layers whose results are added up, or go into a function that is curved; of the latter its path.
     """
 
     inputs: dict[str, Segments]
     regrids: dict[str, Segments]
     gates: tuple[str, ...]
     channels: dict[str, int]
+    results: dict[str, str | None]
 
 
 class _Follow(TorchFunctionMode):
@@ -68,12 +73,21 @@ class _Follow(TorchFunctionMode):
         super().__init__()
         # the tensors are kept alive: another one could get the number of a tensor that is gone
         self._known: dict[int, tuple[Tensor, Segments]] = {}
+        self._makers: dict[int, tuple[Tensor, str]] = {}
+        self.added: set[str] = set()
 
     def get(self, tensor: Any) -> Segments | None:
         return self._known.get(id(tensor), (None, None))[1]
 
     def set(self, tensor: Tensor, segments: Segments) -> None:
         self._known[id(tensor)] = tensor, segments
+
+    def maker(self, tensor: Any) -> str | None:
+        """The layer that has just given this tensor."""
+        return self._makers.get(id(tensor), (None, None))[1]
+
+    def made(self, tensor: Tensor, layer: str) -> None:
+        self._makers[id(tensor)] = tensor, layer
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -88,6 +102,8 @@ class _Follow(TorchFunctionMode):
             segments = self.get(args[0])
             if segments is not None and result.shape[CHANNELS] == args[0].shape[CHANNELS]:
                 self.set(result, segments)
+        elif func in ADDITIONS:
+            self.added.update(layer for layer in map(self.maker, args[:2]) if layer is not None)
         return result
 
     def _cut(self, whole: Tensor, parts: Sequence[Tensor]) -> None:
@@ -126,6 +142,7 @@ def trace(network: nn.Module) -> Wiring:
     inputs: dict[str, Segments] = {}
     regrids: dict[str, Segments] = {}
     channels: dict[str, int] = {}
+    curved: dict[str, str] = {}
     handles = []
 
     def reads(path: str, found: dict[str, Segments], tensor: Tensor) -> None:
@@ -137,9 +154,17 @@ def trace(network: nn.Module) -> Wiring:
         channels[path] = tensor.shape[CHANNELS]
         follow.set(tensor, (Segment(path, 0, channels[path]),))
 
+    def feeds(path: str, tensor: Tensor) -> None:
+        layer = follow.maker(tensor)
+        if layer is not None:
+            curved[layer] = path
+
     for path, module in network.named_modules():
+        if isinstance(module, ACTIVATION_FUNCTIONS) and not isinstance(module, KINKED):
+            handles.append(module.register_forward_pre_hook(lambda m, a, path=path: feeds(path, a[0])))
         if isinstance(module, QUANTIZABLE):
             handles.append(module.register_forward_pre_hook(lambda m, a, path=path: reads(path, inputs, a[0])))
+            handles.append(module.register_forward_hook(lambda m, a, out, path=path: follow.made(out, path)))
         elif isinstance(module, Regrid):
             handles.append(module.register_forward_pre_hook(lambda m, a, path=path: reads(path, regrids, a[0])))
         elif isinstance(module, (*ACTIVATION_FUNCTIONS, Junction)):
@@ -154,4 +179,4 @@ def trace(network: nn.Module) -> Wiring:
         for handle in handles:
             handle.remove()
     gates = tuple(path for path in channels if isinstance(network.get_submodule(path), GATES))
-    return Wiring(inputs, regrids, gates, channels)
+    return Wiring(inputs, regrids, gates, channels, {**dict.fromkeys(follow.added), **curved})
