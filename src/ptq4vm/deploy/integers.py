@@ -32,6 +32,7 @@ def shape_for_onnx_runtime(model: Any) -> None:
     _round_hard_sigmoids(editor)
     _multiply_hard_swishes(editor)
     _look_up_tanhs(editor)
+    _mix_states(editor)
     editor.finish()  # in order, so that shapes can be told
     _upsample_by_convolutions(editor)
     _multiply_heads(editor)
@@ -109,6 +110,27 @@ def _look_up_tanhs(editor: Editor) -> None:
         editor.redirect(quantizer.output[0], codes)
         editor.remove(quantizer)
         editor.remove(node)
+
+
+def _mix_states(editor: Editor) -> None:
+    """A recurrent state ``h + z (c - h)`` as ``(1 - z) h + z c``, both products rounded to the state's codes."""
+    for total in editor.nodes("Add"):
+        quantizer = editor.only_reader(total.output[0], "QuantizeLinear")
+        step = editor.producer(total.input[1], "Mul")
+        change = editor.producer(step.input[1], "Sub") if step is not None else None
+        if quantizer is None or change is None or change.input[1] != total.input[0]:
+            continue
+        gate, candidate, state = step.input[0], change.input[0], total.input[0]
+        sources = [editor.producer(name, "DequantizeLinear") for name in (gate, candidate, state)]
+        grids = [editor.grid(source) if source is not None else None for source in [*sources, quantizer]]
+        if any(grid is None for grid in grids) or not _covers_unit(grids[0]):  # type: ignore[arg-type]
+            continue
+        own = grids[-1]
+        assert own is not None
+        rest = editor.dequantize(sources[0].input[0], Grid(-1 / TOP, TOP))  # 1 - z, of the same codes
+        for index, factors in enumerate(([rest, state], [gate, candidate])):
+            product = editor.quantize(editor.add("Mul", factors), own)
+            total.input[index] = editor.dequantize(product, own)
 
 
 def _upsample_by_convolutions(editor: Editor) -> None:
@@ -190,7 +212,10 @@ def _multiply_heads(editor: Editor) -> None:
 
 
 def _join_along_rows(editor: Editor) -> None:
-    """Join the channels of codes pixel by pixel, in the layout in which convolutions read and write them."""
+    """Join the channels of codes pixel by pixel, in the layout in which convolutions read and write them.
+
+    Transpositions that meet are taken out by ONNX Runtime.
+    """
     for node in editor.nodes("Concat"):
         reader = editor.only_reader(node.output[0])
         goes_on = reader is not None and reader.op_type in ("DequantizeLinear", "Transpose")
