@@ -52,9 +52,20 @@ def names(group: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("name", names("target"))
+@pytest.mark.parametrize("method", ["ptq4vm", "rtn", "ptq4vm_published"])
+def test_targets_say_where_activations_are_quantized(name: str, method: str) -> None:
+    _, spec = build.method(compose(f"+target={name}", f"method={method}", "bits=w8a8"))
+    assert spec.placement == "engine"
+    assert (spec.stores, spec.activation.granularity) == {
+        "onnx": ("operations", "tensor"),
+        "openvino": ("layers", "mixed"),
+    }[name]
+
+
 def test_every_group_is_tested_here() -> None:
     tested = {"model", "bits", "method", "data", "flow", "preset", "trainer", "logger"}
-    tested |= {"stage", "scale", "experiment", "augmentation"}
+    tested |= {"stage", "scale", "experiment", "augmentation", "target"}
     assert {path.parts[0] for path in FILES} == tested
 
 
