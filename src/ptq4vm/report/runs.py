@@ -26,7 +26,7 @@ REFERENCE = "fp32"
 Status = Literal["finished", "running", "failed", "broken"]
 _NOT_SEARCHED = {LOGS, SHEETS, STATE}
 _TOLD_APART = {"bits", "method", "seed", "model", "preset", "data", "flow"}
-_NO_CHOICE = {"run_dir", "overwrite", "logger", "num_workers"}
+_NO_CHOICE = {"run_dir", "overwrite", "logger", "num_workers", "stage_cache", "memory_mib", "flow_cache_mib"}
 
 
 @dataclass(frozen=True)
