@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +56,17 @@ def read_wandb(folder: Path) -> list[WandbRun]:
 
 
 def _read_run(folder: Path) -> WandbRun:
+    """A run as soon as its end is written: W&B's service writes after `finish` has returned, late on a busy machine."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = _parse_run(folder)
+        if found is not None and found.exit_code is not None:
+            return found
+        assert time.monotonic() < deadline, f"{folder} never ends"
+        time.sleep(0.2)
+
+
+def _parse_run(folder: Path) -> WandbRun | None:
     from wandb.proto import wandb_internal_pb2
 
     (log,) = folder.glob("*.wandb")
@@ -79,6 +91,8 @@ def _read_run(folder: Path) -> WandbRun:
         elif kind == "exit":
             exit_code = record.exit.exit_code
     files = {path.relative_to(folder / "files").as_posix() for path in (folder / "files").rglob("*") if path.is_file()}
+    if run is None:
+        return None
     return WandbRun(
         run.display_name, run.run_group, run.job_type, run.run_id, config, history, summary, files, exit_code
     )
