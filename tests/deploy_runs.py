@@ -38,12 +38,14 @@ def random_quantized(chosen: QuantSpec) -> MattingNetwork:
     return quantize(network, RVM_PARTITION, chosen, frames)
 
 
-def write_run(folder: Path, chosen: QuantSpec) -> Path:
-    """A run folder as ``ptq4vm quantize`` leaves it, as far as export reads it."""
+def write_run(folder: Path, chosen: QuantSpec, clips: Path | None = None) -> Path:
+    """A run folder as ``ptq4vm quantize data=folder data.root=CLIPS`` leaves it, as far as export reads it."""
     network = random_quantized(chosen)
     model = {"family": "rvm", "arguments": {"variant": "mobilenetv3", "refiner": "fast_guided_filter"}}
     partition = resolve(network, RVM_PARTITION)
-    save_quantized(folder, network, CheckpointInfo(model, chosen, partition, {"method": {"name": "ptq4vm"}}))
+    data = {"_target_": "ptq4vm.data.datasets.folder.FolderDataset", "root": str(clips), "calibration_root": None}
+    notes = {"method": {"name": "ptq4vm"}, "config": {"data": None if clips is None else data}}
+    save_quantized(folder, network, CheckpointInfo(model, chosen, partition, notes))
     (folder / "state").mkdir()
     (folder / "state" / "progress.json").write_text('{"fingerprint": {"calibration_clips": "abc"}}')
     return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import Done, Workplace
+from commands import Done, Workplace, draw_folder_clip
 from deploy_runs import spec, write_run
 from ptq4vm.deploy.metadata import checkpoint_hash
 from ptq4vm.deploy.verify import open_engine
@@ -16,13 +16,16 @@ pytest.importorskip("openvino")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """No clips and no weights: a run folder alone."""
-    return Workplace(tmp_path_factory.mktemp("export"))
+    """Two clips, and a run folder without float weights."""
+    root = tmp_path_factory.mktemp("export")
+    for seed in (0, 1):
+        draw_folder_clip(root / "clips" / str(seed), seed)
+    return Workplace(root)
 
 
 @pytest.fixture(scope="module")
 def run(place: Workplace) -> Path:
-    return write_run(place.root / "run", spec("w4a8"))
+    return write_run(place.root / "run", spec("w4a8"), place.root / "clips")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,9 @@ def verify(place: Workplace, run: Path, file: Path, *more: str) -> Done:
 def test_export_and_verify(place: Workplace, run: Path, exported: Path) -> None:
     done = verify(place, run, exported)
     assert done.status == 0, done.err
-    assert done.out.startswith("ptq4vm export verify: passed: 3 frames") and done.err == ""
+    assert done.out.startswith("ptq4vm export verify: passed: 6 frames (0, 1), ") and done.err == ""
+    done = verify(place, run, exported, "clips=1")
+    assert done.out.startswith("ptq4vm export verify: passed: 3 frames (0), "), done.err
     metadata = open_engine(exported, threads=1).metadata
     assert metadata["bits"] == "w4a8" and metadata["method"] == "ptq4vm" and metadata["calibration"] == "abc"
     assert metadata["size"] == "96x64" and metadata["model"] == "rvm_mobilenetv3" and "GPL-3.0" in metadata["licence"]
@@ -59,12 +64,27 @@ def test_openvino(place: Workplace, run: Path) -> None:
 
 
 def test_a_file_of_another_run_fails(place: Workplace, exported: Path, tmp_path: Path) -> None:
-    other = write_run(tmp_path / "other", spec("w2a2"))
+    other = write_run(tmp_path / "other", spec("w2a2"), place.root / "clips")
     done = verify(place, other, exported)
     assert done.status == 1 and done.out == ""
     warning, line = done.err.splitlines()
     assert "does not say that it was exported from" in warning
-    assert "failed" in line and "largest deviation in layer" in line
+    assert "failed" in line and "largest deviation in layer" in line and "away from itself" in line
+
+
+def test_without_the_clips_of_the_run(place: Workplace, run: Path, exported: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(run, tmp_path / "elsewhere")
+    choices = elsewhere / "quantizer.yaml"
+    kept = choices.read_text()
+    choices.write_text(kept.replace(str(place.root / "clips"), str(tmp_path / "gone")))
+    done = verify(place, elsewhere, exported)
+    assert done.status == 0 and "passed: 3 frames (moving portrait)" in done.out, done.err
+    assert done.err.count("\n") == 1 and "give clip=DIR" in done.err and str(tmp_path / "gone") in done.err
+    choices.write_text(kept.replace("ptq4vm.data.datasets.folder.FolderDataset", "os.system"))
+    done = verify(place, elsewhere, exported)
+    assert "quantizer.yaml names no known data set" in done.err and "moving portrait" in done.out
+    done = verify(place, elsewhere, exported, f"clip={place.root / 'clips' / '1'}")
+    assert "passed: 3 frames (1)" in done.out and done.err == ""
 
 
 @pytest.mark.parametrize(
@@ -98,5 +118,6 @@ def test_bad_files(place: Workplace, run: Path, exported: Path, tmp_path: Path) 
     assert "damaged.onnx" in verify(place, run, damaged).line()
     assert "missing" in verify(place, run, tmp_path / "none.onnx").line()
     assert "neither .onnx nor .xml" in verify(place, run, run).line()
-    assert "frames=0" in place.run("export", "verify", f"checkpoint={run}", f"file={exported}", "frames=0").line()
+    for none in ("frames=0", "clips=0"):
+        assert none in place.run("export", "verify", f"checkpoint={run}", f"file={exported}", none).line()
     assert "com" in verify(place, run, exported, f"clip={tmp_path}").line()

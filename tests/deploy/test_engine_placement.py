@@ -92,7 +92,7 @@ def test_openvino_keeps_states_inside_and_begins_with_zeros(file: Path) -> None:
     engine = OpenVinoEngine(file, threads=1)
     assert engine.frame_size == SIZE
     clip = moving_portrait(SIZE, 5)
-    parity = verify(network("mixed"), engine, clip)
+    parity = verify(network("mixed"), engine, [clip])
     # with random weights the network doubles differences from frame to frame; the trained one is far closer
     assert parity.mean < 4 / 255 and parity.mad_change < 0.02, parity
     frames = clip.frames.permute(0, 2, 3, 1).numpy()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ptq4vm
-from ptq4vm.api import load_checkpoint, load_model
+from ptq4vm.api import load_checkpoint, load_model, recorded_data
 from ptq4vm.cli.app import one_line
 from ptq4vm.cli.values import parse_values
 from ptq4vm.data.sources import FolderClip
@@ -22,10 +22,10 @@ from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import read_info
 from ptq4vm.stages.teacher import fingerprint, folded
-from ptq4vm.types import Clip
+from ptq4vm.types import Clip, ClipSource
 
 USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KEY=VALUE...]
-       ptq4vm export verify checkpoint=DIR file=FILE [frames=24] [clip=DIR] [threads=N]
+       ptq4vm export verify checkpoint=DIR file=FILE [frames=24] [clips=3] [clip=DIR] [threads=N]
 
   checkpoint          a run folder of `ptq4vm quantize`, or fp32: the float network, to compare with
   target              onnx (out=FILE.onnx) or openvino (out=FILE.xml, with FILE.bin beside it)
@@ -36,8 +36,9 @@ USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KE
   model=rvm_mobilenetv3, weights=null   of checkpoint=fp32
 
   file                an exported .onnx or .xml
-  frames=24           of the clip
-  clip                a folder with com/ and pha/ (default: a drawn portrait that moves)
+  frames=24           of each clip
+  clips=3             the first evaluation clips of the run's own data (a drawn portrait where they are gone)
+  clip                a folder with com/ and pha/ instead
   threads             CPU threads of the engine
 """
 
@@ -86,14 +87,16 @@ class VerifyOptions:
     checkpoint: str
     file: str
     frames: int = 24
+    clips: int = 3
     clip: str | None = None
     threads: int | None = None
     model: str = "rvm_mobilenetv3"
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ConfigError(f"frames={self.frames} is none: use 1 or more")
+        for key, count in (("frames", self.frames), ("clips", self.clips)):
+            if count < 1:
+                raise ConfigError(f"{key}={count} is none: use 1 or more")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -146,7 +149,8 @@ def check(options: VerifyOptions) -> Parity:
     wanted = fingerprint(network, 1.0) if is_float else checkpoint_hash(Path(options.checkpoint))
     if engine.metadata.get("checkpoint") != wanted:
         log.warning("%s does not say that it was exported from %s", file, options.checkpoint)
-    return verify(network, engine, fitted(_clip(options, engine.frame_size), engine.frame_size))
+    clips = [fitted(clip, engine.frame_size) for clip in _clips(options, engine.frame_size or ANY_SIZE)]
+    return verify(network, engine, clips)
 
 
 def _network(options: ExportOptions | VerifyOptions) -> MattingNetwork:
@@ -157,8 +161,16 @@ def _network(options: ExportOptions | VerifyOptions) -> MattingNetwork:
     return folded(model.network, model.partition)
 
 
-def _clip(options: VerifyOptions, size: tuple[int, int] | None) -> Clip:
-    if options.clip is None:
-        return moving_portrait(size or ANY_SIZE, options.frames)
-    source = FolderClip.from_folder(Path(options.clip))
-    return source.read(0, min(options.frames, source.num_frames))
+def _clips(options: VerifyOptions, size: tuple[int, int]) -> list[Clip]:
+    """What was asked for; else the run's own evaluation clips, which its network knows; else a drawn one."""
+    sources: Sequence[ClipSource] = ()
+    if options.clip is not None:
+        sources = [FolderClip.from_folder(Path(options.clip))]
+    elif options.checkpoint != FLOAT:
+        try:
+            sources = recorded_data(options.checkpoint).clips().evaluation[: options.clips]
+        except PTQ4VMError as error:
+            log.warning("give clip=DIR: a drawn portrait says little of a trained network (%s)", one_line(error))
+    if not sources:
+        return [moving_portrait(size, options.frames)]
+    return [source.read(0, min(options.frames, source.num_frames)) for source in sources]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.backends import mkldnn
 
 from ptq4vm.deploy.engines.onnx import OnnxEngine
 from ptq4vm.deploy.engines.openvino import OpenVinoEngine
@@ -16,7 +22,7 @@ from ptq4vm.deploy.engines.step import StepEngine
 from ptq4vm.deploy.layers import Deviation, deviations
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.types import Clip, States
+from ptq4vm.types import Clip, MattingOutput, States
 
 LARGEST_DIFFERENCE = 2 / 255
 """Of alpha, on average over all pixels and frames."""
@@ -25,29 +31,44 @@ LARGEST_MAD_CHANGE = 0.02
 
 
 @dataclass(frozen=True)
-class Parity:
-    """How close an exported file is to its network over a clip.
+class Difference:
+    """How far two computations of alpha are apart.
 
     Attributes:
-        frames: How many were compared, with states carried from one to the next.
+        clips: Names of what was compared; states are carried from frame to frame of each.
+        frames: How many there were together.
         mean: Mean absolute difference of alpha, in [0, 1].
         largest: Largest absolute difference of a pixel's alpha.
-        worst: Index of the frame with the largest mean difference.
-        mad: Mean absolute error against the truth, times 1000, of the network and of the file.
-        layers: Deviation of the layers in the worst frame, in the graph's order; only looked at after a failure.
+        worst: The clip (its place in the list) and the frame with the largest mean difference.
+        mad: Mean absolute error against the truth, times 1000, of the network and of the other.
     """
 
+    clips: tuple[str, ...]
     frames: int
     mean: float
     largest: float
-    worst: int
+    worst: tuple[int, int]
     mad: tuple[float, float]
-    layers: tuple[Deviation, ...] = ()
 
     @property
     def mad_change(self) -> float:
         """Relative change of the error against the truth."""
         return abs(self.mad[1] - self.mad[0]) / max(self.mad[0], 1e-9)
+
+
+@dataclass(frozen=True)
+class Parity(Difference):
+    """How close an exported file is to its network; what explains a failure is only looked for after one.
+
+    Attributes:
+        layers: Deviation of the layers in the worst frame, in the graph's order.
+        own: How far the network in PyTorch is from itself without oneDNN, whose convolutions only sum in another order.
+            A value between two codes may go either way; where codes are few and the network enlarges such differences
+            from layer to layer, an engine that sums in an order of its own cannot be expected to come closer than this.
+    """
+
+    layers: tuple[Deviation, ...] = ()
+    own: Difference | None = None
 
     @property
     def passed(self) -> bool:
@@ -56,17 +77,26 @@ class Parity:
 
     def __str__(self) -> str:
         """One line."""
-        text = (
-            f"{'passed' if self.passed else 'failed'}: {self.frames} frames, mean alpha difference "
-            f"{self.mean * 255:.3f}/255 (limit 2), largest {self.largest * 255:.1f}/255, "
-            f"MAD {self.mad[0]:.3f} to {self.mad[1]:.3f} ({self.mad_change:.2%}, limit 2%)"
-        )
-        if not self.layers:
-            return text
-        largest = max(self.layers, key=lambda layer: layer.error)
-        first = next(layer for layer in self.layers if layer.error >= largest.error / 2)
-        text += f"; largest deviation in layer {largest.path} ({largest.error:.1%} of its signal)"
-        return text if first is largest else f"{text}, the first half as large in {first.path} ({first.error:.1%})"
+        parts = [
+            f"{'passed' if self.passed else 'failed'}: {self.frames} frames ({', '.join(self.clips)})",
+            f"mean alpha difference {self.mean * 255:.3f}/255 (limit 2)",
+            f"largest {self.largest * 255:.1f}/255",
+            f"MAD {self.mad[0]:.3f} to {self.mad[1]:.3f} ({self.mad_change:.2%}, limit 2%)",
+        ]
+        return "; ".join([", ".join(parts), *self._explained()])
+
+    def _explained(self) -> Iterator[str]:
+        """What a failure may come from."""
+        if self.own is not None:
+            apart = f"{self.own.mean * 255:.3f}/255 and {self.own.mad_change:.2%}"
+            yield f"PyTorch without oneDNN, which only sums in another order, is {apart} away from itself"
+        if self.layers:
+            largest = max(self.layers, key=lambda layer: layer.error)
+            first = next(layer for layer in self.layers if layer.error >= largest.error / 2)
+            clip, frame = self.worst
+            text = f"largest deviation in layer {largest.path} ({largest.error:.1%} of its signal"
+            text += f", frame {frame} of {self.clips[clip]})"
+            yield text if first is largest else f"{text}, the first half as large in {first.path} ({first.error:.1%})"
 
 
 def open_engine(file: Path, threads: int | None = None) -> StepEngine:
@@ -83,56 +113,90 @@ def open_engine(file: Path, threads: int | None = None) -> StepEngine:
     raise ConfigError(f"{file} is neither .onnx nor .xml: give a file that `ptq4vm export` wrote")
 
 
-def verify(network: MattingNetwork, engine: StepEngine, clip: Clip) -> Parity:
+def verify(network: MattingNetwork, engine: StepEngine, clips: Sequence[Clip]) -> Parity:
     """Compare an exported file with the network that it was made from, frame by frame, each with its own states.
 
     Args:
         network: From :func:`ptq4vm.api.load_checkpoint`.
         engine: Of the file; see :func:`open_engine`.
-        clip: Frames of the file's size, with their true alpha.
+        clips: Frames of the file's size, with their true alpha. States begin anew with each clip.
 
     Raises:
-        DataError: The frames are not of the file's size.
+        DataError: There are no frames, or they are not of the file's size.
     """
     ratio = engine.downsample_ratio
-    engine.reset()
-    states: States = ()
-    before: list[States] = []
-    means: list[float] = []
-    largest, errors = 0.0, np.zeros(2)
-    for frame, truth in zip(clip.frames, clip.alpha, strict=True):
-        before.append(states)
-        with torch.no_grad():
-            output = network.matte(frame[None].float() / 255, states, ratio)
-        states = output.states
-        expected = output.alpha[0, 0].numpy()
-        alpha = engine.matte(frame.permute(1, 2, 0).numpy()).alpha
-        difference = np.abs(alpha - expected)
-        means.append(float(difference.mean()))
-        largest = max(largest, float(difference.max()))
-        wanted = truth[0].numpy() / np.float32(255)
-        errors += [np.abs(picture - wanted).mean() for picture in (expected, alpha)]
-    count = len(means)
-    if not count:
-        raise DataError(f"{clip.name} has no frames to compare")
-    worst = int(np.argmax(means))
-    mads = errors / count * 1e3
-    parity = Parity(count, float(np.mean(means)), largest, worst, (float(mads[0]), float(mads[1])))
+    in_pytorch = partial(_mattes, network, ratio=ratio)
+    found = _difference(in_pytorch, partial(_engine_mattes, engine), clips)
+    parity = Parity(**vars(found))
     if parity.passed:
         return parity
-    inputs = _inputs(network, clip.frames[worst], before[worst], ratio)
-    layers = deviations(network, engine.file, inputs, ratio, clip.frames[:worst])
-    return Parity(count, parity.mean, largest, worst, parity.mad, tuple(layers))
+    own = _difference(in_pytorch, partial(in_pytorch, onednn=False), clips) if mkldnn.is_available() else None
+    clip, frame = clips[found.worst[0]], found.worst[1]
+    inputs = _inputs(network, clip, frame, ratio)
+    layers = deviations(network, engine.file, inputs, ratio, clip.frames[:frame])
+    return replace(parity, layers=tuple(layers), own=own)
 
 
-def _inputs(network: MattingNetwork, frame: Tensor, states: States, ratio: float) -> list[Tensor]:
+Mattes = Callable[[Clip], Iterator[NDArray[np.float32]]]
+"""Alphas ``(H, W)`` of a clip's frames, in [0, 1]."""
+
+
+def _difference(expected: Mattes, found: Mattes, clips: Sequence[Clip]) -> Difference:
+    means: list[float] = []
+    places: list[tuple[int, int]] = []
+    largest, errors = 0.0, np.zeros(2)
+    for number, clip in enumerate(clips):
+        for frame, pair in enumerate(zip(expected(clip), found(clip), strict=True)):
+            difference = np.abs(pair[1] - pair[0])
+            means.append(float(difference.mean()))
+            places.append((number, frame))
+            largest = max(largest, float(difference.max()))
+            truth = clip.alpha[frame, 0].numpy() / np.float32(255)
+            errors += [np.abs(alpha - truth).mean() for alpha in pair]
+    count, names = len(means), tuple(clip.name for clip in clips)
+    if not count:
+        raise DataError(f"{', '.join(names) or 'no clip'}: no frames to compare")
+    mads = errors / count * 1e3
+    worst = places[int(np.argmax(means))]
+    return Difference(names, count, float(np.mean(means)), largest, worst, (float(mads[0]), float(mads[1])))
+
+
+def _mattes(network: MattingNetwork, clip: Clip, *, ratio: float, onednn: bool = True) -> Iterator[NDArray[np.float32]]:
+    for output in _outputs(network, clip, ratio, onednn):
+        yield output.alpha[0, 0].numpy()
+
+
+def _outputs(network: MattingNetwork, clip: Clip, ratio: float, onednn: bool = True) -> Iterator[MattingOutput]:
+    states: States = ()
+    for frame in clip.frames:
+        with torch.no_grad(), nullcontext() if onednn else _without_onednn():
+            output = network.matte(frame[None].float() / 255, states, ratio)
+        states = output.states
+        yield output
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a GPU that there is not
+        with mkldnn.flags(enabled=False):
+            yield
+
+
+def _engine_mattes(engine: StepEngine, clip: Clip) -> Iterator[NDArray[np.float32]]:
+    engine.reset()
+    for frame in clip.frames:
+        yield engine.matte(frame.permute(1, 2, 0).numpy()).alpha
+
+
+def _inputs(network: MattingNetwork, clip: Clip, frame: int, ratio: float) -> list[Tensor]:
     """A frame and the states before it, zeros before the first."""
-    src = frame[None].float() / 255
-    if not states:
-        with torch.no_grad():
-            after = network.matte(src, (), ratio).states
-        states = tuple(torch.zeros_like(state) for state in after if state is not None)
-    return [src, *(state for state in states if state is not None)]
+    src = clip.frames[frame][None].float() / 255
+    first = next(_outputs(network, clip, ratio))
+    states = tuple(torch.zeros_like(state) for state in first.states if state is not None)
+    for output in islice(_outputs(network, clip, ratio), frame):
+        states = tuple(state for state in output.states if state is not None)
+    return [src, *states]
 
 
 def moving_portrait(size: tuple[int, int], frames: int) -> Clip:
