@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_onnx_runtime_agrees_with_pytorch(choice: tuple[str, ...], tmp_path: Pat
     file = tmp_path / "a.onnx"
     file.write_bytes(graph(*choice).SerializeToString())
     engine = OnnxEngine(file, threads=1)
-    parity = verify(network(*choice), engine, CLIP)
+    parity = verify(network(*choice), engine, [CLIP])
     # random weights double the differences of codes from frame to frame where states are codes, too
     assert parity.mean < (2 if choice[2] == "engine" else 1) / 255 and parity.passed, parity
     assert engine.metadata == {"version": "1.2.3", "bits": choice[0]}
@@ -61,7 +62,7 @@ def test_openvino_agrees_with_pytorch(choice: tuple[str, ...], tmp_path: Path) -
     file = tmp_path / "a.xml"
     export_openvino(network(*choice), file, SHAPE, {"version": "1.2.3", "bits": choice[0]})
     engine = OpenVinoEngine(file, threads=1)
-    parity = verify(network(*choice), engine, CLIP)
+    parity = verify(network(*choice), engine, [CLIP])
     # with random weights a value between two of 16 codes that goes the other way moves all that comes after it
     assert parity.passed or (choice[0] == "w4a4" and parity.mean < 16 / 255 and parity.mad_change < 0.02), parity
     assert engine.metadata == {"version": "1.2.3", "bits": choice[0]}
@@ -108,13 +109,15 @@ def test_the_graph_is_what_an_integer_engine_wants() -> None:
     assert {"Add"}.isdisjoint(others)
 
 
-def test_any_size_and_a_ratio(tmp_path: Path) -> None:
-    file, shape = tmp_path / "dynamic.onnx", FrameShape(*SIZE, dynamic=True, downsample_ratio=0.5)
-    export_onnx(network(*CHOICES[0]), file, shape, {"downsample_ratio": "0.5"})
-    engine = OnnxEngine(file, threads=1)
+@pytest.mark.parametrize(("export", "name"), [(export_onnx, "a.onnx"), (export_openvino, "a.xml")])
+def test_any_size_and_a_ratio(export: Callable[..., None], name: str, tmp_path: Path) -> None:
+    file, shape = tmp_path / name, FrameShape(*SIZE, dynamic=True, downsample_ratio=0.5)
+    export(network(*CHOICES[0]), file, shape, {"downsample_ratio": "0.5"})
+    engine = open_engine(file, threads=1)
     assert engine.frame_size is None
     for size in ((64, 96), (70, 102)):
-        assert verify(network(*CHOICES[0]), engine, moving_portrait(size, 2)).mean < 1 / 255
+        parity = verify(network(*CHOICES[0]), engine, [moving_portrait(size, 2)])
+        assert parity.mean < 2 / 255, parity  # of random weights; see the trained network in docs/deploy.md
     engine.reset()
     frames = CLIP.frames.permute(0, 2, 3, 1).numpy()
     first = engine.matte(frames[0])
@@ -132,7 +135,7 @@ def test_a_wrong_layer_is_found(path: str, tmp_path: Path) -> None:
     scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * 8, scale.name))
     file = tmp_path / "wrong.onnx"
     file.write_bytes(model.SerializeToString())
-    parity = verify(network(*CHOICES[0]), OnnxEngine(file, threads=1), CLIP)
+    parity = verify(network(*CHOICES[0]), OnnxEngine(file, threads=1), [CLIP])
     assert not parity.passed
     assert next(layer for layer in parity.layers if layer.error > 1).path == path
     assert f" {path} (" in str(parity)

@@ -73,15 +73,25 @@ def test_it_agrees_with_pytorch(size: tuple[int, int], tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     export_onnx(network(), path, FrameShape(*size), {"version": "1"})
     # with random weights the network doubles differences from frame to frame; the trained one is far closer
-    parity = verify(network(), OnnxEngine(path, threads=1), moving_portrait(size, 2))
+    parity = verify(network(), OnnxEngine(path, threads=1), [moving_portrait(size, 2)])
     assert parity.passed, parity
+
+
+@pytest.mark.parametrize(("size", "ratio"), [((96, 192), 0.5), ((136, 168), 0.375)], ids=str)
+def test_what_the_refiner_enlarges_is_no_code(size: tuple[int, int], ratio: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    export_onnx(network(), path, FrameShape(*size, downsample_ratio=ratio), {"downsample_ratio": str(ratio)})
+    parity = verify(network(), OnnxEngine(path, threads=1), [moving_portrait(size, 2)])
+    assert parity.passed, parity
+    kinds = Counter(node.op_type for node in executed(path, tmp_path).graph.node)
+    assert kinds["QLinearConv"] == LAYERS - 1 + 2 * UPSAMPLINGS, kinds
 
 
 def test_any_size_and_fewer_bits_are_right_too(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     export_onnx(network(), path, FrameShape(*SIZE, dynamic=True), {"version": "1"})
-    parity = verify(network(), OnnxEngine(path, threads=1), moving_portrait(ODD, 2))
+    parity = verify(network(), OnnxEngine(path, threads=1), [moving_portrait(ODD, 2)])
     assert parity.passed, parity
     export_onnx(network(4), path, FrameShape(*SIZE), {"version": "1"})
-    parity = verify(network(4), OnnxEngine(path, threads=1), moving_portrait(SIZE, 2))
+    parity = verify(network(4), OnnxEngine(path, threads=1), [moving_portrait(SIZE, 2)])
     assert np.isfinite(parity.mean) and parity.mean < 20 / 255, parity

@@ -18,10 +18,12 @@ from ptq4vm.deploy.codes import CodeMover
 from ptq4vm.deploy.extras import needed
 from ptq4vm.deploy.form import CODES, FrameStep, export_form, weight_bits
 from ptq4vm.deploy.integers import shape_for_onnx_runtime
+from ptq4vm.deploy.refining import PointwiseRefiner
 from ptq4vm.deploy.rewrite import Rewriter
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.rvm.refiner import GuidedFilter
 from ptq4vm.quant.swap import quantized_layers
 
 TRACED_OPSET = 20
@@ -89,6 +91,9 @@ def to_onnx(
     """
     onnx = needed("onnx", "onnx")
     form = export_form(network)
+    refiner = getattr(form, "refiner", None)
+    if openvino and isinstance(refiner, GuidedFilter):
+        form.refiner = PointwiseRefiner(refiner)
     model = onnx.load_model_from_string(_trace(FrameStep(form, shape.downsample_ratio), network.num_states, shape))
     rewriter = Rewriter(model)
     rewriter.name_layers(f".{CODES}", "network.")

@@ -234,7 +234,7 @@ def _integer_biases(editor: Editor) -> None:
     """
     for conv in editor.nodes("Conv"):
         source, weight = (editor.producer(name, "DequantizeLinear") for name in conv.input[:2])
-        bias = editor.value(conv.input[2])
+        bias = editor.value(conv.input[2]) if len(conv.input) == 3 else None  # the refiner's have none
         if source is None or weight is None or bias is None:
             continue
         grid, scales, codes = editor.grid(source), editor.value(weight.input[1]), editor.value(weight.input[0])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,7 +96,7 @@ class StepEngine(MattingEngine):
         src = np.ascontiguousarray(frame.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
         outputs = self._run({"src": src, **self._states})
         self._states = {name: outputs[after] for name, after in self._carried}
-        return Matte(outputs["pha"][0, 0], np.ascontiguousarray(outputs["fgr"][0].transpose(1, 2, 0)))
+        return Matte(outputs["pha"][0, 0], cv2.merge(list(outputs["fgr"][0])))  # far quicker than NumPy's transposition
 
     @abstractmethod
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:

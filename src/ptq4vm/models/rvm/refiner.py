@@ -64,9 +64,7 @@ class GuidedFilter(nn.Module, ABC):
         Returns:
             Foreground residual ``(B, [T, ]3, H, W)`` and alpha ``(B, [T, ]1, H, W)``, neither of them clamped.
         """
-        guide = _guide(merge_time(base_image))
-        matte = torch.cat([merge_time(base_residual), merge_time(base_alpha)], 1)
-        a, b = self._fit(guide, matte, merge_time(base_hidden))
+        a, b = self.fit(base_image, base_residual, base_alpha, base_hidden)
         fine_guide = _guide(merge_time(fine_image))
         size = fine_guide.shape[-2:]
         a = F.interpolate(a, size, mode="bilinear", align_corners=False)
@@ -74,12 +72,17 @@ class GuidedFilter(nn.Module, ABC):
         residual, alpha = (a * fine_guide + b).split([3, 1], 1)
         return split_time(residual, fine_image), split_time(alpha, fine_image)
 
-    def _fit(self, guide: Tensor, matte: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def fit(
+        self, base_image: Tensor, base_residual: Tensor, base_alpha: Tensor, base_hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A and b of the small image, both ``(B [* T], 4, h, w)``; see :meth:`forward`."""
+        guide = _guide(merge_time(base_image))
+        matte = torch.cat([merge_time(base_residual), merge_time(base_alpha)], 1)
         mean_guide = self.box_filter(guide)
         mean_matte = self.box_filter(matte)
         covariance = self.box_filter(guide * matte) - mean_guide * mean_matte
         variance = self.box_filter(guide * guide) - mean_guide * mean_guide
-        a = self.slope(covariance, variance, hidden)
+        a = self.slope(covariance, variance, merge_time(base_hidden))
         return a, mean_matte - a * mean_guide
 
 

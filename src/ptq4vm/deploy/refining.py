@@ -1,0 +1,47 @@
+"""The guided filter shaped for OpenVINO, where it is most of the time of a large frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptq4vm.models.rvm.layers import merge_time, split_time
+from ptq4vm.models.rvm.refiner import GuidedFilter
+
+_COLOURS, _GUIDES = 3, 4
+
+
+class PointwiseRefiner(nn.Module):
+    """A guided filter that applies ``A * guide + b`` at full size by 1x1 convolutions.
+
+    OpenVINO enlarges four channels in the time of eight, and takes its time over joining and splitting channels where
+    they lie side by side. So A and b are enlarged as one, multiplied by the guide and by ones, and added up by the
+    convolutions that also part the foreground from alpha. The result differs by the rounding of float32.
+
+    Args:
+        refiner: Its fit to the small image stays as it is.
+    """
+
+    guide: Tensor
+    ones: Tensor
+    sums: Tensor
+
+    def __init__(self, refiner: GuidedFilter) -> None:
+        super().__init__()
+        self.refiner = refiner
+        colours, units = torch.eye(_COLOURS), torch.eye(_GUIDES)
+        mean, none = torch.full((1, _COLOURS), 1 / _COLOURS), torch.zeros(_GUIDES, _COLOURS)
+        self.register_buffer("guide", torch.cat([colours, mean, none])[:, :, None, None], persistent=False)
+        self.register_buffer("ones", torch.cat([torch.zeros(_GUIDES), torch.ones(_GUIDES)]), persistent=False)
+        self.register_buffer("sums", torch.cat([units, units], 1)[:, :, None, None], persistent=False)
+
+    def forward(
+        self, fine_image: Tensor, base_image: Tensor, base_residual: Tensor, base_alpha: Tensor, base_hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`GuidedFilter.forward`."""
+        fit = torch.cat(self.refiner.fit(base_image, base_residual, base_alpha, base_hidden), 1)
+        guide = F.conv2d(merge_time(fine_image), self.guide, self.ones)
+        terms = F.interpolate(fit, guide.shape[-2:], mode="bilinear", align_corners=False) * guide
+        residual, alpha = (F.conv2d(terms, sums) for sums in self.sums.split([_COLOURS, 1]))
+        return split_time(residual, fine_image), split_time(alpha, fine_image)
