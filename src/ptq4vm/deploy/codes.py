@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.deploy.editing import drop_unread_constants, drop_unread_nodes, redirect_readers, tensor_shapes
 from ptq4vm.deploy.extras import needed
 
 MOVES = ("Concat", "Split", "Slice", "Resize")
@@ -33,16 +34,7 @@ class CodeMover:
             tensor.name: self._onnx.numpy_helper.to_array(tensor) for tensor in self._graph.initializer
         }
         self._count = 0
-        self._channels = self._known_channels(model)
-
-    def _known_channels(self, model: Any) -> dict[str, int]:
-        found = {}
-        graph = self._onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-        for value in [*graph.value_info, *graph.output]:
-            sizes = value.type.tensor_type.shape.dim
-            if len(sizes) > _AXIS:
-                found[value.name] = sizes[_AXIS].dim_value
-        return found
+        self._channels = {name: sizes[_AXIS] for name, sizes in tensor_shapes(model).items() if len(sizes) > _AXIS}
 
     def run(self) -> None:
         """Move, merge and remove until nothing changes."""
@@ -50,7 +42,8 @@ class CodeMover:
             pass
         if not self._openvino:
             self._multiply_apart()
-        self._remove_unused()
+        drop_unread_nodes(self._graph)
+        drop_unread_constants(self._graph)
 
     def _producers(self) -> dict[str, Any]:
         return {name: node for node in self._graph.node for name in node.output}
@@ -158,10 +151,7 @@ class CodeMover:
             if not all(_same(a, b) for a, b in zip(own, self._grid(source), strict=True)):
                 continue
             self._graph.node.remove(node)
-            for user in self._graph.node:
-                for index, name in enumerate(user.input):
-                    if name == node.output[0]:
-                        user.input[index] = source.input[0]
+            redirect_readers(self._graph, node.output[0], source.input[0])
             return True
         return False
 
@@ -184,17 +174,6 @@ class CodeMover:
             self._graph.node.insert(place, multiply)
             one = np.ones((), np.float32)
             self._graph.node.insert(place, self._dequantize(node.input[0], one, zero.ravel()[0], bare))
-
-    def _remove_unused(self) -> None:
-        read = {value.name for value in self._graph.output}
-        for node in reversed(list(self._graph.node)):
-            if read.isdisjoint(node.output):
-                self._graph.node.remove(node)
-            else:
-                read.update(node.input)
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in read]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
 
 
 def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
@@ -228,25 +207,18 @@ def states_as_codes(model: Any, names: Sequence[str]) -> dict[str, int]:
         ends.append((name, readers[0], writer))
     zeros = {name: int(constants[reader.input[2]].ravel()[0]) for name, reader, _ in ends}
     for name, reader, writer in ends:
-        _replace_input(graph, reader.output[0], name)
+        redirect_readers(graph, reader.output[0], name)
         graph.node.remove(reader)
         out, codes = f"{name[:-1]}o", writer.input[0]
         if any(out in node.input for node in graph.node):  # arithmetic goes on with the float state
             writer.output[0] = f"{out}/float"
-            _replace_input(graph, out, writer.output[0])
+            redirect_readers(graph, out, writer.output[0])
         else:
             graph.node.remove(writer)
         maker = producers[codes]
         maker.output[list(maker.output).index(codes)] = out
-        _replace_input(graph, codes, out)
+        redirect_readers(graph, codes, out)
     for value in [*graph.input, *graph.output]:
         if value.name in zeros or f"{value.name[:-1]}i" in zeros:
             value.type.tensor_type.elem_type = onnx.TensorProto.UINT8
     return zeros
-
-
-def _replace_input(graph: Any, old: str, new: str) -> None:
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name == old:
-                node.input[index] = new

@@ -1,4 +1,7 @@
-"""Editing an ONNX graph in place: constants, who makes and who reads a tensor, new nodes in any order."""
+"""Editing an ONNX graph in place: constants, who makes and who reads a tensor, new nodes in any order.
+
+Graphs are those of an ``onnx.ModelProto`` without subgraphs.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,55 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptq4vm.deploy.extras import needed
+
+Shapes = dict[str, tuple[int | None, ...]]
+"""Of tensors, by name; ``None`` for sizes that are not known."""
+
+
+def redirect_readers(graph: Any, old: str, new: str, but: str = "") -> None:
+    """Let all nodes read another tensor instead of ``old``, but for the node that gives ``but``."""
+    for node in graph.node:
+        if but and but in node.output:
+            continue
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
+
+
+def drop_unread_nodes(graph: Any) -> None:
+    """Drop nodes whose results nobody reads; nodes must come after those that they read."""
+    read = {value.name for value in graph.output}
+    for node in reversed(list(graph.node)):
+        if read.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            read.update(node.input)
+
+
+def drop_unread_constants(graph: Any) -> None:
+    """Drop constants that no node reads and that are no outputs."""
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def tensor_shapes(model: Any) -> Shapes:
+    """Shapes of all tensors whose number of dimensions is known.
+
+    Args:
+        model: Its nodes must come after those that they read.
+
+    Raises:
+        ConfigError: onnx is not installed.
+    """
+    graph = needed("onnx", "onnx").shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes: Shapes = {}
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        if value.type.tensor_type.HasField("shape"):
+            sizes = value.type.tensor_type.shape.dim
+            shapes[value.name] = tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes)
+    return shapes
 
 
 class Grid(NamedTuple):
@@ -95,13 +147,8 @@ class Editor:
         return [self.constant(np.float32(grid.scale)), self.constant(np.uint8(grid.zero))]
 
     def redirect(self, old: str, new: str, but: str = "") -> None:
-        """Let all nodes read another tensor instead, but for the node that gives ``but``."""
-        for node in self.graph.node:
-            if but and but in node.output:
-                continue
-            for index, name in enumerate(node.input):
-                if name == old:
-                    node.input[index] = new
+        """See :func:`redirect_readers`."""
+        redirect_readers(self.graph, old, new, but)
 
     def remove(self, node: Any) -> None:
         """Remove a node whose output nobody reads any more, or another node gives now."""
@@ -116,14 +163,13 @@ class Editor:
         self._makers[output] = node
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors that have a known one."""
-        graph = self._onnx.shape_inference.infer_shapes(self._model, data_prop=True).graph
-        found = {}
-        for value in [*graph.input, *graph.output, *graph.value_info]:
-            sizes = value.type.tensor_type.shape.dim
-            if value.type.tensor_type.HasField("shape") and all(size.HasField("dim_value") for size in sizes):
-                found[value.name] = tuple(size.dim_value for size in sizes)
-        return found
+        """Shapes of the tensors that have a wholly known one."""
+        shapes = {}
+        for name, sizes in tensor_shapes(self._model).items():
+            known = tuple(size for size in sizes if size is not None)
+            if len(known) == len(sizes):
+                shapes[name] = known
+        return shapes
 
     def finish(self) -> None:
         """Order the nodes by what they read, and drop what nobody reads."""
@@ -145,10 +191,7 @@ class Editor:
         del self.graph.node[:]
         self.graph.node.extend(copies)
         self._makers = {name: node for node in self.graph.node for name in node.output}
-        read = {name for node in copies for name in node.input}
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
+        drop_unread_constants(self.graph)
 
     def _copy(self, node: Any) -> Any:
         copy = self._onnx.NodeProto()

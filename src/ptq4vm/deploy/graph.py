@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ptq4vm.deploy.codes import CodeMover
+from ptq4vm.deploy.editing import drop_unread_constants
 from ptq4vm.deploy.extras import needed
 from ptq4vm.deploy.form import CODES, FrameStep, export_form, weight_bits
 from ptq4vm.deploy.integers import shape_for_onnx_runtime
@@ -176,10 +177,7 @@ def _pack(model: Any, bits: Mapping[str, int]) -> None:
                     )
                 )
             node.input[position] = packed[name]
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    drop_unread_constants(model.graph)
 
 
 def _layer_of(node: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.deploy.editing import Shapes, drop_unread_constants, drop_unread_nodes, tensor_shapes
 from ptq4vm.deploy.extras import needed
 
 FOLDABLE = ("Gather", "Unsqueeze", "Squeeze", "Concat", "Cast", "Slice", "Add", "Sub", "Mul", "Div")
@@ -57,7 +58,7 @@ class Rewriter:
         self._bypass([node for node in self._graph.node if node.op_type == "Identity"])
         while self._fold():
             pass
-        shapes = self._shapes()
+        shapes = tensor_shapes(self._model)
         self._bypass([n for n in self._graph.node if n.op_type == "Slice" and _known_same(shapes, n)])
         self._join_slices(shapes)
         self._prune()
@@ -110,16 +111,6 @@ class Rewriter:
     def _add_constant(self, name: str, value: NDArray[Any]) -> None:
         self._graph.initializer.append(self._onnx.numpy_helper.from_array(value, name))
 
-    def _shapes(self) -> dict[str, list[int | None]]:
-        """Shapes of the tensors, ``None`` for sizes that are not known."""
-        graph = self._onnx.shape_inference.infer_shapes(self._model, data_prop=True).graph
-        shapes = {}
-        for value in [*graph.input, *graph.output, *graph.value_info]:
-            if value.type.tensor_type.HasField("shape"):
-                sizes = value.type.tensor_type.shape.dim
-                shapes[value.name] = [size.dim_value if size.HasField("dim_value") else None for size in sizes]
-        return shapes
-
     def _constants(self) -> dict[str, NDArray[Any]]:
         """Small constants: what sizes are computed from."""
         small = [tensor for tensor in self._graph.initializer if math.prod(tensor.dims) <= SMALL]
@@ -128,7 +119,7 @@ class Rewriter:
     def _fold(self) -> bool:
         """Compute nodes that depend on constants and known sizes only; True when there were any."""
         evaluator = needed("onnx.reference", "onnx").ReferenceEvaluator
-        shapes, constants = self._shapes(), self._constants()
+        shapes, constants = tensor_shapes(self._model), self._constants()
         measured = {node.output[0]: node.input[0] for node in self._graph.node if node.op_type == "Shape"}
         found: dict[str, NDArray[Any]] = {}
         for node in list(self._graph.node):
@@ -153,10 +144,10 @@ class Rewriter:
             self._graph.node.remove(node)
         for name, value in found.items():
             self._add_constant(name, value)
-        self._remove_unused()
+        drop_unread_nodes(self._graph)
         return bool(found)
 
-    def _join_slices(self, shapes: dict[str, list[int | None]]) -> None:
+    def _join_slices(self, shapes: Shapes) -> None:
         """Replace slices that cut a tensor into consecutive parts by one Split."""
         constants = self._constants()
         groups: dict[tuple[str, int], list[tuple[int, int, Any]]] = {}
@@ -181,15 +172,6 @@ class Rewriter:
                 self._graph.node.remove(node)
             self._graph.node.insert(place, split)
 
-    def _remove_unused(self) -> None:
-        """Drop nodes whose results nobody reads."""
-        read = {value.name for value in self._graph.output}
-        for node in reversed(list(self._graph.node)):
-            if read.isdisjoint(node.output):
-                self._graph.node.remove(node)
-            else:
-                read.update(node.input)
-
     def _prune(self) -> None:
         """Drop constants that nothing uses, and keep equal ones once."""
         first: dict[tuple[Any, ...], str] = {}
@@ -199,13 +181,10 @@ class Rewriter:
             key = (str(value.dtype), value.shape, value.tobytes())
             alias[tensor.name] = first.setdefault(key, tensor.name)
         self._rename(alias)
-        used = {name for node in self._graph.node for name in node.input}
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
+        drop_unread_constants(self._graph)
 
 
-def _known_same(shapes: dict[str, list[int | None]], node: Any) -> bool:
+def _known_same(shapes: Shapes, node: Any) -> bool:
     """Whether a node's result has the shape of its first input, as far as is known."""
     shape = shapes.get(node.input[0])
     return shape is not None and None not in shape and shapes.get(node.output[0]) == shape
