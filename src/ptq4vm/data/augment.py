@@ -14,7 +14,14 @@ from ptq4vm.data.base import LayeredClip
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.data.draws import draw_recipe
 from ptq4vm.data.recipes import Augmentation, LayerRecipe, Recipe
-from ptq4vm.data.sampling import CalibrationSample, check_clips, cut_sample, draw_order, window_with_subject
+from ptq4vm.data.sampling import (
+    CalibrationSample,
+    check_clips,
+    cut_sample,
+    draw_order,
+    sample_generator,
+    window_with_subject,
+)
 from ptq4vm.errors import DataError
 from ptq4vm.types import Clip, ClipSource
 
@@ -131,7 +138,7 @@ def draw_augmented(
     augmented, samples = [], []
     for number, index in track(draw_order(len(clips), count, seed), description="augmented samples", transient=True):
         clip, alpha = _draw_visible(clips[index], augmentation, clip_length, seed, number)
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % (1 << 63))
+        generator = sample_generator(seed, number)
         flip = bool(torch.rand(1, generator=generator) < hflip)
         samples.append(cut_sample(alpha, number, 0, crop, flip, zoom, generator))
         augmented.append(clip)

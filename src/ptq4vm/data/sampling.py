@@ -104,7 +104,7 @@ def draw_samples(
     check_clips(clips, clip_length, crop, zoom)
     samples = []
     for number, clip in track(draw_order(len(clips), count, seed), description="calibration samples", transient=True):
-        samples.append(_draw_one(clips[clip], clip, clip_length, crop, hflip, zoom, _generator(seed, number)))
+        samples.append(_draw_one(clips[clip], clip, clip_length, crop, hflip, zoom, sample_generator(seed, number)))
     return samples
 
 
@@ -114,7 +114,7 @@ def draw_order(clips: int, count: int, seed: int) -> list[tuple[int, int]]:
     order: list[int] = []
     for number in range(count):
         if not order:
-            order = torch.randperm(clips, generator=_generator(seed, -1 - number)).tolist()
+            order = torch.randperm(clips, generator=sample_generator(seed, -1 - number)).tolist()
         drawn.append((number, order.pop()))
     return drawn
 
@@ -163,7 +163,13 @@ def check_numbers(
         raise ConfigError(f"calibration.hflip must be a probability from 0 to 1, not {hflip}")
 
 
-def _generator(seed: int, number: int) -> torch.Generator:
+def sample_generator(seed: int, number: int) -> torch.Generator:
+    """Source of randomness of one sample, which does not depend on how many are drawn.
+
+    Args:
+        seed: Of the whole draw.
+        number: Of the sample; below 0 for the order of clips.
+    """
     return torch.Generator().manual_seed((seed * 1_000_003 + number) % (1 << 63))
 
 
