@@ -20,7 +20,7 @@ from ptq4vm.models.rvm.decoder import ConvGRU
 from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.modules import QuantActivation, QuantConv2d, QuantLayer
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.quant.quantizers.weight import per_row
+from ptq4vm.quant.quantizers.weight import per_column, per_row
 from ptq4vm.quant.swap import quantized_layers, segment_scales
 
 CODES = "codes"
@@ -130,7 +130,11 @@ class ExportLayer(nn.Module):
             factor = scales.repeat_interleave(len(factor) // len(scales))
         if layer.weight_quantizer is None:
             joined = scales is not None and not bool((factor != 1).any())
-            weight = layer.weight.detach() * (scales.view(1, -1, 1, 1) if joined else per_row(factor, layer.weight))  # type: ignore[union-attr]
+            weight = layer.weight.detach() * (
+                per_column(scales, layer.weight)  # type: ignore[arg-type]
+                if joined
+                else per_row(factor, layer.weight)
+            )
             self.weight = nn.Parameter(weight, requires_grad=False)
         else:
             self.register_buffer(CODES, layer.weight_quantizer.codes(layer.weight).contiguous())

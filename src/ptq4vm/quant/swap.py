@@ -16,7 +16,7 @@ from ptq4vm.quant.observers.shared import SharedZeroObserver
 from ptq4vm.quant.partition import QUANTIZABLE
 from ptq4vm.quant.plan import Plan, Site
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.quant.quantizers.weight import WeightQuantizer
+from ptq4vm.quant.quantizers.weight import WeightQuantizer, per_column
 from ptq4vm.quant.spec import ActivationSpec, WeightSpec
 from ptq4vm.quant.wiring import Segments
 
@@ -211,7 +211,7 @@ def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segm
 
 
 def _weight_quantizer(weight: Tensor, spec: WeightSpec, factor: Tensor | None) -> WeightQuantizer:
-    scaled = weight if factor is None else weight * factor.view(1, -1, *[1] * (weight.ndim - 2))
+    scaled = weight if factor is None else weight * per_column(factor, weight)
     return WeightQuantizer(spec.bits, weight_scale(scaled, spec), factor)
 
 

@@ -11,6 +11,11 @@ def per_row(scale: Tensor, weight: Tensor) -> Tensor:
     return scale.view(-1, *[1] * (weight.ndim - 1))
 
 
+def per_column(factor: Tensor, weight: Tensor) -> Tensor:
+    """Factor ``(C_in,)`` shaped to multiply a weight ``(C_out, C_in, ...)``."""
+    return factor.view(1, -1, *[1] * (weight.ndim - 2))
+
+
 class WeightQuantizer(nn.Module):
     """Symmetric grid with one scale per output channel or per tensor; codes are rounded to nearest.
 
@@ -34,7 +39,7 @@ class WeightQuantizer(nn.Module):
     def step(self, weight: Tensor) -> Tensor:
         """Distance between neighbouring values of every weight, broadcastable to ``weight``'s shape."""
         step = per_row(self.scale, weight)
-        return step if self.factor is None else step / self.factor.view(1, -1, *[1] * (weight.ndim - 2))
+        return step if self.factor is None else step / per_column(self.factor, weight)
 
     def codes(self, weight: Tensor) -> Tensor:
         """Integer codes of ``weight``, same shape, int8."""
