@@ -115,26 +115,23 @@ class ExportLayer(nn.Module):
     def __init__(self, layer: QuantLayer, scales: Tensor | None = None) -> None:
         super().__init__()
         quantizer = layer.input_quantizer
-        fold = isinstance(quantizer, ActivationQuantizer) and _is_depthwise(layer, quantizer)
+        assert quantizer is None or isinstance(quantizer, ActivationQuantizer)
+        own = quantizer.channel_scale().detach() if quantizer is not None and _is_depthwise(layer, quantizer) else None
+        grouped = isinstance(layer, QuantConv2d) and layer.groups > 1
         # the input is divided by its scales and the weight multiplied: what reaches the convolution are bare codes
         self.register_buffer("divisor", None if scales is None else scales.view(-1, 1, 1))
-        self.input_quantizer = None if quantizer is None else ExportActivation(quantizer, fold)  # type: ignore[arg-type]
+        self.input_quantizer = None if quantizer is None else ExportActivation(quantizer, fold=own is not None)
         output = layer.output_quantizer
         self.output_quantizer = None if output is None else ExportActivation(output)  # type: ignore[arg-type]
         self.bits = None if layer.weight_quantizer is None else layer.weight_quantizer.bits
-        factor = layer.weight.new_ones(layer.weight.shape[0])
-        if fold:
-            channels = quantizer.channel_scale().detach()  # type: ignore[union-attr, operator]
-            factor = channels.repeat_interleave(len(factor) // len(channels))
-        if scales is not None and isinstance(layer, QuantConv2d) and layer.groups > 1:
-            factor = scales.repeat_interleave(len(factor) // len(scales))
+        # where every input channel has rows of the weight to itself, the scales of these rows take up its scale
+        channels = scales if grouped and own is None else own
+        rows = len(layer.weight)
+        factor = layer.weight.new_ones(rows) if channels is None else channels.repeat_interleave(rows // len(channels))
         if layer.weight_quantizer is None:
-            joined = scales is not None and not bool((factor != 1).any())
-            weight = layer.weight.detach() * (
-                per_column(scales, layer.weight)  # type: ignore[arg-type]
-                if joined
-                else per_row(factor, layer.weight)
-            )
+            weight = layer.weight.detach() * per_row(factor, layer.weight)
+            if scales is not None and not grouped:  # the codes of a quantized weight have them already
+                weight = weight * per_column(scales, weight)
             self.weight = nn.Parameter(weight, requires_grad=False)
         else:
             self.register_buffer(CODES, layer.weight_quantizer.codes(layer.weight).contiguous())
