@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptq4vm.deploy.engines.onnx import open_session
-from ptq4vm.deploy.engines.openvino import read_model, unpack_int4
+from ptq4vm.deploy.engines.openvino import read_model
 from ptq4vm.deploy.extras import needed
 from ptq4vm.deploy.graph import input_names
 from ptq4vm.errors import ExportError
@@ -112,7 +112,6 @@ def _from_openvino(
     openvino = needed("openvino", "openvino")
     core = openvino.Core()
     model = read_model(file, core)
-    unpack_int4(model)
     made = {name for op in model.get_ops() for output in op.outputs() for name in output.get_names()}
     names = [path for path in paths if path in made]
     model.add_outputs(names)

@@ -43,7 +43,6 @@ class OpenVinoEngine(StepEngine):
         openvino = needed("openvino", "openvino")
         core = openvino.Core()
         model = read_model(Path(file), core)
-        unpack_int4(model)
         try:
             self._compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
@@ -76,7 +75,11 @@ class OpenVinoEngine(StepEngine):
 
 
 def read_model(file: Path, core: Any = None) -> Any:
-    """Read a ``.xml`` or ``.onnx`` file.
+    """Read a ``.xml`` or ``.onnx`` file, with 8-bit constants where it has packed 4-bit ones.
+
+    Args:
+        file: What to read.
+        core: OpenVINO's, where there is one already.
 
     Raises:
         ExportError: It is missing or damaged.
@@ -88,12 +91,14 @@ def read_model(file: Path, core: Any = None) -> Any:
             raise ExportError(f"{needs} is missing: give a file that `ptq4vm export target=openvino` wrote")
     core = core or needed("openvino", "openvino").Core()
     try:
-        return core.read_model(file)
+        model = core.read_model(file)
     except RuntimeError as error:
         raise ExportError(f"{file} cannot be read or is damaged ({_short(error)}): export again") from error
+    _unpack_int4(model)
+    return model
 
 
-def unpack_int4(model: Any) -> None:
+def _unpack_int4(model: Any) -> None:
     """Turn 4-bit constants into 8-bit ones, in place: OpenVINO's integer convolutions take no others.
 
     The file keeps two codes to a byte, the first in the low half; the network in memory has one.
