@@ -37,11 +37,10 @@ def observe(
     Returns:
         ``(low, high)`` of every group of channels with a scale of its own (one where there are none), by layer path.
     """
-    observers = _observers(plan.sites, seed)
+    observed = {path: site for path, site in plan.sites.items() if site.known is None}
+    observers = _observers(observed, seed)
     handles = []
-    for path, site in plan.sites.items():
-        if site.known is not None:
-            continue
+    for path, site in observed.items():
         module, see = network.get_submodule(site.module), observers[path].see
         if site.side == "input":
             handles.append(module.register_forward_pre_hook(lambda m, args, see=see: see(args[0])))
@@ -53,8 +52,7 @@ def observe(
     finally:
         for handle in handles:
             handle.remove()
-    known = {path: [site.known] for path, site in plan.sites.items() if site.known is not None}
-    return {path: known[path] if path in known else observer.ranges() for path, observer in observers.items()}
+    return {path: observers[path].ranges() if site.known is None else [site.known] for path, site in plan.sites.items()}
 
 
 class _SiteObserver:
