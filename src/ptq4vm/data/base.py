@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ptq4vm.data.images import Box
+from ptq4vm.errors import DataError
 from ptq4vm.types import Clip, ClipSource
 
 
@@ -58,6 +59,18 @@ class BoxedClip(Protocol):
             DataError: As :meth:`ptq4vm.types.ClipSource.read`.
         """
         ...
+
+
+def frame_window(source: ClipSource, start: int, stop: int | None) -> slice:
+    """Frames ``start:stop`` of a clip, to its end where ``stop`` is ``None``.
+
+    Raises:
+        DataError: They are not all inside the clip, or there is none.
+    """
+    stop = source.num_frames if stop is None else stop
+    if not 0 <= start < stop <= source.num_frames:
+        raise DataError(f"clip {source.name} has {source.num_frames} frames; frames {start}:{stop} were asked for")
+    return slice(start, stop)
 
 
 Predictor = Callable[[Iterator[Tensor]], Iterator[Tensor]]

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ptq4vm.data.backgrounds import Frames, show, show_at
+from ptq4vm.data.base import frame_window
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.data.images import open_alpha, open_rgb
 from ptq4vm.data.motion import Motion, frame_points
@@ -179,11 +180,9 @@ class StillClip:
 
     def read(self, start: int = 0, stop: int | None = None) -> Clip:
         """Decode, move and composite frames ``start:stop``. Raises :class:`DataError`."""
-        stop = self.num_frames if stop is None else stop
-        if not 0 <= start < stop <= self.num_frames:
-            raise DataError(f"clip {self.name} has {self.num_frames} frames; frames {start}:{stop} were asked for")
-        foreground, alpha = self.still.read(start, stop, self.size)
-        background = show(self.background, start, stop, self.size)
+        window = frame_window(self, start, stop)
+        foreground, alpha = self.still.read(window.start, window.stop, self.size)
+        background = show(self.background, window.start, window.stop, self.size)
         return Clip(self.name, composite_uint8(foreground, alpha, background), alpha, foreground)
 
     def read_foreground(self, times: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ptq4vm.data.backgrounds import Frames, show_at
+from ptq4vm.data.base import frame_window
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.data.images import Box, cover, image_size, list_frames, read_stack
 from ptq4vm.data.videos import VideoFile
@@ -65,7 +66,7 @@ class FolderClip:
             DataError: The range is not inside the clip, a file is unreadable or truncated, sizes differ inside the
                 clip, or (where all frames are read) alpha is zero in every frame.
         """
-        window, size = _window(self, start, stop), self.size
+        window, size = frame_window(self, start, stop), self.size
         foreground = None if self.fgr is None else read_stack(self.fgr[window], 3, size)
         clip = Clip(self.name, _composites(self.com, window, size), read_stack(self.pha[window], 1, size), foreground)
         _check_alpha(self, clip.alpha, self.pha[0])
@@ -73,7 +74,7 @@ class FolderClip:
 
     def read_box(self, start: int, stop: int, box: Box) -> Clip:
         """See :class:`ptq4vm.data.base.BoxedClip`. Raises :class:`DataError`."""
-        window, size = _window(self, start, stop), self.size
+        window, size = frame_window(self, start, stop), self.size
         return Clip(self.name, _composites(self.com, window, size, box), read_stack(self.pha[window], 1, size, box))
 
 
@@ -115,13 +116,13 @@ class CompositeClip:
 
     def read(self, start: int = 0, stop: int | None = None) -> Clip:
         """Decode and composite frames ``start:stop``. Raises :class:`DataError` as :meth:`FolderClip.read` does."""
-        clip = self._read(_window(self, start, stop), None)
+        clip = self._read(frame_window(self, start, stop), None)
         _check_alpha(self, clip.alpha, self.pha[0])
         return clip
 
     def read_box(self, start: int, stop: int, box: Box) -> Clip:
         """See :class:`ptq4vm.data.base.BoxedClip`. Raises :class:`DataError`."""
-        return self._read(_window(self, start, stop), box)
+        return self._read(frame_window(self, start, stop), box)
 
     def _read(self, window: slice, box: Box | None) -> Clip:
         size = self.size
@@ -167,13 +168,6 @@ def _check_counts(name: str, first: Frames, second: Sequence[Path]) -> None:
             f"clip {name}: {where} has {len(first)} frames but {second[0].parent} has {len(second)}; "
             "give every frame a file in both"
         )
-
-
-def _window(source: ClipSource, start: int, stop: int | None) -> slice:
-    stop = source.num_frames if stop is None else stop
-    if not 0 <= start < stop <= source.num_frames:
-        raise DataError(f"clip {source.name} has {source.num_frames} frames; frames {start}:{stop} were asked for")
-    return slice(start, stop)
 
 
 def _check_alpha(source: ClipSource, alpha: Tensor, first: Path) -> None:
