@@ -105,6 +105,13 @@ def random_rvm(variant: str, refiner: str = "deep_guided_filter", seed: int = 0)
     return network
 
 
+def folded_rvm(variant: str = "mobilenetv3") -> RVM:
+    """RVM with random weights, batch norms folded where it is quantized, and nothing that requires gradients."""
+    network = random_rvm(variant)
+    fold_batch_norm(network, RVM_PARTITION.float_modules)
+    return network.requires_grad_(False)
+
+
 def tiny_matting(seed: int = 0) -> TinyMatting:
     """The tiny network with batch norms, in eval mode; its alpha lies around a half."""
     with torch.random.fork_rng():

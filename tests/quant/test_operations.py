@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from networks import RVM_PARTITION, disc_clips, quantize, random_rvm
+from networks import RVM_PARTITION, quantize
 from ptq4vm.errors import ConfigError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import CheckpointInfo, _structure
-from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.modules import QuantActivation
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.plan import Plan, make_plan
@@ -21,19 +20,6 @@ SPEC = QuantSpec(WeightSpec(8), ActivationSpec(8, observer="minmax"), "engine", 
 ADDED = "backbone.features.3.block.2.0"
 CURVED = {"backbone.features.16.0": -3.0, "decoder.decode1.gru.hh.0": -3.5, "decoder.decode1.gru.ih.0": -7.0}
 PLAIN = ("decoder.decode1.conv.0", "backbone.features.4.block.2.fc2", "project_mat.conv", "aspp.aspp1.0")
-
-
-@pytest.fixture(scope="module")
-def rvm() -> MattingNetwork:
-    network = random_rvm("mobilenetv3")
-    fold_batch_norm(network, RVM_PARTITION.float_modules)
-    network.requires_grad_(False)
-    return network
-
-
-@pytest.fixture(scope="module")
-def clip() -> Tensor:
-    return disc_clips(1, 2, 32).frames
 
 
 @pytest.fixture(scope="module")

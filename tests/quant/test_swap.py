@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from networks import RVM_PARTITION, TINY_PARTITION, disc_clips, quantize, random_rvm, tiny_folded
+from networks import RVM_PARTITION, TINY_PARTITION, disc_clips, quantize, tiny_folded
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.modules import QuantActivation, QuantLayer
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.plan import Plan, Site, make_plan
@@ -23,20 +22,6 @@ from ptq4vm.quant.swap import activation_quantizers, activation_quantizers_of, o
 
 def _spec(weight: int = 4, activation: int = 4, placement: str = "input", granularity: str = "tensor") -> QuantSpec:
     return QuantSpec(WeightSpec(weight), ActivationSpec(activation, granularity=granularity), placement)
-
-
-@pytest.fixture(scope="module")
-def rvm() -> MattingNetwork:
-    """Folded; not to be changed."""
-    network = random_rvm("mobilenetv3")
-    fold_batch_norm(network, RVM_PARTITION.float_modules)
-    network.requires_grad_(False)
-    return network
-
-
-@pytest.fixture(scope="module")
-def clip() -> Tensor:
-    return disc_clips(1, 5, 32).frames
 
 
 def test_every_rvm_layer_gets_a_site_and_edges_stay_at_eight_bits(rvm: MattingNetwork, clip: Tensor) -> None:

@@ -10,10 +10,9 @@ import torch
 from hypothesis import given
 from torch import Tensor, nn
 
-from networks import RVM_PARTITION, TINY_PARTITION, quantize, random_rvm, tiny_folded
+from networks import RVM_PARTITION, TINY_PARTITION, folded_rvm, quantize, random_rvm, tiny_folded
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import CheckpointInfo, load_quantized, read_info, save_quantized
-from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.modules import QuantActivation
 from ptq4vm.quant.partition import layers, resolve
 from ptq4vm.quant.plan import make_plan
@@ -22,13 +21,8 @@ from ptq4vm.quant.spec import ActivationSpec, Partition, QuantSpec, WeightSpec
 from ptq4vm.quant.swap import activation_quantizers, quantized_layers
 from ptq4vm.quant.wiring import Segment, _slice, trace
 
-FLOATS = ("refiner", "project_seg")
 POOLED = {"backbone.layer1.0.conv1", "backbone.layer1.0.downsample.0"}
 """They read what a maximum pooling gives."""
-
-
-def folded(variant: str = "mobilenetv3") -> MattingNetwork:
-    return fold_batch_norm(random_rvm(variant), FLOATS).requires_grad_(False)  # type: ignore[return-value]
 
 
 def spec(granularity: str = "mixed", bits: int = 8, observer: str = "mse") -> QuantSpec:
@@ -48,7 +42,7 @@ def frames() -> Tensor:
     ],
 )
 def test_layers_read_what_the_network_stores(variant: str, others: set[str]) -> None:
-    network = folded(variant)
+    network = folded_rvm(variant)
     wiring = trace(network)
     for path, layer in layers(
         network, resolve(network, RVM_PARTITION if variant == "mobilenetv3" else _resnet())
@@ -67,7 +61,7 @@ def test_layers_read_what_the_network_stores(variant: str, others: set[str]) -> 
 
 def _resnet() -> Partition:
     blocks = ("backbone.*", "aspp", "decoder.decode*", "project_mat")
-    return Partition(blocks=blocks, float_modules=FLOATS)
+    return Partition(blocks=blocks, float_modules=RVM_PARTITION.float_modules)
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5), cut=st.integers(0, 45))
@@ -81,10 +75,11 @@ def test_slices_take_a_tensor_apart(lengths: list[int], cut: int) -> None:
 
 
 @pytest.mark.parametrize("granularity", ["mixed", "tensor", "channel"])
-def test_joined_tensors_share_their_zero_and_keep_their_scales(granularity: str, frames: Tensor) -> None:
-    network = folded()
-    quantized = quantize(network, RVM_PARTITION, spec(granularity), frames)
-    plan = make_plan(network, resolve(network, RVM_PARTITION), spec(granularity))
+def test_joined_tensors_share_their_zero_and_keep_their_scales(
+    rvm: MattingNetwork, granularity: str, frames: Tensor
+) -> None:
+    quantized = quantize(rvm, RVM_PARTITION, spec(granularity), frames)
+    plan = make_plan(rvm, resolve(rvm, RVM_PARTITION), spec(granularity))
     found = {path.removesuffix(".output_quantizer"): q for path, q in activation_quantizers(quantized).items()}
     for path, segments in plan.inputs.items():
         sites = {segment.site for segment in segments}
@@ -98,8 +93,8 @@ def test_joined_tensors_share_their_zero_and_keep_their_scales(granularity: str,
     assert bool(plan.carriers) == (granularity != "tensor")
 
 
-def test_every_stored_tensor_lies_on_its_grid(frames: Tensor) -> None:
-    quantized = quantize(folded(), RVM_PARTITION, spec(), frames)
+def test_every_stored_tensor_lies_on_its_grid(rvm: MattingNetwork, frames: Tensor) -> None:
+    quantized = quantize(rvm, RVM_PARTITION, spec(), frames)
     checked = []
 
     def check(path: str, quantizer: ActivationQuantizer, output: Tensor) -> None:
@@ -117,8 +112,8 @@ def test_every_stored_tensor_lies_on_its_grid(frames: Tensor) -> None:
     assert {"decoder.decode1.gru.state", "decoder.decode0.merge.upsampled", "backbone.features.3.out"} <= set(checked)
 
 
-def test_weights_carry_the_scales_of_what_they_read(frames: Tensor) -> None:
-    quantized = quantize(folded(), RVM_PARTITION, spec(), frames)
+def test_weights_carry_the_scales_of_what_they_read(rvm: MattingNetwork, frames: Tensor) -> None:
+    quantized = quantize(rvm, RVM_PARTITION, spec(), frames)
     layer = quantized_layers(quantized)["decoder.decode0.conv.0"]
     quantizer = layer.weight_quantizer
     assert quantizer is not None and quantizer.factor is not None
@@ -127,21 +122,19 @@ def test_weights_carry_the_scales_of_what_they_read(frames: Tensor) -> None:
     torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
 
 
-def test_eight_bits_stay_close_to_float(frames: Tensor) -> None:
-    network = folded()
-    quantized = quantize(network, RVM_PARTITION, spec(), frames)
+def test_eight_bits_stay_close_to_float(rvm: MattingNetwork, frames: Tensor) -> None:
+    quantized = quantize(rvm, RVM_PARTITION, spec(), frames)
     with torch.no_grad():
-        expected, found = (n.matte(frames[:, 0]).foreground for n in (network, quantized))
+        expected, found = (n.matte(frames[:, 0]).foreground for n in (rvm, quantized))
     noise = (found - expected).square().mean() / (expected - frames[:, 0]).square().mean()
     assert float(noise) < 0.1
 
 
-def test_a_checkpoint_gives_the_same_network(frames: Tensor, tmp_path: Path) -> None:
+def test_a_checkpoint_gives_the_same_network(rvm: MattingNetwork, frames: Tensor, tmp_path: Path) -> None:
     chosen = spec()
-    network = folded()
-    quantized = quantize(network, RVM_PARTITION, chosen, frames)
+    quantized = quantize(rvm, RVM_PARTITION, chosen, frames)
     model = {"family": "rvm", "arguments": {"variant": "mobilenetv3"}}
-    save_quantized(tmp_path, quantized, CheckpointInfo(model, chosen, resolve(network, RVM_PARTITION), {}))
+    save_quantized(tmp_path, quantized, CheckpointInfo(model, chosen, resolve(rvm, RVM_PARTITION), {}))
     loaded = load_quantized(tmp_path, random_rvm("mobilenetv3", seed=1), read_info(tmp_path))
     with torch.no_grad():
         expected, found = (n(frames) for n in (quantized, loaded))  # type: ignore[operator]
