@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +69,6 @@ def _relative(value: NDArray[np.float32], expected: NDArray[np.float32]) -> floa
 def _expected(network: MattingNetwork, inputs: Sequence[Tensor], ratio: float) -> dict[str, NDArray[np.float32]]:
     """Results of the network's layers, in the order in which they run."""
     results: dict[str, NDArray[np.float32]] = {}
-    handles = []
 
     def keep(path: str, tensor: Tensor) -> None:
         results[path] = tensor.detach().clone().numpy()
@@ -79,14 +79,10 @@ def _expected(network: MattingNetwork, inputs: Sequence[Tensor], ratio: float) -
             return quantizer.register_forward_pre_hook(lambda module, args: keep(path, args[0]))
         return layer.register_forward_hook(lambda module, args, output: keep(path, output))
 
-    try:
+    with ExitStack() as hooks, torch.no_grad():
         for path, layer in quantized_layers(network).items():
-            handles.append(watch(path, layer))
-        with torch.no_grad():
-            network(*inputs, downsample_ratio=ratio)
-    finally:
-        for handle in handles:
-            handle.remove()
+            hooks.enter_context(watch(path, layer))
+        network(*inputs, downsample_ratio=ratio)
     return results
 
 

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,13 +151,12 @@ class BlockStream:
         self._when = when
         self._forwards = [_SuspendedForward(run) for run in runs]
         self._by_thread = {forward.thread: forward for forward in self._forwards}
-        self._handles = []
+        self._hooks = ExitStack()
+        add = self._hooks.enter_context
         for path in self._blocks:
             block = network.get_submodule(path)
-            self._handles += [
-                block.register_forward_pre_hook(lambda m, a, k, path=path: self._before(path, a, k), with_kwargs=True),
-                block.register_forward_hook(lambda m, a, out, path=path: self._after(path, out)),
-            ]
+            add(block.register_forward_pre_hook(lambda m, a, k, path=path: self._before(path, a, k), with_kwargs=True))
+            add(block.register_forward_hook(lambda m, a, out, path=path: self._after(path, out)))
 
     def _before(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         forward = self._by_thread.get(threading.current_thread())
@@ -197,8 +197,7 @@ class BlockStream:
         """End every forward and take the hooks off the network."""
         for forward in self._forwards:
             forward.close()
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.close()
         self._forwards.clear()
 
 
@@ -272,14 +271,11 @@ def layer_calls(block: nn.Module, layer: str, calls: Sequence[BlockCall]) -> lis
         One call for each of ``calls``, with its output.
     """
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = block.get_submodule(layer).register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
     found = []
-    try:
+    with block.get_submodule(layer).register_forward_hook(lambda m, args, out: seen.append((args[0], out))):
         for call in calls:
             seen.clear()
             block(*call.args, **call.kwargs)
             inputs, outputs = (torch.cat(parts) for parts in zip(*seen, strict=True))
             found.append(BlockCall((inputs,), {}, outputs))
-    finally:
-        handle.remove()
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from itertools import accumulate
 
 import torch
@@ -39,19 +40,14 @@ def observe(
     """
     observed = {path: site for path, site in plan.sites.items() if site.known is None}
     observers = _observers(observed, seed)
-    handles = []
-    for path, site in observed.items():
-        module, see = network.get_submodule(site.module), observers[path].see
-        if site.side == "input":
-            handles.append(module.register_forward_pre_hook(lambda m, args, see=see: see(args[0])))
-        else:
-            handles.append(module.register_forward_hook(lambda m, args, out, see=see: see(out)))
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for path, site in observed.items():
+            module, see = network.get_submodule(site.module), observers[path].see
+            if site.side == "input":
+                hooks.enter_context(module.register_forward_pre_hook(lambda m, args, see=see: see(args[0])))
+            else:
+                hooks.enter_context(module.register_forward_hook(lambda m, args, out, see=see: see(out)))
+        run()
     return {path: observers[path].ranges() if site.known is None else [site.known] for path, site in plan.sites.items()}
 
 

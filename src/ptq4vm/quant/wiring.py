@@ -8,6 +8,7 @@ Concatenation, slicing, chunking and resizing move codes without looking at them
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -143,7 +144,6 @@ def trace(network: nn.Module) -> Wiring:
     regrids: dict[str, Segments] = {}
     channels: dict[str, int] = {}
     curved: dict[str, str] = {}
-    handles = []
 
     def reads(path: str, found: dict[str, Segments], tensor: Tensor) -> None:
         segments = follow.get(tensor)
@@ -159,24 +159,22 @@ def trace(network: nn.Module) -> Wiring:
         if layer is not None:
             curved[layer] = path
 
-    for path, module in network.named_modules():
-        if isinstance(module, ACTIVATION_FUNCTIONS) and not isinstance(module, KINKED):
-            handles.append(module.register_forward_pre_hook(lambda m, a, path=path: feeds(path, a[0])))
-        if isinstance(module, QUANTIZABLE):
-            handles.append(module.register_forward_pre_hook(lambda m, a, path=path: reads(path, inputs, a[0])))
-            handles.append(module.register_forward_hook(lambda m, a, out, path=path: follow.made(out, path)))
-        elif isinstance(module, Regrid):
-            handles.append(module.register_forward_pre_hook(lambda m, a, path=path: reads(path, regrids, a[0])))
-        elif isinstance(module, (*ACTIVATION_FUNCTIONS, Junction)):
-            handles.append(module.register_forward_hook(lambda m, a, out, path=path: gives(path, out)))
-    try:
+    with ExitStack() as hooks:
+        add = hooks.enter_context
+        for path, module in network.named_modules():
+            if isinstance(module, ACTIVATION_FUNCTIONS) and not isinstance(module, KINKED):
+                add(module.register_forward_pre_hook(lambda m, a, path=path: feeds(path, a[0])))
+            if isinstance(module, QUANTIZABLE):
+                add(module.register_forward_pre_hook(lambda m, a, path=path: reads(path, inputs, a[0])))
+                add(module.register_forward_hook(lambda m, a, out, path=path: follow.made(out, path)))
+            elif isinstance(module, Regrid):
+                add(module.register_forward_pre_hook(lambda m, a, path=path: reads(path, regrids, a[0])))
+            elif isinstance(module, (*ACTIVATION_FUNCTIONS, Junction)):
+                add(module.register_forward_hook(lambda m, a, out, path=path: gives(path, out)))
         device = next(network.parameters()).device
         frame = torch.linspace(0, 1, 3 * _SIZE * _SIZE, device=device).view(1, 3, _SIZE, _SIZE)
         with torch.no_grad(), follow:
             _, _, *states = network(frame)
             network(frame, *states)
-    finally:
-        for handle in handles:
-            handle.remove()
     gates = tuple(path for path in channels if isinstance(network.get_submodule(path), GATES))
     return Wiring(inputs, regrids, gates, channels, {**dict.fromkeys(follow.added), **curved})

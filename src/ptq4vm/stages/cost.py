@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -53,18 +54,12 @@ def count_macs(network: MattingNetwork, size: tuple[int, int], downsample_ratio:
         # one multiply-accumulate per output value and weight of its filter
         counts[path] = counts.get(path, 0) + output.numel() * layer.weight[0].numel()  # type: ignore[index]
 
-    handles = [
-        module.register_forward_hook(lambda m, args, out, path=path: count(path, m, out))
-        for path, module in network.named_modules()
-        if isinstance(module, QUANTIZABLE)
-    ]
-    parameter = next(network.parameters())
-    try:
-        with torch.no_grad():
-            network.matte(torch.zeros(1, 1, 3, *size, device=parameter.device), downsample_ratio=downsample_ratio)
-    finally:
-        for handle in handles:
-            handle.remove()
+    frame = torch.zeros(1, 1, 3, *size, device=next(network.parameters()).device)
+    with ExitStack() as hooks, torch.no_grad():
+        for path, module in network.named_modules():
+            if isinstance(module, QUANTIZABLE):
+                hooks.enter_context(module.register_forward_hook(lambda m, args, out, path=path: count(path, m, out)))
+        network.matte(frame, downsample_ratio=downsample_ratio)
     return counts
 
 

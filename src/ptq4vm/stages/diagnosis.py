@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -32,15 +33,11 @@ def layer_errors(teacher: MattingNetwork, network: MattingNetwork, frames: Tenso
 
 def _outputs(network: MattingNetwork, paths: Iterable[str], frames: Tensor) -> dict[str, list[Tensor]]:
     outputs: dict[str, list[Tensor]] = {path: [] for path in paths}
-    handles = [
-        network.get_submodule(path).register_forward_hook(lambda m, args, out, path=path: outputs[path].append(out))
-        for path in outputs
-    ]
-    try:
+    with ExitStack() as hooks:
+        for path, found in outputs.items():
+            layer = network.get_submodule(path)
+            hooks.enter_context(layer.register_forward_hook(lambda m, args, out, found=found: found.append(out)))
         network.matte(frames)
-    finally:
-        for handle in handles:
-            handle.remove()
     return outputs
 
 

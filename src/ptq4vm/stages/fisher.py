@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,12 +84,8 @@ def _retained(network: nn.Module, blocks: Sequence[str]) -> Iterator[dict[str, A
             if leaf.requires_grad:
                 leaf.retain_grad()
 
-    handles = [
-        network.get_submodule(path).register_forward_hook(lambda m, args, out, path=path: keep(path, out))
-        for path in blocks
-    ]
-    try:
+    with ExitStack() as hooks:
+        for path in blocks:
+            block = network.get_submodule(path)
+            hooks.enter_context(block.register_forward_hook(lambda m, args, out, path=path: keep(path, out)))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
