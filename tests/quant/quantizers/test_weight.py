@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ptq4vm.quant.observers import weight_scale
-from ptq4vm.quant.quantizers.weight import AdaRound, FixedCodes, WeightQuantizer
+from ptq4vm.quant.quantizers.weight import AdaRound, FixedCodes, WeightQuantizer, per_column, per_row
 from ptq4vm.quant.spec import WeightSpec
 
 
@@ -18,6 +18,13 @@ def scaled(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
     """A weight and a scale that clips a few of its values at 4 bits."""
     weight = _randn(6, 4, 3, 3)
     return weight, weight_scale(weight, WeightSpec(4, request.param, "mse")) * 0.9
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3, 3)])
+def test_rows_and_columns_of_a_weight(shape: tuple[int, ...]) -> None:
+    weight, rows, columns = _randn(*shape), _randn(6, seed=1), _randn(4, seed=2)
+    product = weight * per_row(rows, weight) * per_column(columns, weight)
+    assert torch.equal(product[3, 2], weight[3, 2] * rows[3] * columns[2])
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
