@@ -160,27 +160,6 @@ def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
     return _build(DATASETS, "data", name, {"seed": seed}, arguments)
 
 
-def recorded_data(folder: str | Path) -> ClipDataset:
-    """The data set of a run of ``ptq4vm quantize``, as the configuration in its ``quantizer.yaml`` tells.
-
-    Raises:
-        CheckpointError: It tells of none, or of one that this version does not know.
-    """
-    config = read_info(folder).extra.get("config")
-    found = config.get("data") if isinstance(config, dict) else None
-    values = dict(found) if isinstance(found, dict) else {}
-    target = values.pop("_target_", None)
-    # only our own: a run folder may come from anywhere, and must not say what is called
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in DATASETS.values() if isinstance(cls, type)}
-    if target not in known:
-        raise CheckpointError(f"{folder}/quantizer.yaml names no known data set")
-    try:
-        settings.check_arguments(known[target], values, "data")
-        return known[target](**values)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder}/quantizer.yaml: {error}") from error
-
-
 def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
     """An optical flow provider by its name in ``conf/flow``: ``dis``, ``raft`` or ``analytic``.
 
