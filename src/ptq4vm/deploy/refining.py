@@ -17,8 +17,7 @@ class PointwiseRefiner(nn.Module):
 
     OpenVINO enlarges four channels in the time of eight, and takes its time over joining and splitting channels where
     they lie side by side. So A and b are enlarged as one, multiplied by the guide and by ones, and added up by the
-    convolutions that also part the foreground from alpha. The image that a foreground is a residual of is one more in
-    A. The result differs by the rounding of float32.
+    convolutions that also part the foreground from alpha. The result differs by the rounding of float32.
 
     Args:
         refiner: Its fit to the small image stays as it is.
@@ -27,7 +26,6 @@ class PointwiseRefiner(nn.Module):
     guide: Tensor
     ones: Tensor
     sums: Tensor
-    image: Tensor
 
     def __init__(self, refiner: GuidedFilter) -> None:
         super().__init__()
@@ -36,16 +34,14 @@ class PointwiseRefiner(nn.Module):
         mean, none = torch.full((1, _COLOURS), 1 / _COLOURS), torch.zeros(_GUIDES, _COLOURS)
         self.register_buffer("guide", torch.cat([colours, mean, none])[:, :, None, None], persistent=False)
         self.register_buffer("ones", torch.cat([torch.zeros(_GUIDES), torch.ones(_GUIDES)]), persistent=False)
-        self.register_buffer("image", torch.tensor([1.0, 1.0, 1.0, 0.0]).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("sums", torch.cat([units, units], 1)[:, :, None, None], persistent=False)
 
     def forward(
         self, fine_image: Tensor, base_image: Tensor, base_residual: Tensor, base_alpha: Tensor, base_hidden: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`GuidedFilter.forward`."""
-        a, b = self.refiner.fit(base_image, base_residual, base_alpha, base_hidden)
+        fit = torch.cat(self.refiner.fit(base_image, base_residual, base_alpha, base_hidden), 1)
         guide = F.conv2d(merge_time(fine_image), self.guide, self.ones)
-        fit = F.interpolate(torch.cat([a + self.image, b], 1), guide.shape[-2:], mode="bilinear", align_corners=False)
-        terms = fit * guide
-        foreground, alpha = (F.conv2d(terms, sums) for sums in self.sums.split([_COLOURS, 1]))
-        return split_time(foreground, fine_image), split_time(alpha, fine_image)
+        terms = F.interpolate(fit, guide.shape[-2:], mode="bilinear", align_corners=False) * guide
+        residual, alpha = (F.conv2d(terms, sums) for sums in self.sums.split([_COLOURS, 1]))
+        return split_time(residual, fine_image), split_time(alpha, fine_image)

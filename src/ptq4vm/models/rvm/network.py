@@ -119,11 +119,9 @@ class RVM(MattingNetwork):
         if segmentation_pass:
             return [self.project_seg(hidden), *states]
         residual, alpha = self.project_mat(hidden).split([3, 1], -3)
-        if downsample_ratio == 1:
-            foreground = residual + src
-        else:
-            foreground, alpha = self.refiner(src, base, residual, alpha, hidden)
-        return [foreground.clamp(0, 1), alpha.clamp(0, 1), *states]
+        if downsample_ratio != 1:
+            residual, alpha = self.refiner(src, base, residual, alpha, hidden)
+        return [(residual + src).clamp(0, 1), alpha.clamp(0, 1), *states]
 
     def _decode(
         self, image: Tensor, states: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]

@@ -62,7 +62,7 @@ class GuidedFilter(nn.Module, ABC):
             base_hidden: The decoder's last features, ``(B, [T, ]C, h, w)``.
 
         Returns:
-            Foreground ``(B, [T, ]3, H, W)`` and alpha ``(B, [T, ]1, H, W)``, neither of them clamped.
+            Foreground residual ``(B, [T, ]3, H, W)`` and alpha ``(B, [T, ]1, H, W)``, neither of them clamped.
         """
         a, b = self.fit(base_image, base_residual, base_alpha, base_hidden)
         fine_guide = _guide(merge_time(fine_image))
@@ -70,7 +70,7 @@ class GuidedFilter(nn.Module, ABC):
         a = F.interpolate(a, size, mode="bilinear", align_corners=False)
         b = F.interpolate(b, size, mode="bilinear", align_corners=False)
         residual, alpha = (a * fine_guide + b).split([3, 1], 1)
-        return split_time(residual, fine_image) + fine_image, split_time(alpha, fine_image)
+        return split_time(residual, fine_image), split_time(alpha, fine_image)
 
     def fit(
         self, base_image: Tensor, base_residual: Tensor, base_alpha: Tensor, base_hidden: Tensor
