@@ -17,8 +17,10 @@ from ptq4vm.deploy.pictures import (
     comparison,
     comparison_size,
     composer,
+    composite,
     cover,
     parse_colour,
+    rgba_picture,
 )
 from ptq4vm.deploy.scenes import SceneCuts
 from ptq4vm.errors import ConfigError
@@ -40,6 +42,19 @@ FRAME = np.full((1, 3, 3), 7, np.uint8)
 def test_outputs(output: str, expected: list[list[int]]) -> None:
     picture = composer(output, Colour((0, 0, 255)))(FRAME, [MATTE])
     assert picture.dtype == np.uint8 and np.array_equal(picture[0], expected)
+
+
+@pytest.mark.parametrize("picture", [False, True], ids=("colour", "picture"))
+def test_a_composite_is_alpha_times_foreground_and_the_rest_of_what_is_behind(picture: bool) -> None:
+    random = np.random.default_rng(0)
+    matte = Matte(*(random.random(shape, np.float32) for shape in ((17, 23), (17, 23, 3))))
+    behind = random.random((17, 23, 3) if picture else 3, np.float32)
+    alpha = matte.alpha[..., None].astype(np.float64)
+    expected = (alpha * matte.foreground + (1 - alpha) * behind) * 255
+    found = composite(matte, behind)
+    assert found.dtype == np.uint8 and found.shape == (17, 23, 3)
+    assert np.abs(found - expected).max() < 0.501
+    np.testing.assert_allclose(rgba_picture(matte)[..., 3], matte.alpha * 255, atol=0.501)
 
 
 def test_every_output_is_known() -> None:
