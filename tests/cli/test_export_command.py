@@ -82,7 +82,7 @@ def test_without_the_clips_of_the_run(place: Workplace, run: Path, exported: Pat
     assert done.err.count("\n") == 1 and "give clip=DIR" in done.err and str(tmp_path / "gone") in done.err
     choices.write_text(kept.replace("ptq4vm.data.datasets.folder.FolderDataset", "os.system"))
     done = verify(place, elsewhere, exported)
-    assert "quantizer.yaml names no known data set" in done.err and "moving portrait" in done.out
+    assert "quantizer.yaml: names no known data set" in done.err and "moving portrait" in done.out
     done = verify(place, elsewhere, exported, f"clip={place.root / 'clips' / '1'}")
     assert "passed: 3 frames (1)" in done.out and done.err == ""
 

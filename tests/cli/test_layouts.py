@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import TINY, Workplace
+from commands import TINY, Workplace, as_found
 from layouts import LAYOUTS, SHORT, draw_backgrounds, draw_layout
+from ptq4vm.cli.recorded import recorded_clips
 
 REST = tuple(o for o in TINY if not o.startswith("data."))
 
@@ -22,6 +23,10 @@ def test_every_layout_is_calibrated_and_evaluated_on(workplace: Workplace, tmp_p
     assert done.status == 0, done.out + done.err
     quantized = json.loads((run / "metrics.json").read_text())
     assert quantized["clips"]
+    with as_found(workplace.cache):  # as `export verify` finds them again
+        found = recorded_clips(str(run), str(workplace.weights))
+        assert [clip.name for clip in found] == list(quantized["clips"])
+        assert found[0].read(0, 1).alpha.any()
     if name == "footage":
         assert "own alpha" in done.out, "the table says what stands for the truth"
         assert quantized["stages"]["fp32"]["mad"] < 1.1, "FP32 against itself, but for rounding"

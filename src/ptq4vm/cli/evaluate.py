@@ -8,9 +8,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from ptq4vm import api, settings
+from ptq4vm import api
 from ptq4vm.cli import build
 from ptq4vm.cli.app import plain
+from ptq4vm.cli.recorded import float_model
 from ptq4vm.data.base import NeedsTruth
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.models.base import MattingNetwork
@@ -41,7 +42,7 @@ def evaluate(cfg: DictConfig) -> None:
     label = "fp32" if float_only else "quantized"
     data, teacher = build.data(cfg), None
     if isinstance(data, NeedsTruth):
-        teacher = network if isinstance(network, api.Model) else _teacher(cfg, options.checkpoint)
+        teacher = network if isinstance(network, api.Model) else float_model(options.checkpoint, cfg.model.weights)
         make_truth(data, teacher.network, teacher.partition, options.downsample_ratio)
     pictures = SheetCollector([clip.name for clip in data.clips().evaluation])
     result = api.evaluate(
@@ -75,14 +76,6 @@ def _evaluate_folders(options: build.RunOptions, run_dir: Path) -> None:
     console = Console()
     console.print(metrics_table(stages, title=f"{options.pred} on {len(result.clips)} clips", reference="folder"))
     console.print(f"written to {run_dir}", soft_wrap=True)
-
-
-def _teacher(cfg: DictConfig, checkpoint: str) -> api.Model:
-    """The float network that a run folder's network was made from; its weights from ``model.weights`` or as usual."""
-    found = read_info(checkpoint).model
-    choice = settings.read_choice("model", f"{found['family']}_{found['arguments']['variant']}")
-    partition = settings.partition(choice["partition"])
-    return api.build_model(found["family"], found["arguments"], partition, cfg.model.weights)
 
 
 def _load(cfg: DictConfig, checkpoint: str) -> MattingNetwork:

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ptq4vm
-from ptq4vm import settings
-from ptq4vm.api import DATASETS, load_checkpoint, load_model
+from ptq4vm.api import load_checkpoint, load_model
 from ptq4vm.cli.app import one_line
+from ptq4vm.cli.recorded import recorded_clips
 from ptq4vm.cli.values import parse_values
-from ptq4vm.data.base import ClipDataset
 from ptq4vm.data.sources import FolderClip
 from ptq4vm.deploy.graph import FrameShape, export_onnx
 from ptq4vm.deploy.metadata import checkpoint_hash, describe, describe_float
 from ptq4vm.deploy.openvino import export_openvino
 from ptq4vm.deploy.verify import Parity, fitted, moving_portrait, open_engine, verify
-from ptq4vm.errors import CheckpointError, ConfigError, PTQ4VMError, SaveError
+from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import read_info
 from ptq4vm.stages.teacher import fingerprint, folded
@@ -42,6 +41,7 @@ USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KE
   clips=3             the first evaluation clips of the run's own data (a drawn portrait where they are gone)
   clip                a folder with com/ and pha/ instead
   threads             CPU threads of the engine
+  weights=null        of the float network, where its alphas are the clips' truth
 """
 
 TARGETS = {"onnx": (".onnx", export_onnx), "openvino": (".xml", export_openvino)}
@@ -170,30 +170,9 @@ def _clips(options: VerifyOptions, size: tuple[int, int]) -> list[Clip]:
         sources = [FolderClip.from_folder(Path(options.clip))]
     elif options.checkpoint != FLOAT:
         try:
-            sources = recorded_data(options.checkpoint).clips().evaluation[: options.clips]
+            sources = recorded_clips(options.checkpoint, options.weights)[: options.clips]
         except PTQ4VMError as error:
             log.warning("give clip=DIR: a drawn portrait says little of a trained network (%s)", one_line(error))
-    if not sources:
+    if not sources:  # or a float network, which any picture will do for
         return [moving_portrait(size, options.frames)]
     return [source.read(0, min(options.frames, source.num_frames)) for source in sources]
-
-
-def recorded_data(folder: str) -> ClipDataset:
-    """The data set of a run of ``ptq4vm quantize``, as the configuration in its ``quantizer.yaml`` tells.
-
-    Raises:
-        CheckpointError: It tells of none, or of one that this version does not know.
-    """
-    config = read_info(folder).extra.get("config")
-    found = config.get("data") if isinstance(config, dict) else None
-    values = dict(found) if isinstance(found, dict) else {}
-    target = values.pop("_target_", None)
-    # only our own: a run folder may come from anywhere, and must not say what is called
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in DATASETS.values() if isinstance(cls, type)}
-    if target not in known:
-        raise CheckpointError(f"{folder}/quantizer.yaml names no known data set")
-    try:
-        settings.check_arguments(known[target], values, "data")
-        return known[target](**values)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder}/quantizer.yaml: {error}") from error

@@ -108,7 +108,8 @@ def parse_colour(text: str) -> tuple[int, int, int] | None:
 
 def composite(matte: Matte, background: NDArray[np.float32]) -> Picture:
     """``alpha * F + (1 - alpha) * background``, ``(H, W, 3)`` uint8; by OpenCV, which takes a fifth of NumPy's time."""
-    behind = background if background.ndim == 3 else (*background.tolist(), 0.0)
+    # a colour as OpenCV takes it: four numbers of double precision
+    behind = background if background.ndim == 3 else np.array([*background, 0], np.float64)
     mixed = cv2.subtract(matte.foreground, behind)
     mixed = cv2.add(cv2.multiply(mixed, cv2.merge([matte.alpha] * 3)), behind)
     return to_bytes(np.asarray(mixed, np.float32))
