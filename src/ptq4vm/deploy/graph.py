@@ -19,12 +19,11 @@ from ptq4vm.deploy.editing import drop_unread_constants
 from ptq4vm.deploy.extras import needed
 from ptq4vm.deploy.form import CODES, FrameStep, export_form, weight_bits
 from ptq4vm.deploy.integers import shape_for_onnx_runtime
-from ptq4vm.deploy.refining import PointwiseRefiner
+from ptq4vm.deploy.refining import refiner_for
 from ptq4vm.deploy.rewrite import Rewriter
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.models.rvm.refiner import GuidedFilter
 from ptq4vm.quant.swap import quantized_layers
 
 TRACED_OPSET = 20
@@ -92,9 +91,8 @@ def to_onnx(
     """
     onnx = needed("onnx", "onnx")
     form = export_form(network)
-    refiner = getattr(form, "refiner", None)
-    if openvino and isinstance(refiner, GuidedFilter):
-        form.refiner = PointwiseRefiner(refiner)
+    if "refiner" in dict(form.named_children()):
+        form.set_submodule("refiner", refiner_for(form.get_submodule("refiner"), openvino))
     model = onnx.load_model_from_string(_trace(FrameStep(form, shape.downsample_ratio), network.num_states, shape))
     rewriter = Rewriter(model)
     rewriter.name_layers(f".{CODES}", "network.")

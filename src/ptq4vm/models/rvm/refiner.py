@@ -9,6 +9,7 @@ Guided Filter", CVPR 2018) lets a small network choose A.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,10 @@ class GuidedFilter(nn.Module, ABC):
 
     box_filter: nn.Module
 
+    def window_means(self, *images: Tensor) -> Sequence[Tensor]:
+        """Means of images ``(N, 4, h, w)`` over 3x3 windows, in the same shape."""
+        return [self.box_filter(image) for image in images]
+
     @abstractmethod
     def slope(self, covariance: Tensor, variance: Tensor, hidden: Tensor) -> Tensor:
         """A, ``(N, 4, h, w)``, from cov(guide, matte), var(guide) (as A) and the decoder's features."""
@@ -78,10 +83,11 @@ class GuidedFilter(nn.Module, ABC):
         """A and b of the small image, both ``(B [* T], 4, h, w)``; see :meth:`forward`."""
         guide = _guide(merge_time(base_image))
         matte = torch.cat([merge_time(base_residual), merge_time(base_alpha)], 1)
-        mean_guide = self.box_filter(guide)
-        mean_matte = self.box_filter(matte)
-        covariance = self.box_filter(guide * matte) - mean_guide * mean_matte
-        variance = self.box_filter(guide * guide) - mean_guide * mean_guide
+        mean_guide, mean_matte, mean_product, mean_square = self.window_means(
+            guide, matte, guide * matte, guide * guide
+        )
+        covariance = mean_product - mean_guide * mean_matte
+        variance = mean_square - mean_guide * mean_guide
         a = self.slope(covariance, variance, merge_time(base_hidden))
         return a, mean_matte - a * mean_guide
 
