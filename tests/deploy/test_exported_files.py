@@ -137,6 +137,8 @@ def test_a_wrong_layer_is_found(path: str, tmp_path: Path) -> None:
     file.write_bytes(model.SerializeToString())
     parity = verify(network(*CHOICES[0]), OnnxEngine(file, threads=1), [CLIP])
     assert not parity.passed
+    # sums in another order: not the same, but as near as numbers go where no code goes the other way
+    assert parity.own is not None and 0 < parity.own.mean < parity.mean / 2
     assert next(layer for layer in parity.layers if layer.error > 1).path == path
     assert f" {path} (" in str(parity)
 
