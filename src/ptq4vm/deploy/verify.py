@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -31,8 +32,8 @@ LARGEST_MAD_CHANGE = 0.02
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How far two computations of alpha are apart.
+class Parity:
+    """How close another computation of alpha is to a network's; what explains a failure is only looked for after one.
 
     Attributes:
         clips: Names of what was compared; states are carried from frame to frame of each.
@@ -41,6 +42,10 @@ class Difference:
         largest: Largest absolute difference of a pixel's alpha.
         worst: The clip (its place in the list) and the frame with the largest mean difference.
         mad: Mean absolute error against the truth, times 1000, of the network and of the other.
+        layers: Deviation of the layers in the worst frame, in the graph's order.
+        own: How close the network in PyTorch is to itself without oneDNN, whose convolutions only sum in another order.
+            A value between two codes may go either way; where codes are few and the network enlarges such differences
+            from layer to layer, an engine that sums in an order of its own cannot be expected to come closer than this.
     """
 
     clips: tuple[str, ...]
@@ -49,26 +54,13 @@ class Difference:
     largest: float
     worst: tuple[int, int]
     mad: tuple[float, float]
+    layers: tuple[Deviation, ...] = ()
+    own: Parity | None = None
 
     @property
     def mad_change(self) -> float:
         """Relative change of the error against the truth."""
         return abs(self.mad[1] - self.mad[0]) / max(self.mad[0], 1e-9)
-
-
-@dataclass(frozen=True)
-class Parity(Difference):
-    """How close an exported file is to its network; what explains a failure is only looked for after one.
-
-    Attributes:
-        layers: Deviation of the layers in the worst frame, in the graph's order.
-        own: How far the network in PyTorch is from itself without oneDNN, whose convolutions only sum in another order.
-            A value between two codes may go either way; where codes are few and the network enlarges such differences
-            from layer to layer, an engine that sums in an order of its own cannot be expected to come closer than this.
-    """
-
-    layers: tuple[Deviation, ...] = ()
-    own: Difference | None = None
 
     @property
     def passed(self) -> bool:
@@ -126,12 +118,11 @@ def verify(network: MattingNetwork, engine: StepEngine, clips: Sequence[Clip]) -
     """
     ratio = engine.downsample_ratio
     in_pytorch = partial(_mattes, network, ratio=ratio)
-    found = _difference(in_pytorch, partial(_engine_mattes, engine), clips)
-    parity = Parity(**vars(found))
+    parity = _compare(in_pytorch, partial(_engine_mattes, engine), clips)
     if parity.passed:
         return parity
-    own = _difference(in_pytorch, partial(in_pytorch, onednn=False), clips) if mkldnn.is_available() else None
-    clip, frame = clips[found.worst[0]], found.worst[1]
+    own = _compare(in_pytorch, partial(in_pytorch, onednn=False), clips) if mkldnn.is_available() else None
+    clip, frame = clips[parity.worst[0]], parity.worst[1]
     inputs = _inputs(network, clip, frame, ratio)
     layers = deviations(network, engine.file, inputs, ratio, clip.frames[:frame])
     return replace(parity, layers=tuple(layers), own=own)
@@ -141,7 +132,7 @@ Mattes = Callable[[Clip], Iterator[NDArray[np.float32]]]
 """Alphas ``(H, W)`` of a clip's frames, in [0, 1]."""
 
 
-def _difference(expected: Mattes, found: Mattes, clips: Sequence[Clip]) -> Difference:
+def _compare(expected: Mattes, found: Mattes, clips: Sequence[Clip]) -> Parity:
     means: list[float] = []
     places: list[tuple[int, int]] = []
     largest, errors = 0.0, np.zeros(2)
@@ -158,7 +149,7 @@ def _difference(expected: Mattes, found: Mattes, clips: Sequence[Clip]) -> Diffe
         raise DataError(f"{', '.join(names) or 'no clip'}: no frames to compare")
     mads = errors / count * 1e3
     worst = places[int(np.argmax(means))]
-    return Difference(names, count, float(np.mean(means)), largest, worst, (float(mads[0]), float(mads[1])))
+    return Parity(names, count, float(np.mean(means)), largest, worst, (float(mads[0]), float(mads[1])))
 
 
 def _mattes(network: MattingNetwork, clip: Clip, *, ratio: float, onednn: bool = True) -> Iterator[NDArray[np.float32]]:
@@ -192,11 +183,9 @@ def _engine_mattes(engine: StepEngine, clip: Clip) -> Iterator[NDArray[np.float3
 def _inputs(network: MattingNetwork, clip: Clip, frame: int, ratio: float) -> list[Tensor]:
     """A frame and the states before it, zeros before the first."""
     src = clip.frames[frame][None].float() / 255
-    first = next(_outputs(network, clip, ratio))
-    states = tuple(torch.zeros_like(state) for state in first.states if state is not None)
-    for output in islice(_outputs(network, clip, ratio), frame):
-        states = tuple(state for state in output.states if state is not None)
-    return [src, *states]
+    last = deque(islice(_outputs(network, clip, ratio), max(frame, 1)), maxlen=1).pop()
+    states = [state for state in last.states if state is not None]
+    return [src, *(states if frame else map(torch.zeros_like, states))]
 
 
 def moving_portrait(size: tuple[int, int], frames: int) -> Clip:
