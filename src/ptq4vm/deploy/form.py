@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptq4vm.deploy.refining import refiner_for
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.rvm.decoder import ConvGRU
+from ptq4vm.models.rvm.refiner import GuidedFilter
 from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.modules import QuantActivation, QuantConv2d, QuantLayer
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
@@ -177,10 +179,14 @@ class _PlainGRU(ConvGRU):
         return self.state(h + z * (candidate - h))
 
 
-def export_form(network: MattingNetwork) -> MattingNetwork:
+def export_form(network: MattingNetwork, openvino: bool) -> MattingNetwork:
     """A copy of a quantized (or float) network in the export form, in eval mode and the usual memory layout.
 
     GAC's affine, where there is one, is absorbed into weights and biases.
+
+    Args:
+        network: Not changed.
+        openvino: Whether the refiner gets the form for OpenVINO, or that for ONNX Runtime.
     """
     form = absorb(copy.deepcopy(network)).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     sites = {
@@ -197,6 +203,8 @@ def export_form(network: MattingNetwork) -> MattingNetwork:
             form.set_submodule(path, nn.Sequential(module.function, ExportActivation(quantizer)))
         elif isinstance(module, ConvGRU):
             form.set_submodule(path, _PlainGRU(module))
+        elif isinstance(module, GuidedFilter):
+            form.set_submodule(path, refiner_for(module, openvino))
     return form
 
 

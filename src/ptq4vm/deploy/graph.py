@@ -19,7 +19,6 @@ from ptq4vm.deploy.editing import drop_unread_constants
 from ptq4vm.deploy.extras import needed
 from ptq4vm.deploy.form import CODES, FrameStep, export_form, weight_bits
 from ptq4vm.deploy.integers import shape_for_onnx_runtime
-from ptq4vm.deploy.refining import refiner_for
 from ptq4vm.deploy.rewrite import Rewriter
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import atomic_path
@@ -90,9 +89,7 @@ def to_onnx(
         ConfigError: onnx is not installed.
     """
     onnx = needed("onnx", "onnx")
-    form = export_form(network)
-    if "refiner" in dict(form.named_children()):
-        form.set_submodule("refiner", refiner_for(form.get_submodule("refiner"), openvino))
+    form = export_form(network, openvino)
     model = onnx.load_model_from_string(_trace(FrameStep(form, shape.downsample_ratio), network.num_states, shape))
     rewriter = Rewriter(model)
     rewriter.name_layers(f".{CODES}", "network.")
