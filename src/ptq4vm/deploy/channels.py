@@ -99,7 +99,7 @@ def _widen(editor: Editor, conv: Any, outputs: int = 0, inputs: int = 0) -> None
     """Give a convolution's weight more channels, of zeros; 0 leaves their number."""
     node = _weight(editor, conv)
     codes, scales, zeros = (editor.value(name) for name in node.input)
-    bias = editor.value(conv.input[2])
+    bias = editor.bias(conv)
     assert codes is not None and scales is not None and zeros is not None and bias is not None
     rows, columns = (max(0, wanted - have) for wanted, have in zip((outputs, inputs), codes.shape, strict=False))
     if not rows and not columns:

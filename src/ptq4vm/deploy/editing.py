@@ -94,6 +94,10 @@ class Editor:
         """A constant's value, ``None`` for a computed tensor."""
         return self._values.get(name)
 
+    def bias(self, conv: Any) -> NDArray[Any] | None:
+        """A convolution's constant bias; ``None`` where it has none or it is computed."""
+        return self.value(conv.input[2]) if len(conv.input) == 3 else None
+
     def producer(self, name: str, kind: str = "") -> Any:
         """The node that gives a tensor, or ``None`` where there is none or it is of another kind."""
         node = self._makers.get(name)

@@ -68,7 +68,7 @@ def _round_hard_sigmoids(editor: Editor) -> None:
             continue
         attributes = editor.attributes(node)
         slope, offset = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
-        bias = editor.value(conv.input[2])
+        bias = editor.bias(conv)
         assert bias is not None
         conv.input[2] = editor.constant((bias + offset / slope).astype(np.float32))
         editor.rename(conv, f"{conv.output[0]}/shifted")  # it is no longer the layer's result
@@ -205,7 +205,7 @@ def _multiply_heads(editor: Editor) -> None:
             axis=1,
         )
         planes = editor.add("Transpose", [editor.add("MatMul", [pixels, matrix])], perm=_PLANES_FIRST)
-        bias = editor.value(conv.input[2])
+        bias = editor.bias(conv)
         assert bias is not None
         editor.remove(conv)
         editor.add("Add", [planes, editor.constant(bias.reshape(1, -1, 1, 1))], conv.output[0], conv.name)
@@ -234,7 +234,7 @@ def _integer_biases(editor: Editor) -> None:
     """
     for conv in editor.nodes("Conv"):
         source, weight = (editor.producer(name, "DequantizeLinear") for name in conv.input[:2])
-        bias = editor.value(conv.input[2]) if len(conv.input) == 3 else None  # the refiner's have none
+        bias = editor.bias(conv)
         if source is None or weight is None or bias is None:
             continue
         grid, scales, codes = editor.grid(source), editor.value(weight.input[1]), editor.value(weight.input[0])
