@@ -192,9 +192,18 @@ def load_augmentation(name: str) -> Augmentation:
     return settings.augmentation(settings.read_choice("augmentation", name))
 
 
-def load_method(name: str, bits: str = "w4a4") -> tuple[Method, QuantSpec]:
-    """A method of ``conf/method`` and its quantizers at the bits ``wXaY`` or ``fp32``. Raises :class:`ConfigError`."""
-    values = settings.read_choice("method", name)
+def load_method(name: str, bits: str = "w4a4", overflow: str = "safe") -> tuple[Method, QuantSpec]:
+    """A method of ``conf/method`` and its quantizers.
+
+    Args:
+        name: Of the method.
+        bits: ``wXaY`` or ``fp32``.
+        overflow: ``safe`` or ``vnni``; see :class:`ptq4vm.quant.spec.QuantSpec`.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    values = settings.read_choice("method", name, overflow=overflow)
     return settings.method(values), settings.quant_spec(settings.read_choice("bits", bits), values["quantizer"])
 
 
@@ -209,6 +218,7 @@ def quantize(
     *,
     bits: str | QuantSpec = "w4a4",
     method: str | Method = "ptq4vm",
+    overflow: str = "safe",
     preset: str | Preset = "quick",
     flow: str | FlowEstimator | SourceFlow | None = "dis",
     run_dir: str | Path,
@@ -233,6 +243,8 @@ def quantize(
         data: From :func:`load_data`.
         bits: ``fp32``, ``wXaY``, or every choice at once.
         method: A name in ``conf/method``, or its switches; with the latter give ``bits`` as a :class:`QuantSpec`.
+        overflow: ``safe``: the exported integers are exact on every CPU; ``vnni``: on those with VNNI. A
+            :class:`QuantSpec` has its own.
         preset: A name in ``conf/preset``, or the schedules themselves.
         flow: Where optical flow comes from, looked at only when the method needs it.
         run_dir: Gets the network, metrics, timing, logs and pictures.
@@ -254,7 +266,7 @@ def quantize(
     Raises:
         PTQ4VMError: With one line that says what is wrong and what to do.
     """
-    chosen, spec = _chosen(method, bits)
+    chosen, spec = _chosen(method, bits, overflow)
     if isinstance(data, NeedsTruth):
         make_truth(data, model.network, model.partition, downsample_ratio)
     schedule = load_preset(preset) if isinstance(preset, str) else preset
@@ -293,9 +305,9 @@ def quantize(
     ).run()
 
 
-def _chosen(method: str | Method, bits: str | QuantSpec) -> tuple[Method, QuantSpec]:
+def _chosen(method: str | Method, bits: str | QuantSpec, overflow: str) -> tuple[Method, QuantSpec]:
     if isinstance(method, str):
-        chosen, spec = load_method(method, bits if isinstance(bits, str) else "w4a4")
+        chosen, spec = load_method(method, bits if isinstance(bits, str) else "w4a4", overflow)
         return chosen, bits if isinstance(bits, QuantSpec) else spec
     if isinstance(bits, str):
         raise ConfigError("bits must be a QuantSpec where method is a Method: load_method gives both")

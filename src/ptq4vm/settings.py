@@ -65,7 +65,7 @@ def read_choice(group: str, name: str, **root: Any) -> dict[str, Any]:
             return dict(bit_choices()[name])
         raise ConfigError(unknown_choice(group, name))
     defaults: Any = OmegaConf.load(config_folder() / "config.yaml")
-    known = {"seed": defaults.seed, "memory_mib": defaults.memory_mib, **root}
+    known = {**{key: defaults[key] for key in ("seed", "memory_mib", "overflow")}, **root}
     whole = OmegaConf.create({**known, group: OmegaConf.load(path)})
     found = OmegaConf.to_container(whole[group], resolve=True)
     assert isinstance(found, dict)

@@ -69,7 +69,7 @@ def test_a_file_of_another_run_fails(place: Workplace, exported: Path, tmp_path:
     assert done.status == 1 and done.out == ""
     warning, line = done.err.splitlines()
     assert "does not say that it was exported from" in warning
-    assert "failed" in line and "largest deviation in layer" in line and "away from itself" in line
+    assert "failed" in line and "the first layer to depart is" in line and "away from itself" in line
 
 
 def test_without_the_clips_of_the_run(place: Workplace, run: Path, exported: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class RunOptions:
     seed: int
     run_dir: str
     overwrite: bool
+    overflow: str
     checkpoint: str
     pred: str | None
     true: str | None

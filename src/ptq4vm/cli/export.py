@@ -137,7 +137,7 @@ def export(options: ExportOptions) -> Path:
     if options.checkpoint == FLOAT:
         metadata = describe_float(options.model, fingerprint(network, 1.0), shape, ptq4vm.__version__)
     else:
-        metadata = describe(Path(options.checkpoint), read_info(options.checkpoint), shape, ptq4vm.__version__)
+        metadata = describe(Path(options.checkpoint), read_info(options.checkpoint), network, shape, ptq4vm.__version__)
     TARGETS[options.target][1](network, out, shape, metadata)
     return out
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ptq4vm.deploy.graph import FrameShape
 from ptq4vm.errors import CheckpointError
+from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
+from ptq4vm.quant.overflow import saturating_layers
 
 UNKNOWN = "unknown"
 LICENCE = (
@@ -17,17 +19,21 @@ LICENCE = (
 )
 
 
-def describe(folder: Path, info: CheckpointInfo, shape: FrameShape, version: str) -> dict[str, str]:
+def describe(
+    folder: Path, info: CheckpointInfo, network: MattingNetwork, shape: FrameShape, version: str
+) -> dict[str, str]:
     """Metadata of an exported file, all as text.
 
     Args:
         folder: Run folder.
         info: Its ``quantizer.yaml``.
+        network: Its quantized network.
         shape: What the graph takes.
         version: Of ptq4vm.
 
     Returns:
-        ``bits`` (``w4a4``), ``edge_bits``, ``method``, ``model``, ``version``, ``calibration`` (hash of the clips),
+        ``bits`` (``w4a4``), ``edge_bits``, ``overflow`` (``safe`` where every CPU computes the integers exactly, by
+        their codes, otherwise ``vnni``), ``method``, ``model``, ``version``, ``calibration`` (hash of the clips),
         ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size`` (``512x288``), ``dynamic`` and
         ``downsample_ratio``. What the run does not say is ``unknown``.
 
@@ -39,6 +45,7 @@ def describe(folder: Path, info: CheckpointInfo, shape: FrameShape, version: str
     return {
         "bits": "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}",
         "edge_bits": str(info.spec.edge_bits),
+        "overflow": "vnni" if saturating_layers(network) else "safe",
         "method": str(method.get("name", UNKNOWN)) if isinstance(method, dict) else str(method or UNKNOWN),
         "model": "_".join([info.model["family"], str(arguments.get("variant", UNKNOWN))]),
         "version": version,

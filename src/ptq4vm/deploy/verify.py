@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,12 +23,15 @@ from ptq4vm.deploy.engines.step import StepEngine
 from ptq4vm.deploy.layers import Deviation, deviations
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.quant.overflow import saturating_layers
 from ptq4vm.types import Clip, MattingOutput, States
 
 LARGEST_DIFFERENCE = 2 / 255
 """Of alpha, on average over all pixels and frames."""
 LARGEST_MAD_CHANGE = 0.02
 """Relative to the fake-quantized network's."""
+DEPARTS = 0.01
+"""Root of noise power over signal power from which on a layer's result is called another one."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class Parity:
         own: How close the network in PyTorch is to itself without oneDNN, whose convolutions only sum in another order.
             A value between two codes may go either way; where codes are few and the network enlarges such differences
             from layer to layer, an engine that sums in an order of its own cannot be expected to come closer than this.
+        cpu: What the other computation ran on, in words; empty for PyTorch.
+        saturating: Layers whose sums that CPU may cut off, with the smallest and largest sum of two products
+            (:func:`ptq4vm.quant.overflow.pair_bounds`); empty where it computes all of them exactly.
     """
 
     clips: tuple[str, ...]
@@ -56,6 +62,8 @@ class Parity:
     mad: tuple[float, float]
     layers: tuple[Deviation, ...] = ()
     own: Parity | None = None
+    cpu: str = ""
+    saturating: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def mad_change(self) -> float:
@@ -74,6 +82,7 @@ class Parity:
             f"mean alpha difference {self.mean * 255:.3f}/255 (limit 2)",
             f"largest {self.largest * 255:.1f}/255",
             f"MAD {self.mad[0]:.3f} to {self.mad[1]:.3f} ({self.mad_change:.2%}, limit 2%)",
+            *([f"on a {self.cpu}"] if self.cpu else []),
         ]
         return "; ".join([", ".join(parts), *self._explained()])
 
@@ -84,11 +93,17 @@ class Parity:
             yield f"PyTorch without oneDNN, which only sums in another order, is {apart} away from itself"
         if self.layers:
             largest = max(self.layers, key=lambda layer: layer.error)
-            first = next(layer for layer in self.layers if layer.error >= largest.error / 2)
+            first = next((layer for layer in self.layers if layer.error >= DEPARTS), largest)
             clip, frame = self.worst
-            text = f"largest deviation in layer {largest.path} ({largest.error:.1%} of its signal"
+            text = f"the first layer to depart is {first.path} ({first.error:.1%} of its signal"
             text += f", frame {frame} of {self.clips[clip]})"
-            yield text if first is largest else f"{text}, the first half as large in {first.path} ({first.error:.1%})"
+            yield text if first is largest else f"{text}, furthest is {largest.path} ({largest.error:.1%})"
+        if self.saturating:
+            path, bounds = next(iter(self.saturating.items()))
+            yield (
+                f"this CPU cuts sums of two products off at 16 bits, and {len(self.saturating)} layers can go beyond, "
+                f"the first {path} (from {bounds[0]} to {bounds[1]}): quantize again with overflow=safe"
+            )
 
 
 def open_engine(file: Path, threads: int | None = None) -> StepEngine:
@@ -118,14 +133,15 @@ def verify(network: MattingNetwork, engine: StepEngine, clips: Sequence[Clip]) -
     """
     ratio = engine.downsample_ratio
     in_pytorch = partial(_mattes, network, ratio=ratio)
-    parity = _compare(in_pytorch, partial(_engine_mattes, engine), clips)
+    parity = replace(_compare(in_pytorch, partial(_engine_mattes, engine), clips), cpu=str(engine.cpu))
     if parity.passed:
         return parity
     own = _compare(in_pytorch, partial(in_pytorch, onednn=False), clips) if mkldnn.is_available() else None
     clip, frame = clips[parity.worst[0]], parity.worst[1]
     inputs = _inputs(network, clip, frame, ratio)
     layers = deviations(network, engine.file, inputs, ratio, clip.frames[:frame])
-    return replace(parity, layers=tuple(layers), own=own)
+    saturating = {} if engine.cpu.exact else saturating_layers(network)
+    return replace(parity, layers=tuple(layers), own=own, saturating=saturating)
 
 
 Mattes = Callable[[Clip], Iterator[NDArray[np.float32]]]

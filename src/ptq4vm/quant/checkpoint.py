@@ -26,6 +26,8 @@ from ptq4vm.quant.swap import quantized_layers, swap
 
 FORMAT = 1
 TENSORS, CHOICES = "model.safetensors", "quantizer.yaml"
+MEANT_BEFORE = {"stores": "layers", "overflow": "vnni"}
+"""Choices that the first files did not know, and what those files mean."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,14 @@ def has_quantized(folder: Path | str) -> bool:
 
 
 def _structure(info: CheckpointInfo) -> dict[str, Any]:
-    """What the tensors mean, as plain values; a choice that the first files did not know is left out by default."""
+    """What the tensors mean, as plain values; a choice that the first files did not know is left out where it is
+    what they meant."""
     spec = _plain(asdict(info.spec))
-    if info.spec.stores == QuantSpec.stores:
-        del spec["stores"]
+    for key, value in MEANT_BEFORE.items():
+        if spec[key] == value:
+            del spec[key]
+    if not spec["weight"]["reduce_range"]:
+        del spec["weight"]["reduce_range"]
     return {
         "model": _plain(info.model),
         "spec": spec,
@@ -139,6 +145,7 @@ def read_info(folder: Path | str) -> CheckpointInfo:
             raise CheckpointError(f"{path} has format {choices['format']}, newer than this version: update ptq4vm")
         spec = dict(choices["spec"])
         spec["weight"], spec["activation"] = WeightSpec(**spec["weight"]), ActivationSpec(**spec["activation"])
+        spec = {**MEANT_BEFORE, **spec}
         parts = dict(choices["partition"])
         branches = {k: tuple(v) for k, v in parts.pop("branches").items()}
         partition = Partition(**{k: tuple(v) for k, v in parts.items()}, branches=branches)

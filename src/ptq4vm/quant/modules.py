@@ -73,7 +73,11 @@ class QuantLayer(nn.Module):
         quantizer = self.weight_quantizer
         if quantizer is not None and not isinstance(quantizer, FixedCodes):
             self.weight_quantizer = FixedCodes(
-                quantizer.codes(self.weight), quantizer.bits, quantizer.scale, quantizer.factor
+                quantizer.codes(self.weight),
+                quantizer.bits,
+                quantizer.scale,
+                quantizer.factor,
+                quantizer.reduce_range,
             )
 
     @torch.no_grad()

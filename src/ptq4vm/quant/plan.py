@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from ptq4vm.quant.overflow import grid_may_saturate
 from ptq4vm.quant.partition import layers
 from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
 from ptq4vm.quant.wiring import ACTIVATION_FUNCTIONS, Segments, trace
@@ -75,6 +76,15 @@ class Plan:
         """Bits of what a layer reads; 32 for float."""
         site = self.sites.get(self.inputs[layer][0].site if layer in self.inputs else layer)
         return FLOAT_BITS if site is None else site.spec.bits
+
+    def activation_max(self, layer: str) -> int:
+        """Largest code that a layer may read; 0 where it reads floats."""
+        if layer in self.inputs:
+            return self.sites[self.inputs[layer][0].site].spec.code_range[1]
+        if layer in self.sites and self.sites[layer].side == "input":
+            return self.sites[layer].spec.code_range[1]
+        # placement ``output``: what others give, and which of them is not known here
+        return max((site.spec.code_range[1] for site in self.sites.values() if site.side == "output"), default=0)
 
     def frozen(self, site: str) -> bool:
         """Whether a site's scales must stay: weights carry them (a scale for each channel), or other sites share them.
@@ -146,13 +156,35 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
         if activation.bits != FLOAT_BITS:
             activations[path] = activation
     if spec.placement == "engine":
-        return _engine_plan(network, partition, spec, weights, activations)
+        plan = _engine_plan(network, partition, spec, weights, activations)
+    else:
+        plan = _layer_plan(network, partition, spec, weights, activations)
+    return plan if spec.overflow == "vnni" else _without_overflow(plan)
+
+
+def _layer_plan(
+    network: nn.Module,
+    partition: Partition,
+    spec: QuantSpec,
+    weights: dict[str, WeightSpec],
+    activations: dict[str, ActivationSpec],
+) -> Plan:
+    """Quantize what every layer reads, or what it gives."""
     sites = {}
     for path, activation in activations.items():
         module = path if spec.placement == "input" else _output_module(network, path)
         sizes = _groups(network, path, partition, activation) if spec.placement == "input" else ()
         sites[path] = Site(path, module, spec.placement, activation, sizes)
     return Plan(weights, sites)
+
+
+def _without_overflow(plan: Plan) -> Plan:
+    """Keep every layer's weight codes so small that no sum of two products leaves 16 bits."""
+    weights = {}
+    for path, weight in plan.weights.items():
+        saturates = grid_may_saturate(*weight.code_range, plan.activation_max(path))
+        weights[path] = replace(weight, reduce_range=True) if saturates else weight
+    return replace(plan, weights=weights)
 
 
 def _engine_plan(

@@ -29,11 +29,14 @@ class WeightSpec:
         bits: 2 to 8, or 32 for float.
         granularity: ``channel`` gives scales of shape ``(C_out,)``, ``tensor`` of shape ``(1,)``.
         observer: How the clipping range is found: ``minmax`` or ``mse``.
+        reduce_range: True leaves half of the codes unused: those that are left fit into a bit less, but are still
+            stored in ``bits`` bits (:attr:`QuantSpec.overflow` decides about it, layer by layer).
     """
 
     bits: int = 8
     granularity: str = "channel"
     observer: str = "mse"
+    reduce_range: bool = False
 
     def __post_init__(self) -> None:
         _check_bits("weight bits", self.bits)
@@ -43,7 +46,8 @@ class WeightSpec:
     @property
     def code_range(self) -> tuple[int, int]:
         """Smallest and largest integer code."""
-        return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
+        half = 2 ** (self.bits - 1 - self.reduce_range)
+        return -half, half - 1
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,9 @@ class QuantSpec:
             every operation, for an engine whose integer operations all end in integers. Joined tensors then have one
             scale each, which the weights carry.
         edge_bits: Bits (weights and activations) of the layers in :attr:`Partition.edge_layers`, the first and last.
+        overflow: Which CPUs must compute the integers exactly. ``safe``: all; 8-bit weights that meet 8-bit activations
+            keep to codes in [-64, 63], so that no sum of two products leaves 16 bits (:mod:`ptq4vm.quant.overflow`).
+            ``vnni``: those with VNNI; weights use all of their codes.
     """
 
     weight: WeightSpec = field(default_factory=WeightSpec)
@@ -107,6 +114,7 @@ class QuantSpec:
     placement: str = "input"
     edge_bits: int = 8
     stores: str = "layers"
+    overflow: str = "safe"
 
     def __post_init__(self) -> None:
         _check_choice("placement", self.placement, ("input", "output", "engine"))
@@ -114,6 +122,7 @@ class QuantSpec:
         if self.stores == "operations" and (self.placement, self.activation.granularity) != ("engine", "tensor"):
             raise ConfigError("stores=operations needs placement=engine and activation granularity=tensor")
         _check_bits("edge_bits", self.edge_bits)
+        _check_choice("overflow", self.overflow, ("safe", "vnni"))
 
     @property
     def is_float(self) -> bool:

@@ -206,7 +206,7 @@ def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segm
 
 def _weight_quantizer(weight: Tensor, spec: WeightSpec, factor: Tensor | None) -> WeightQuantizer:
     scaled = weight if factor is None else weight * per_column(factor, weight)
-    return WeightQuantizer(spec.bits, weight_scale(scaled, spec), factor)
+    return WeightQuantizer(spec.bits, weight_scale(scaled, spec), factor, spec.reduce_range)
 
 
 def _insert(network: nn.Module, site: Site, quantizer: ActivationQuantizer) -> None:

@@ -313,4 +313,4 @@ def _start_rounding(block: nn.Module, learn: bool) -> None:
     for module in block.modules():
         if isinstance(module, QuantLayer) and module.weight_quantizer is not None and learn:
             old = module.weight_quantizer
-            module.weight_quantizer = AdaRound(module.weight, old.bits, old.scale, old.factor)
+            module.weight_quantizer = AdaRound(module.weight, old.bits, old.scale, old.factor, old.reduce_range)

@@ -32,6 +32,8 @@ class OpenVinoEngine(StepEngine):
         ConfigError: openvino is not installed, or a value is out of range.
     """
 
+    uses_onednn = True
+
     def __init__(self, file: str | Path, threads: int | None = None, precision: str = "f32") -> None:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads={threads}: use 1 or more")

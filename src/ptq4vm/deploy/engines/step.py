@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.deploy.cpu import Cpu, this_cpu
 from ptq4vm.deploy.engines.base import Matte, MattingEngine
 from ptq4vm.errors import DataError, ExportError
+
+log = logging.getLogger(__name__)
 
 Tensors = dict[str, NDArray[np.float32]]
 _COLOURS = 3
@@ -42,12 +46,17 @@ class StepEngine(MattingEngine):
         outputs: Names of the graph's outputs.
         metadata: What the file says about itself.
 
+    A file whose integers only a CPU with VNNI computes exactly is opened with a warning where there is none.
+
     Attributes:
         downsample_ratio: What is fixed in the graph.
+        uses_onednn: Whether the engine's integer kernels are oneDNN's.
 
     Raises:
         ExportError: Inputs or outputs are not those of a file that ``ptq4vm export`` wrote.
     """
+
+    uses_onednn = False
 
     def __init__(
         self, file: str | Path, inputs: Sequence[Port], outputs: Sequence[str], metadata: Mapping[str, str]
@@ -66,6 +75,17 @@ class StepEngine(MattingEngine):
         self.downsample_ratio = _number(metadata.get("downsample_ratio", "1"))
         self._states: Tensors = {}
         self._size: tuple[int, int] | None = None
+        if not self.cpu.exact and needs_vnni(self.metadata):
+            log.warning(
+                "%s was made for CPUs with VNNI (%s): on this %s its mattes may be wrong; quantize again with "
+                "overflow=safe and export again",
+                *(file, self.metadata.get("overflow", "by a version that knew no other"), self.cpu),
+            )
+
+    @property
+    def cpu(self) -> Cpu:
+        """The CPU as the engine uses it."""
+        return this_cpu(self.uses_onednn)
 
     @property
     def frame_size(self) -> tuple[int, int] | None:
@@ -120,6 +140,11 @@ class StepEngine(MattingEngine):
         times = 2 ** int(name[1:-1])
         sizes = (*shape[:2], *(math.ceil(math.floor(length * self.downsample_ratio) / times) for length in size))
         return tuple(known if known is not None else int(own or 1) for known, own in zip(shape, sizes, strict=True))
+
+
+def needs_vnni(metadata: Mapping[str, str]) -> bool:
+    """Whether an exported file says, or leaves open, that its integers need VNNI; files of others say nothing."""
+    return metadata.get("bits", "fp32") != "fp32" and metadata.get("overflow") != "safe"
 
 
 def _number(text: str) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ptq4vm.quant.spec import WeightSpec
+
 
 def per_row(scale: Tensor, weight: Tensor) -> Tensor:
     """Scale ``(C_out,)`` or ``(1,)`` shaped to multiply a weight ``(C_out, ...)``."""
@@ -24,15 +26,16 @@ class WeightQuantizer(nn.Module):
         scale: ``(C_out,)`` or ``(1,)``, positive.
         factor: ``(C_in,)``, positive: scales of the input's channels that an engine leaves to the weight. What lies
             on the grid is the weight times its factor.
+        reduce_range: See :class:`ptq4vm.quant.spec.WeightSpec`.
     """
 
     scale: Tensor
     factor: Tensor | None
 
-    def __init__(self, bits: int, scale: Tensor, factor: Tensor | None = None) -> None:
+    def __init__(self, bits: int, scale: Tensor, factor: Tensor | None = None, reduce_range: bool = False) -> None:
         super().__init__()
-        self.bits = bits
-        self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        self.bits, self.reduce_range = bits, reduce_range
+        self.low, self.high = WeightSpec(bits, reduce_range=reduce_range).code_range
         self.register_buffer("scale", scale.detach().float().clone())
         self.register_buffer("factor", None if factor is None else factor.detach().float().clone())
 
@@ -64,14 +67,16 @@ class AdaRound(WeightQuantizer):
         weight: The layer's float weight, ``(C_out, ...)``.
         bits: 2 to 8.
         scale: ``(C_out,)`` or ``(1,)``, positive.
-        factor: See :class:`WeightQuantizer`.
+        factor, reduce_range: See :class:`WeightQuantizer`.
     """
 
     STRETCH = 1.2  # zeta - gamma of the paper, with zeta = 1.1 and gamma = -0.1
     floor: Tensor
 
-    def __init__(self, weight: Tensor, bits: int, scale: Tensor, factor: Tensor | None = None) -> None:
-        super().__init__(bits, scale, factor)
+    def __init__(
+        self, weight: Tensor, bits: int, scale: Tensor, factor: Tensor | None = None, reduce_range: bool = False
+    ) -> None:
+        super().__init__(bits, scale, factor, reduce_range)
         ratio = weight.detach().float() / self.step(weight)
         floor = ratio.floor()
         self.register_buffer("floor", floor, persistent=False)
@@ -105,13 +110,15 @@ class FixedCodes(WeightQuantizer):
         codes: ``(C_out, ...)`` int8.
         bits: 2 to 8.
         scale: ``(C_out,)`` or ``(1,)``, positive.
-        factor: See :class:`WeightQuantizer`.
+        factor, reduce_range: See :class:`WeightQuantizer`.
     """
 
     fixed: Tensor
 
-    def __init__(self, codes: Tensor, bits: int, scale: Tensor, factor: Tensor | None = None) -> None:
-        super().__init__(bits, scale, factor)
+    def __init__(
+        self, codes: Tensor, bits: int, scale: Tensor, factor: Tensor | None = None, reduce_range: bool = False
+    ) -> None:
+        super().__init__(bits, scale, factor, reduce_range)
         self.register_buffer("fixed", codes.to(torch.int8))
 
     def codes(self, weight: Tensor) -> Tensor:
