@@ -18,7 +18,7 @@ def measure(keep: bool) -> float:
     import torch
 
     from ptq4vm.models.rvm.network import RVM
-    from ptq4vm.ops.allocator import keep_freed_memory
+    from ptq4vm.system.allocator import keep_freed_memory
 
     if keep:
         keep_freed_memory()

@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.data.compositing import ping_pong
-from ptq4vm.data.datamodule import MattingDataModule
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
-from ptq4vm.ops.allocator import keep_freed_memory
+from ptq4vm.system.allocator import keep_freed_memory
 
 SIZE = (288, 512)
 BATCH, LENGTH, CHUNK = 4, 4, 8

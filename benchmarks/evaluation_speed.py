@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ptq4vm.stages.folders import evaluate_folders
+from ptq4vm.evaluation.folders import evaluate_folders
 
 SIZE = (288, 512)
 

@@ -18,7 +18,7 @@ import psutil
 from PIL import Image
 
 from ptq4vm.data.base import ClipSets
-from ptq4vm.data.datamodule import MattingDataModule
+from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
 
 SIZE = (18, 32)

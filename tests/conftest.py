@@ -16,7 +16,7 @@ from ptq4vm.errors import WeightsUnavailableError
 from ptq4vm.io import default_cache_dir
 from ptq4vm.models.sources import NpmPackage
 from ptq4vm.models.weights import resolve
-from ptq4vm.ops.allocator import keep_freed_memory
+from ptq4vm.system.allocator import keep_freed_memory
 
 # Two threads for tensors this small cost more than they gain, and on a busy machine they wait for each other at every
 # operation: twenty times as long was measured.

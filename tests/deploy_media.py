@@ -10,8 +10,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.deploy.engines.base import Matte, MattingEngine
-from ptq4vm.deploy.frames import CONVERSION
+from ptq4vm.engines.base import Matte, MattingEngine
+from ptq4vm.media.frames import CONVERSION
 
 SIZE = (48, 64)
 COUNT = 10

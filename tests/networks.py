@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.rvm.network import RVM
 from ptq4vm.quant.fold import fold_batch_norm
+from ptq4vm.quant.insert import observe, swap
 from ptq4vm.quant.partition import resolve
-from ptq4vm.quant.plan import make_plan
+from ptq4vm.quant.placement.plan import make_plan
 from ptq4vm.quant.spec import Partition, QuantSpec
-from ptq4vm.quant.swap import observe, swap
 from ptq4vm.types import ClipBatch
 
 TINY_PARTITION = Partition(

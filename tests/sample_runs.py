@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.metrics import METRIC_NAMES
-from ptq4vm.report.tables import write_metrics_json
-from ptq4vm.stages.evaluation import EvaluationResult
+from ptq4vm.runs.metrics import write_metrics_json
 
 CLIPS = ("set/a", "b")
 FP32 = 4.0

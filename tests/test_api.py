@@ -15,10 +15,10 @@ from commands import Done, Workplace, as_found, difference, draw_folder_clip, fi
 from ptq4vm import api
 from ptq4vm.errors import CheckpointError, ConfigError, DataError
 from ptq4vm.io import write_text
+from ptq4vm.methods.gac import GACSettings
+from ptq4vm.methods.method import CalibrationSettings, Preset
+from ptq4vm.methods.schedule import ReconstructionSettings
 from ptq4vm.models.sources import sha256
-from ptq4vm.stages.gac import GACSettings
-from ptq4vm.stages.method import CalibrationSettings, Preset
-from ptq4vm.stages.schedule import ReconstructionSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Preset(

@@ -9,7 +9,7 @@ from pathlib import Path
 import ptq4vm
 from commands import as_found
 from ptq4vm.data.datasets.demo import DemoDataset
-from ptq4vm.stages.method import CalibrationSettings, Preset
+from ptq4vm.methods.method import CalibrationSettings, Preset
 
 
 def test_reconstruction_rescues_and_calibration_learns(rvm_weights: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from commands import Done, Workplace
 from ptq4vm.report.exports import results_csv
-from ptq4vm.report.runs import load_runs
+from ptq4vm.runs.reading import load_runs
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ptq4vm.version import __version__
+
 if TYPE_CHECKING:
     from ptq4vm.api import (
         Model,
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
         load_preset,
         quantize,
     )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Model",

@@ -11,12 +11,12 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 
-from ptq4vm.data.recipes import Augmentation
+from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.errors import ConfigError
+from ptq4vm.methods.gac import GACSettings
+from ptq4vm.methods.method import CalibrationSettings, Method, Preset, ReconstructionForm
+from ptq4vm.methods.schedule import ReconstructionSettings
 from ptq4vm.quant.spec import MAX_BITS, MIN_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
-from ptq4vm.stages.gac import GACSettings
-from ptq4vm.stages.method import CalibrationSettings, Method, Preset, ReconstructionForm
-from ptq4vm.stages.schedule import ReconstructionSettings
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.quant.partition import layers, resolve
 from ptq4vm.report.tracking import log_sweep_table
-from ptq4vm.stages.trainers import trainers
+from ptq4vm.system.trainers import trainers
 
 FOLDER = settings.config_folder()
 FILES = sorted(path.relative_to(FOLDER).with_suffix("") for path in FOLDER.glob("*/*.yaml"))

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from layered import Apart, Whole
-from ptq4vm.data.augment import AugmentedClip, draw_augmented
+from ptq4vm.data.augmentation.augment import AugmentedClip, draw_augmented
+from ptq4vm.data.augmentation.draws import draw_recipe
+from ptq4vm.data.augmentation.motion import EasedMotion, Pose
+from ptq4vm.data.augmentation.recipes import Augmentation, LayerRecipe, Recipe
 from ptq4vm.data.base import ClipSets, LayeredClip
+from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.data.compositing import composite_uint8
-from ptq4vm.data.datamodule import MattingDataModule
 from ptq4vm.data.datasets.stills import StillsDataset
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
-from ptq4vm.data.draws import draw_recipe
-from ptq4vm.data.motion import EasedMotion, Pose
-from ptq4vm.data.recipes import Augmentation, LayerRecipe, Recipe
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.flow.analytic import AnalyticFlow
 from ptq4vm.flow.cache import FlowCache

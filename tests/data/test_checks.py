@@ -14,7 +14,7 @@ from ptq4vm.api import DATASETS, load_data
 from ptq4vm.data.checks import check
 from ptq4vm.data.datasets.backgrounds import BackgroundsDataset
 from ptq4vm.data.datasets.folder import FolderDataset
-from ptq4vm.data.images import image_header
+from ptq4vm.media.images import image_header
 from ptq4vm.report.contact import write_contact_sheet
 
 PARTS = {

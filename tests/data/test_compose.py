@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from layouts import draw_backgrounds, draw_layout
-from ptq4vm.data.backgrounds import BackgroundFolder
+from ptq4vm.data.clips.backgrounds import BackgroundFolder
 from ptq4vm.data.compose import KINDS, ClipPlan, ComposeSettings, plan, write_set
 from ptq4vm.data.datasets.folder import find_clips
 from ptq4vm.data.datasets.stills import StillsDataset

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ptq4vm.data.base import ClipSets
-from ptq4vm.data.datamodule import MattingDataModule
+from ptq4vm.data.calibration.datamodule import MattingDataModule
+from ptq4vm.data.calibration.sampling import EpochShuffleSampler, draw_samples
 from ptq4vm.data.datasets.folder import find_clips
-from ptq4vm.data.sampling import EpochShuffleSampler, draw_samples
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.flow.analytic import AnalyticFlow
 from ptq4vm.flow.cache import FlowCache

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.clips.sources import CompositeClip
 from ptq4vm.data.datasets.folder import FolderDataset, find_clips
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
-from ptq4vm.data.sources import CompositeClip
 from ptq4vm.errors import ConfigError, DataError
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.data.compositing import composite
-from ptq4vm.data.datamodule import MattingDataModule
 from ptq4vm.data.datasets.demo import DemoDataset
 from ptq4vm.data.datasets.folder import FolderDataset
 from ptq4vm.data.demo.assets import load_video_frame, package_file

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptq4vm.data.easing import EASINGS, ease
+from ptq4vm.data.augmentation.easing import EASINGS, ease
 
 
 @pytest.mark.parametrize("name", EASINGS)

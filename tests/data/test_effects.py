@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layered import Apart
-from ptq4vm.data.draws import draw_recipe
-from ptq4vm.data.effects import Layers, augment, augment_alpha
-from ptq4vm.data.motion import EasedMotion, Pose
-from ptq4vm.data.recipes import Augmentation, Course, Grain, Jitter, LayerRecipe, Recipe
+from ptq4vm.data.augmentation.draws import draw_recipe
+from ptq4vm.data.augmentation.effects import Layers, augment, augment_alpha
+from ptq4vm.data.augmentation.motion import EasedMotion, Pose
+from ptq4vm.data.augmentation.recipes import Augmentation, Course, Grain, Jitter, LayerRecipe, Recipe
 
 SIZE = (48, 64)
 T = 5

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from layouts import draw_layout, write_video
+from ptq4vm.data.clips.foregrounds import ForegroundSource, StillClip, StillForeground
 from ptq4vm.data.compositing import composite
 from ptq4vm.data.datasets.backgrounds import BackgroundsDataset
 from ptq4vm.data.datasets.footage import FootageDataset
 from ptq4vm.data.datasets.stills import StillsDataset
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
-from ptq4vm.data.foregrounds import ForegroundSource, StillClip, StillForeground
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.types import ClipSource
 

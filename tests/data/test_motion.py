@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptq4vm.data.motion import Motion, Wave, frame_points, random_wobble
+from ptq4vm.data.augmentation.motion import Motion, Wave, frame_points, random_wobble
 from ptq4vm.ops.warp import in_frame, warp
 
 SIZE = (60, 90)

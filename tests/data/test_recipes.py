@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptq4vm.data.draws import draw_recipe, take_frames
-from ptq4vm.data.recipes import Augmentation, Recipe
+from ptq4vm.data.augmentation.draws import draw_recipe, take_frames
+from ptq4vm.data.augmentation.recipes import Augmentation, Recipe
 from ptq4vm.errors import ConfigError
 from ptq4vm.settings import augmentation, config_folder
 

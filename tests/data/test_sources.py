@@ -13,12 +13,12 @@ from PIL import Image
 
 from layouts import write_video
 from ptq4vm.data.base import BoxedClip
+from ptq4vm.data.clips.sources import CompositeClip, FolderClip, check_has_subject
 from ptq4vm.data.compositing import composite, composite_uint8, ping_pong
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
-from ptq4vm.data.images import list_frames, natural_key, read_alpha, read_cover_stack, read_rgb, read_stack
-from ptq4vm.data.sources import CompositeClip, FolderClip, check_has_subject
-from ptq4vm.data.videos import VideoFile
 from ptq4vm.errors import DataError
+from ptq4vm.media.images import list_frames, natural_key, read_alpha, read_cover_stack, read_rgb, read_stack
+from ptq4vm.media.video_reading import VideoFile
 from ptq4vm.types import ClipSource
 
 
@@ -295,9 +295,9 @@ def test_listing_looks_at_folders_only(tmp_path: Path, monkeypatch: pytest.Monke
         return stat(path, *arguments, **options)
 
     opened = []
-    monkeypatch.setattr("ptq4vm.data.images.os.scandir", Folder)
+    monkeypatch.setattr("ptq4vm.media.images.os.scandir", Folder)
     monkeypatch.setattr(os, "stat", counted)
-    monkeypatch.setattr("ptq4vm.data.images.Image.open", opened.append)
+    monkeypatch.setattr("ptq4vm.media.images.Image.open", opened.append)
     clips = VideoMatteDataset(tmp_path).clips().calibration
     monkeypatch.undo()
     assert len(clips) == 3 and all(clip.num_frames == 50 for clip in clips)

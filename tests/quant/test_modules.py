@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.fold import absorb
-from ptq4vm.quant.modules import Affine, QuantActivation, QuantConv2d, QuantLayer, QuantLinear
+from ptq4vm.quant.layers import Affine, QuantActivation, QuantConv2d, QuantLayer, QuantLinear
 from ptq4vm.quant.observers import weight_scale
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.weight import AdaRound, FixedCodes, WeightQuantizer

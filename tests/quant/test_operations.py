@@ -9,12 +9,12 @@ from networks import RVM_PARTITION, quantize
 from ptq4vm.errors import ConfigError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import CheckpointInfo, _structure
-from ptq4vm.quant.modules import QuantActivation
+from ptq4vm.quant.insert import observe, quantized_layers
+from ptq4vm.quant.layers import QuantActivation
 from ptq4vm.quant.partition import resolve
-from ptq4vm.quant.plan import Plan, make_plan
+from ptq4vm.quant.placement.plan import Plan, make_plan
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
-from ptq4vm.quant.swap import observe, quantized_layers
 
 SPEC = QuantSpec(WeightSpec(8), ActivationSpec(8, observer="minmax"), "engine", stores="operations")
 ADDED = "backbone.features.3.block.2.0"

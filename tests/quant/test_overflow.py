@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from deploy_runs import random_quantized, spec
+from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.overflow import PAIR_MAX, PAIR_MIN, grid_may_saturate, outside, pair_bounds, saturating_layers
 from ptq4vm.quant.quantizers.weight import FixedCodes
 from ptq4vm.quant.spec import WeightSpec
-from ptq4vm.quant.swap import quantized_layers
 from saturation import saturating_product, wrong_layers
 
 SAFE = (-64, 63)

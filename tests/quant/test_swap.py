@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from networks import RVM_PARTITION, TINY_PARTITION, disc_clips, quantize, tiny_folded
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.quant.modules import QuantActivation, QuantLayer
+from ptq4vm.quant.insert import activation_quantizers, activation_quantizers_of, observe, quantized_layers, swap
+from ptq4vm.quant.layers import QuantActivation, QuantLayer
 from ptq4vm.quant.partition import resolve
-from ptq4vm.quant.plan import Plan, Site, make_plan
+from ptq4vm.quant.placement.plan import Plan, Site, make_plan
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.quantizers.weight import FixedCodes
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
-from ptq4vm.quant.swap import activation_quantizers, activation_quantizers_of, observe, quantized_layers, swap
 
 
 def _spec(weight: int = 4, activation: int = 4, placement: str = "input", granularity: str = "tensor") -> QuantSpec:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from networks import RVM_PARTITION, TINY_PARTITION, folded_rvm, quantize, random_rvm, tiny_folded
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import CheckpointInfo, load_quantized, read_info, save_quantized
-from ptq4vm.quant.modules import QuantActivation
+from ptq4vm.quant.insert import activation_quantizers, quantized_layers
+from ptq4vm.quant.layers import QuantActivation
 from ptq4vm.quant.partition import layers, resolve
-from ptq4vm.quant.plan import make_plan
+from ptq4vm.quant.placement.plan import make_plan
+from ptq4vm.quant.placement.wiring import Segment, _slice, trace
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 from ptq4vm.quant.spec import ActivationSpec, Partition, QuantSpec, WeightSpec
-from ptq4vm.quant.swap import activation_quantizers, quantized_layers
-from ptq4vm.quant.wiring import Segment, _slice, trace
 
 POOLED = {"backbone.layer1.0.conv1", "backbone.layer1.0.downsample.0"}
 """They read what a maximum pooling gives."""

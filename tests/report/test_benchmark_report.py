@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ptq4vm.deploy.benchmark import BASELINE, Contender, Measurement, Setting, Spread
-from ptq4vm.deploy.engines.base import MattingEngine
+from ptq4vm.engines.base import MattingEngine
+from ptq4vm.engines.benchmark import BASELINE, Contender, Measurement, Setting, Spread
 from ptq4vm.report.benchmark import benchmark_table, write_benchmark
 
 SETTING = Setting((288, 512), 1.0)

@@ -9,7 +9,7 @@ import pytest
 
 from ptq4vm.report.exports import CSV_COLUMNS, results_csv, results_markdown, signed
 from ptq4vm.report.groups import group_runs, references
-from ptq4vm.report.runs import load_runs
+from ptq4vm.runs.reading import load_runs
 from sample_runs import write_run
 
 

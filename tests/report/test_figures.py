@@ -7,7 +7,7 @@ from PIL import Image
 
 from ptq4vm.errors import SaveError
 from ptq4vm.report.figures import CONVERGENCE, ERRORS, write_figures
-from ptq4vm.report.runs import load_runs
+from ptq4vm.runs.reading import load_runs
 from sample_runs import write_log, write_run
 
 

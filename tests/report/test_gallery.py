@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ptq4vm.report.images import Gallery
-from ptq4vm.report.runs import read_run
+from ptq4vm.runs.reading import read_run
 from sample_runs import write_run, write_sheet, write_stills
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ptq4vm.report.groups import Spread, best_marks, group_runs, references, single_runs
-from ptq4vm.report.runs import load_runs
+from ptq4vm.runs.reading import load_runs
 from sample_runs import FP32, write_run
 
 

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.metrics import METRIC_NAMES
 from ptq4vm.report.canvas import GREEN, colour_map, composite, fit_text, font, resize_to_width
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.sheets import SheetRow, draw_sheet, write_sheets
-from ptq4vm.stages.evaluation import EvaluationResult
 
 
 def show(observer, clip: int, length: int, chunk: int, alpha: float, size=(18, 32)) -> None:

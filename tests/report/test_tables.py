@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from ptq4vm.errors import CheckpointError, ConfigError, SaveError
+from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.metrics import METRIC_NAMES
-from ptq4vm.report.tables import metrics_markdown, metrics_table, read_metrics_json, write_metrics_json
-from ptq4vm.stages.evaluation import EvaluationResult
+from ptq4vm.report.tables import metrics_markdown, metrics_table
+from ptq4vm.runs.metrics import read_metrics_json, write_metrics_json
 
 
 def result(mad: float, **others: float) -> EvaluationResult:

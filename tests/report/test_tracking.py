@@ -10,6 +10,7 @@ from PIL import Image
 
 from commands import Workplace
 from ptq4vm.errors import ConfigError
+from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.metrics import METRIC_NAMES
 from ptq4vm.report.tracking import (
     RunInfo,
@@ -20,7 +21,6 @@ from ptq4vm.report.tracking import (
     wandb_logged_in,
     wandb_mode,
 )
-from ptq4vm.stages.evaluation import EvaluationResult
 from tracker_files import read_wandb
 
 RESULTS = {

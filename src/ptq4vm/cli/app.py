@@ -19,8 +19,8 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from ptq4vm.cli.workers import FailedJobs, missing_plugin, prepare_worker
 from ptq4vm.errors import PTQ4VMError
-from ptq4vm.ops.allocator import keep_freed_memory
 from ptq4vm.settings import bit_choices, config_folder, unknown_choice
+from ptq4vm.system.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-import ptq4vm
 from ptq4vm.cli.app import one_line
 from ptq4vm.cli.engines import load_engines
 from ptq4vm.cli.values import parse_values
 from ptq4vm.data.datasets.folder import find_clips
-from ptq4vm.deploy.benchmark import (
+from ptq4vm.engines.base import MattingEngine
+from ptq4vm.engines.benchmark import (
     BASELINE,
     Contender,
     Measurement,
@@ -34,16 +34,17 @@ from ptq4vm.deploy.benchmark import (
     steps,
     usual_ratio,
 )
-from ptq4vm.deploy.engines.base import MattingEngine
-from ptq4vm.deploy.engines.onnx import OnnxEngine
-from ptq4vm.deploy.engines.openvino import OpenVinoEngine
-from ptq4vm.deploy.graph import FrameShape
-from ptq4vm.deploy.verify import fitted, moving_portrait, open_engine
+from ptq4vm.engines.onnx import OnnxEngine
+from ptq4vm.engines.openvino import OpenVinoEngine
 from ptq4vm.errors import CheckpointError, ConfigError, PTQ4VMError
-from ptq4vm.ops.allocator import keep_freed_memory
+from ptq4vm.export.trace import FrameShape
+from ptq4vm.export.verify import moving_portrait, open_engine
+from ptq4vm.ops.clips import fitted
 from ptq4vm.quant.checkpoint import read_info
 from ptq4vm.report.benchmark import Results, benchmark_table, write_benchmark
+from ptq4vm.system.allocator import keep_freed_memory
 from ptq4vm.types import ClipSource
+from ptq4vm.version import __version__
 
 USAGE = """usage: ptq4vm benchmark [files=A.onnx,B.xml] [KEY=VALUE...]
 
@@ -258,7 +259,7 @@ def facts(options: BenchmarkOptions) -> dict[str, Any]:
             packages[package] = importlib.metadata.version(package)
     plan = options.plan
     return {
-        "ptq4vm": ptq4vm.__version__,
+        "ptq4vm": __version__,
         **packages,
         "machine": _processor(),
         "threads": options.cpu_threads,

@@ -18,14 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 from ptq4vm import settings
 from ptq4vm.api import Model, build_model, needs_flow
 from ptq4vm.cli.app import plain
+from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.data.base import ClipDataset, NeedsTruth
-from ptq4vm.data.recipes import Augmentation
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
+from ptq4vm.methods.method import Method, Preset
 from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.tracking import RunInfo, Tracking
-from ptq4vm.stages.method import Method, Preset
-from ptq4vm.stages.trainers import TrainerFactory, logging_into, trainers
+from ptq4vm.system.trainers import TrainerFactory, logging_into, trainers
 
 T = TypeVar("T")
 

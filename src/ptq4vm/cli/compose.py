@@ -9,14 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-import ptq4vm
 from ptq4vm.cli import build
 from ptq4vm.cli.app import plain
-from ptq4vm.data.backgrounds import Background, BackgroundFolder, BackgroundSource
+from ptq4vm.data.clips.backgrounds import Background, BackgroundFolder, BackgroundSource
+from ptq4vm.data.clips.foregrounds import ForegroundSource
 from ptq4vm.data.compose import ComposeSettings, plan, write_set
-from ptq4vm.data.foregrounds import ForegroundSource
-from ptq4vm.data.videos import VideoFile
 from ptq4vm.errors import ConfigError
+from ptq4vm.media.video_reading import VideoFile
+from ptq4vm.version import __version__
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def compose(cfg: DictConfig) -> None:
         raise ConfigError(f"data={group} has no foregrounds to compose: use videomatte240k, videomatte, d646 or aim")
     foregrounds = data.foregrounds(options.split)
     plans = plan(foregrounds, _subsets(options, getattr(data, "source", None), options.name or group), chosen)
-    notes = {"version": ptq4vm.__version__, "data": plain(cfg.data), "split": options.split}
+    notes = {"version": __version__, "data": plain(cfg.data), "split": options.split}
     written = write_set(options.out, plans, chosen, options.num_workers, notes=notes)
     frames = sum(clip.frames for clip in plans)
     console = Console()

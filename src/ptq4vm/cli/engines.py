@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptq4vm import api
-from ptq4vm.deploy.engines.base import MattingEngine
-from ptq4vm.deploy.engines.onnx import OnnxEngine
-from ptq4vm.deploy.engines.openvino import OpenVinoEngine
-from ptq4vm.deploy.engines.pytorch import PyTorchEngine
-from ptq4vm.deploy.engines.step import StepEngine
+from ptq4vm.engines.base import MattingEngine
+from ptq4vm.engines.onnx import OnnxEngine
+from ptq4vm.engines.openvino import OpenVinoEngine
+from ptq4vm.engines.pytorch import PyTorchEngine
+from ptq4vm.engines.step import StepEngine
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.checkpoint import read_info
 

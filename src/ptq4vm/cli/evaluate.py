@@ -14,15 +14,16 @@ from ptq4vm.cli.app import plain
 from ptq4vm.cli.recorded import float_model
 from ptq4vm.data.base import NeedsTruth
 from ptq4vm.errors import CheckpointError, ConfigError
+from ptq4vm.evaluation.folders import evaluate_folders
+from ptq4vm.evaluation.results import metric_set
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.quant.checkpoint import read_info
 from ptq4vm.report.collector import SheetCollector
-from ptq4vm.report.run_folder import FRAMES, METRICS, SHEETS
 from ptq4vm.report.sheets import write_sheets
-from ptq4vm.report.tables import metrics_table, write_frames_csv, write_metrics_json
-from ptq4vm.stages.folders import evaluate_folders
-from ptq4vm.stages.results import metric_set
-from ptq4vm.stages.teacher import make_truth
+from ptq4vm.report.tables import metrics_table
+from ptq4vm.runs.layout import FRAMES, METRICS, SHEETS
+from ptq4vm.runs.metrics import write_frames_csv, write_metrics_json
 
 
 def evaluate(cfg: DictConfig) -> None:

@@ -9,21 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ptq4vm
 from ptq4vm.api import load_checkpoint, load_model
 from ptq4vm.cli.app import one_line
 from ptq4vm.cli.recorded import recorded_clips
 from ptq4vm.cli.values import parse_values
-from ptq4vm.data.sources import FolderClip
-from ptq4vm.deploy.graph import FrameShape, export_onnx
-from ptq4vm.deploy.metadata import checkpoint_hash, describe, describe_float
-from ptq4vm.deploy.openvino import export_openvino
-from ptq4vm.deploy.verify import Parity, fitted, moving_portrait, open_engine, verify
+from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError
+from ptq4vm.export.metadata import checkpoint_hash, describe, describe_float
+from ptq4vm.export.openvino.write import export_openvino
+from ptq4vm.export.trace import FrameShape, export_onnx
+from ptq4vm.export.verify import Parity, moving_portrait, open_engine, verify
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.ops.clips import fitted
+from ptq4vm.pipeline.teacher import fingerprint, folded
 from ptq4vm.quant.checkpoint import read_info
-from ptq4vm.stages.teacher import fingerprint, folded
 from ptq4vm.types import Clip, ClipSource
+from ptq4vm.version import __version__
 
 USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KEY=VALUE...]
        ptq4vm export verify checkpoint=DIR file=FILE [frames=24] [clips=3] [clip=DIR] [threads=N]
@@ -135,9 +136,9 @@ def export(options: ExportOptions) -> Path:
                 raise SaveError(f"{path} is there already: add overwrite=true or choose another name")
     network = _network(options)
     if options.checkpoint == FLOAT:
-        metadata = describe_float(options.model, fingerprint(network, 1.0), shape, ptq4vm.__version__)
+        metadata = describe_float(options.model, fingerprint(network, 1.0), shape, __version__)
     else:
-        metadata = describe(Path(options.checkpoint), read_info(options.checkpoint), network, shape, ptq4vm.__version__)
+        metadata = describe(Path(options.checkpoint), read_info(options.checkpoint), network, shape, __version__)
     TARGETS[options.target][1](network, out, shape, metadata)
     return out
 

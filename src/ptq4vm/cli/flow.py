@@ -11,13 +11,13 @@ from rich.console import Console
 
 from ptq4vm.cli import build
 from ptq4vm.data.base import NeedsTruth
-from ptq4vm.data.datamodule import MattingDataModule
+from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import SourceFlow
 from ptq4vm.flow.cache import FlowCache
 from ptq4vm.flow.entries import cache_size
 from ptq4vm.io import default_cache_dir
-from ptq4vm.stages.teacher import make_truth
+from ptq4vm.pipeline.teacher import make_truth
 
 
 def flow(cfg: DictConfig) -> None:

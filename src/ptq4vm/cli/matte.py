@@ -20,25 +20,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ptq4vm.cli.app import one_line
 from ptq4vm.cli.engines import Engines, load_engines
 from ptq4vm.cli.values import parse_values
-from ptq4vm.deploy.frames import Frame, Reader
-from ptq4vm.deploy.matte import Outcome, matte_video
-from ptq4vm.deploy.pictures import (
+from ptq4vm.errors import ConfigError, DataError, PTQ4VMError
+from ptq4vm.media.frames import Frame, Picture, Reader
+from ptq4vm.media.readers import open_input
+from ptq4vm.system.allocator import keep_freed_memory
+from ptq4vm.video.composing import (
     OUTPUTS,
     Background,
     Colour,
     Compose,
-    Picture,
     Pictures,
     comparison,
     comparison_size,
     composer,
     parse_colour,
 )
-from ptq4vm.deploy.readers import open_input
-from ptq4vm.deploy.scenes import SceneCuts
-from ptq4vm.deploy.targets import choose_target
-from ptq4vm.errors import ConfigError, DataError, PTQ4VMError
-from ptq4vm.ops.allocator import keep_freed_memory
+from ptq4vm.video.destinations import choose_target
+from ptq4vm.video.loop import Outcome, matte_video
+from ptq4vm.video.scenes import SceneCuts
 
 USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
 

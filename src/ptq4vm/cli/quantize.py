@@ -11,8 +11,8 @@ from rich.console import Console
 from ptq4vm import api
 from ptq4vm.cli import build
 from ptq4vm.cli.record import recorded
-from ptq4vm.report.run_folder import SHEETS
 from ptq4vm.report.tables import metrics_table
+from ptq4vm.runs.layout import SHEETS
 
 
 def quantize(cfg: DictConfig) -> float | None:

@@ -14,9 +14,9 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-import ptq4vm
 from ptq4vm.cli.app import REPORTED, explain, one_line
-from ptq4vm.report.run_folder import FAILED, RUNNING, describe_run, is_finished
+from ptq4vm.runs.layout import FAILED, RUNNING, describe_run, is_finished
+from ptq4vm.version import __version__
 
 
 @contextmanager
@@ -61,5 +61,5 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "flow": choices["flow"],
         "choices": choices,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
-        "version": ptq4vm.__version__,
+        "version": __version__,
     }

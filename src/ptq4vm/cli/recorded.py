@@ -8,8 +8,8 @@ from typing import Any
 from ptq4vm import api, settings
 from ptq4vm.data.base import ClipDataset, NeedsTruth
 from ptq4vm.errors import CheckpointError, ConfigError
+from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.quant.checkpoint import read_info
-from ptq4vm.stages.teacher import make_truth
 from ptq4vm.types import ClipSource
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ptq4vm.errors import PTQ4VMError, SaveError
 from ptq4vm.io import write_text
-from ptq4vm.ops.allocator import keep_freed_memory
+from ptq4vm.system.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ptq4vm.data.images import Box
 from ptq4vm.errors import DataError
+from ptq4vm.media.images import Box
 from ptq4vm.types import Clip, ClipSource
 
 

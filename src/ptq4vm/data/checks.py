@@ -13,13 +13,13 @@ from typing import Any
 from rich.progress import track
 from torch import Tensor
 
-from ptq4vm.data.backgrounds import Background, BackgroundSource, Frames, show
 from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.clips.backgrounds import Background, BackgroundSource, Frames, show
+from ptq4vm.data.clips.foregrounds import StillClip
 from ptq4vm.data.datasets.footage import Footage, FootageDataset
-from ptq4vm.data.foregrounds import StillClip
-from ptq4vm.data.images import ImageHeader, image_header, read_rgb
-from ptq4vm.data.videos import VideoFile
 from ptq4vm.errors import DataError
+from ptq4vm.media.images import ImageHeader, image_header, read_rgb
+from ptq4vm.media.video_reading import VideoFile
 from ptq4vm.types import ClipSource
 
 Item = ClipSource | Background | Footage

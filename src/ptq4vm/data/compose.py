@@ -17,12 +17,12 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from ptq4vm.data.backgrounds import Background, show
+from ptq4vm.data.clips.backgrounds import Background, show
+from ptq4vm.data.clips.foregrounds import Foreground
 from ptq4vm.data.compositing import composite_uint8
-from ptq4vm.data.foregrounds import Foreground
-from ptq4vm.data.videos import VideoFile
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import write_json
+from ptq4vm.media.video_reading import VideoFile
 
 logger = logging.getLogger(__name__)
 

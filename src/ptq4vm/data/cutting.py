@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptq4vm.data.base import BoxedClip
-from ptq4vm.data.sampling import CalibrationSample
+from ptq4vm.data.calibration.sampling import CalibrationSample
 from ptq4vm.ops.warp import in_frame
 from ptq4vm.types import ClipBatch, ClipSource, FlowPair
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.io import write_tensors, write_text
 from ptq4vm.quant.fold import fold_batch_norm
-from ptq4vm.quant.modules import QuantLayer
-from ptq4vm.quant.plan import make_plan
+from ptq4vm.quant.insert import quantized_layers, swap
+from ptq4vm.quant.layers import QuantLayer
+from ptq4vm.quant.placement.plan import make_plan
 from ptq4vm.quant.quantizers.weight import FixedCodes
 from ptq4vm.quant.spec import ActivationSpec, Partition, QuantSpec, WeightSpec
-from ptq4vm.quant.swap import quantized_layers, swap
 
 FORMAT = 1
 TENSORS, CHOICES = "model.safetensors", "quantizer.yaml"

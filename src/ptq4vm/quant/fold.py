@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.quant.modules import QuantLayer
+from ptq4vm.quant.layers import QuantLayer
 
 
 def fold_batch_norm(network: nn.Module, keep: Iterable[str] = ()) -> nn.Module:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ptq4vm.quant.modules import QuantLayer
+from ptq4vm.quant.layers import QuantLayer
 from ptq4vm.quant.quantizers.activation import ActivationQuantizer
 
 PAIR_MIN, PAIR_MAX = -(2**15), 2**15 - 1

@@ -9,7 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ptq4vm.deploy.benchmark import BASELINE, Measurement, Setting
+from ptq4vm.engines.benchmark import BASELINE, Measurement, Setting
 from ptq4vm.io import write_json, write_text
 
 Results = Mapping[Setting, Sequence[Measurement]]

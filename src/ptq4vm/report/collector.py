@@ -64,7 +64,7 @@ class SheetCollector:
         self._stills: dict[str, Pictures] = {}
 
     def observer(self, stage: str, foreground: bool = True) -> StageObserver:
-        """An observer for :func:`ptq4vm.stages.evaluation.evaluate` that files pictures under ``stage``.
+        """An observer for :func:`ptq4vm.evaluation.evaluator.evaluate` that files pictures under ``stage``.
 
         Args:
             stage: A name of your choice.
@@ -145,7 +145,7 @@ class StageObserver:
     def on_frames(
         self, clip_index: int, start: int, frames: Tensor, true_alpha: Tensor, alpha: Tensor, foreground: Tensor
     ) -> None:
-        """Keep some of these frames; see :class:`ptq4vm.stages.evaluation.FrameObserver`."""
+        """Keep some of these frames; see :class:`ptq4vm.evaluation.evaluator.FrameObserver`."""
         if start == 0:
             self._finish()
             self._clip, self._stride, self._frames = self._collector.clip_names[clip_index], 1, []

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptq4vm.report.run_folder import LOGS
+from ptq4vm.runs.layout import LOGS
 
 _NO_SERIES = {"epoch", "step", ""}
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ptq4vm.metrics import METRIC_NAMES
 from ptq4vm.report.groups import Group, Reference, Spread, best_marks
-from ptq4vm.report.runs import Run
+from ptq4vm.runs.reading import Run
 
 METRIC_TITLES = {"mad": "MAD", "mse": "MSE", "grad": "Grad", "conn": "Conn", "dtssd": "dtSSD"}
 COSTS = ("stored_bytes", "bops", "gmacs", "paper_gflops", "paper_mb")

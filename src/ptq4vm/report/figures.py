@@ -13,7 +13,7 @@ from matplotlib.ticker import LogFormatter
 from ptq4vm.io import atomic_path
 from ptq4vm.report.curves import Curve, read_curves
 from ptq4vm.report.groups import Group, group_runs, references
-from ptq4vm.report.runs import Run
+from ptq4vm.runs.reading import Run
 
 ERRORS, CONVERGENCE = "errors.png", "convergence.png"
 _WHOLE_NETWORK = "/alpha"

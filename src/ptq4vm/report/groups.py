@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ptq4vm.metrics import METRIC_NAMES
-from ptq4vm.report.runs import Run
+from ptq4vm.runs.reading import Run
 
 _SHOWN = ("model", "preset", "data", "flow")
 

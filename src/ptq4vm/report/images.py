@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from ptq4vm.report.run_folder import SHEETS
-from ptq4vm.report.runs import Run
+from ptq4vm.runs.layout import SHEETS
+from ptq4vm.runs.reading import Run
 
 PARTS = ("input", "truth", "fp32", "quantized")
 """Stills of a clip, ``sheets/<clip>/<part>.jpg``."""

@@ -22,7 +22,7 @@ from ptq4vm.report.exports import METRIC_TITLES, results_csv, results_markdown
 from ptq4vm.report.figures import write_figures
 from ptq4vm.report.groups import Group, group_runs, references, single_runs
 from ptq4vm.report.images import Gallery
-from ptq4vm.report.runs import Run, Status, load_runs
+from ptq4vm.runs.reading import Run, Status, load_runs
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import atomic_path
 from ptq4vm.report.canvas import Bytes, colour_map, composite, fit_text, font, gray_to_rgb, resize_to_width
 from ptq4vm.report.collector import Pictures, SheetCollector
 from ptq4vm.report.tables import stage_title
-from ptq4vm.stages.evaluation import EvaluationResult
 
 AMPLIFIED = 4
 """How much brighter a sheet shows the difference of two alphas."""

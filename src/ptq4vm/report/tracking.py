@@ -22,11 +22,11 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import write_json
 from ptq4vm.metrics import METRIC_NAMES
 from ptq4vm.report.tables import metrics_markdown
-from ptq4vm.stages.evaluation import EvaluationResult
-from ptq4vm.stages.trainers import LoggerFactory, logging_into
+from ptq4vm.system.trainers import LoggerFactory, logging_into
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Tracking:
     """Gives the loggers of each training stage, and takes what is logged once: here it takes nothing.
 
     Calling it with a stage's name gives that stage's loggers: it is a
-    :data:`ptq4vm.stages.trainers.LoggerFactory`. As a context manager it is closed at its end, with errors as failed.
+    :data:`ptq4vm.system.trainers.LoggerFactory`. As a context manager it is closed at its end, with errors as failed.
     """
 
     def __init__(self, loggers: LoggerFactory) -> None:

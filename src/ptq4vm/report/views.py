@@ -11,8 +11,8 @@ from typing import Any
 from ptq4vm.metrics import METRIC_NAMES
 from ptq4vm.report.exports import METRIC_TITLES, signed, spread_text
 from ptq4vm.report.groups import Group, Reference, Spread, best_marks
-from ptq4vm.report.runs import REFERENCE, Run
 from ptq4vm.report.tables import stage_title
+from ptq4vm.runs.reading import REFERENCE, Run
 
 NONE = "–"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptq4vm.data.backgrounds import Background, BackgroundFolder
 from ptq4vm.data.base import ClipSets
+from ptq4vm.data.clips.backgrounds import Background, BackgroundFolder
 from ptq4vm.errors import DataError
 
 
@@ -14,7 +14,7 @@ class BackgroundsDataset:
 
     Args:
         root: The folder: ``[train|test/]<clip>/<frame>`` or video files, or images.
-        kind: ``video``, ``image`` or ``any``; see :class:`ptq4vm.data.backgrounds.BackgroundFolder`.
+        kind: ``video``, ``image`` or ``any``; see :class:`ptq4vm.data.clips.backgrounds.BackgroundFolder`.
 
     Raises:
         ConfigError: The kind is unknown.

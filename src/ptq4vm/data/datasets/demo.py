@@ -8,11 +8,11 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ptq4vm.data.base import ClipSets
+from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.data.demo.build import build_demo, demo_key
-from ptq4vm.data.images import list_folders
-from ptq4vm.data.sources import FolderClip
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.io import default_cache_dir
+from ptq4vm.media.images import list_folders
 from ptq4vm.types import Clip, FlowPair
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptq4vm.data.base import ClipSets
-from ptq4vm.data.images import list_folders
-from ptq4vm.data.sources import FolderClip
+from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import DataError
+from ptq4vm.media.images import list_folders
 
 
 class FolderDataset:

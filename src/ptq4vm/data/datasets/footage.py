@@ -15,14 +15,14 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from ptq4vm.data.backgrounds import Frames
 from ptq4vm.data.base import ClipSets, Predictor
+from ptq4vm.data.clips.backgrounds import Frames
+from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.data.datasets.folder import find_clips
-from ptq4vm.data.images import cover, has_images, list_folders, list_frames, read_rgb
-from ptq4vm.data.sources import FolderClip
-from ptq4vm.data.videos import VideoFile, list_videos
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import default_cache_dir
+from ptq4vm.media.images import cover, has_images, list_folders, list_frames, read_rgb
+from ptq4vm.media.video_reading import VideoFile, list_videos
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ptq4vm.data.backgrounds import BackgroundSource, as_source, pair
 from ptq4vm.data.base import ClipSets
+from ptq4vm.data.clips.backgrounds import BackgroundSource, as_source, pair
+from ptq4vm.data.clips.foregrounds import Foreground, StillClip, StillForeground, stills
 from ptq4vm.data.datasets.folder import find_clips
-from ptq4vm.data.foregrounds import Foreground, StillClip, StillForeground, stills
-from ptq4vm.data.images import list_frames
 from ptq4vm.errors import ConfigError, DataError
+from ptq4vm.media.images import list_frames
 from ptq4vm.types import ClipSource
 
 
@@ -18,7 +18,7 @@ class StillsDataset:
     """Calibrates on ``root/train/{fgr,pha}/<name>``, evaluates on ``root/eval`` (folder layout) or ``root/test/...``.
 
     Where ``root`` is not divided (``root/{fgr,pha}``), all stills serve for both. Each still becomes a clip by mild
-    affine motion (:class:`ptq4vm.data.foregrounds.StillForeground`).
+    affine motion (:class:`ptq4vm.data.clips.foregrounds.StillForeground`).
 
     Args:
         root: Folder of the data set.

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ptq4vm.data.backgrounds import Background, BackgroundSource, as_source, pair
 from ptq4vm.data.base import ClipSets
+from ptq4vm.data.clips.backgrounds import Background, BackgroundSource, as_source, pair
+from ptq4vm.data.clips.foregrounds import ClipForeground, Foreground
+from ptq4vm.data.clips.sources import CompositeClip
 from ptq4vm.data.datasets.folder import find_clips
-from ptq4vm.data.foregrounds import ClipForeground, Foreground
-from ptq4vm.data.images import list_folders, list_frames
-from ptq4vm.data.sources import CompositeClip
 from ptq4vm.errors import ConfigError, DataError
+from ptq4vm.media.images import list_folders, list_frames
 from ptq4vm.types import ClipSource
 
 logger = logging.getLogger(__name__)

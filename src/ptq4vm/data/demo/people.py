@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ptq4vm.data.demo.assets import Picture, load_picture, load_video_frame, package_file
 from ptq4vm.errors import DataError
-from ptq4vm.ops.threads import kept_thread_count
+from ptq4vm.system.threads import kept_thread_count
 
 Floats = NDArray[np.float32]
 Outline = tuple[tuple[int, int], ...]

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ptq4vm.data.augmentation.motion import Motion, frame_points, random_wobble
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.data.demo.people import CutOut, Floats
-from ptq4vm.data.motion import Motion, frame_points, random_wobble
 from ptq4vm.ops.warp import in_frame, warp
 
 _OVERHANG = 16  # the person reaches this many pixels beyond the frame, more than any motion below brings back

@@ -1,0 +1,77 @@
+"""Exported ONNX files run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ptq4vm.engines.step import Port, StepEngine, Tensors
+from ptq4vm.errors import ConfigError, ExportError
+from ptq4vm.system.extras import needed
+
+
+class OnnxEngine(StepEngine):
+    """ONNX Runtime on the CPU.
+
+    Args:
+        file: From ``ptq4vm export target=onnx``.
+        threads: CPU threads; as many as ONNX Runtime likes when not given.
+        integer_bias: True lets ONNX Runtime round biases to multiples of input scale times weight scale, as it does by
+            itself. Some more convolutions then run as integers, but where few bits make that product large, alpha
+            moves (twice as far from PyTorch at W4A4).
+
+    Raises:
+        ExportError: The file is missing, damaged, or not one of ours.
+        ConfigError: onnxruntime is not installed, or ``threads`` is not positive.
+    """
+
+    def __init__(self, file: str | Path, threads: int | None = None, integer_bias: bool = False) -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads={threads}: use 1 or more")
+        ort = needed("onnxruntime", "onnx")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0
+        self._session = open_session(Path(file), options, integer_bias)
+        inputs = [
+            Port(i.name, tuple(size if isinstance(size, int) else None for size in i.shape))
+            for i in self._session.get_inputs()
+        ]
+        self._names = [output.name for output in self._session.get_outputs()]
+        super().__init__(file, inputs, self._names, self._session.get_modelmeta().custom_metadata_map)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+        return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
+
+
+def open_session(model: Path | bytes, options: Any = None, integer_bias: bool = False) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU for a file or the content of one; see :class:`OnnxEngine`.
+
+    Raises:
+        ExportError: It is missing or damaged.
+        ConfigError: onnxruntime is not installed.
+    """
+    ort = needed("onnxruntime", "onnx")
+    state = needed("onnxruntime.capi.onnxruntime_pybind11_state", "onnx")
+    refused = tuple(
+        getattr(state, name)
+        for name in ("Fail", "InvalidArgument", "InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NotImplemented")
+    )
+    if isinstance(model, Path) and not model.is_file():
+        raise ExportError(f"{model} is missing: give a file that `ptq4vm export target=onnx` wrote")
+    source = model if isinstance(model, bytes) else str(model)
+    disabled = [] if integer_bias else ["WeightBiasQuantization"]
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
+    except refused as error:
+        name = "the graph" if isinstance(model, bytes) else model
+        raise ExportError(f"{name} is no ONNX file or is damaged ({_short(error)}): export again") from error
+
+
+def _short(error: Exception) -> str:
+    """The beginning of ONNX Runtime's message, in one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 120 else f"{text[:120]}..."

@@ -1,0 +1,131 @@
+"""Exported OpenVINO files run by OpenVINO."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq4vm.engines.step import Port, StepEngine, Tensors
+from ptq4vm.errors import ConfigError, ExportError
+from ptq4vm.system.extras import needed
+
+RT_INFO = "ptq4vm"
+"""Where the metadata is in a model's runtime information."""
+
+
+class OpenVinoEngine(StepEngine):
+    """OpenVINO on the CPU.
+
+    Args:
+        file: The ``.xml`` from ``ptq4vm export target=openvino`` (its ``.bin`` beside it), or an exported ``.onnx``.
+        threads: CPU threads; as many as OpenVINO likes when not given.
+        precision: What computes in float: ``f32``, or ``bf16`` where the CPU has it.
+
+    Raises:
+        ExportError: The file is missing, damaged, or not one of ours.
+        ConfigError: openvino is not installed, or a value is out of range.
+    """
+
+    uses_onednn = True
+
+    def __init__(self, file: str | Path, threads: int | None = None, precision: str = "f32") -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads={threads}: use 1 or more")
+        if precision not in ("f32", "bf16"):
+            raise ConfigError(f"precision={precision!r} is unknown: use one of f32, bf16")
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        openvino = needed("openvino", "openvino")
+        core = openvino.Core()
+        model = read_model(Path(file), core)
+        try:
+            self._compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise ExportError(f"{file} cannot be compiled ({_short(error)}): export again") from error
+        self._request = self._compiled.create_infer_request()
+        inputs = [
+            Port(i.get_any_name(), tuple(None if d.is_dynamic else d.get_length() for d in i.get_partial_shape()))
+            for i in self._compiled.inputs
+        ]
+        outputs = [output.get_any_name() for output in self._compiled.outputs]
+        super().__init__(file, inputs, outputs, read_metadata(model))
+
+    def reset(self) -> None:
+        """Start the next frame from zero states, wherever they are kept."""
+        super().reset()
+        self._request.reset_state()
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+        results = self._request.infer(dict(inputs))
+        return {output.get_any_name(): np.array(value) for output, value in results.items()}
+
+    def executed_types(self) -> Counter[tuple[str, str]]:
+        """How many nodes of each kind run in each type, as ``(kind, type)``: ``("Convolution", "u8")``, ..."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for node in self._compiled.get_runtime_model().get_ops():
+            info = node.get_rt_info()
+            if "runtimePrecision" in info:
+                counts[info["layerType"].astype(str), info["runtimePrecision"].astype(str)] += 1
+        return counts
+
+
+def read_model(file: Path, core: Any = None) -> Any:
+    """Read a ``.xml`` or ``.onnx`` file, with 8-bit constants where it has packed 4-bit ones.
+
+    Args:
+        file: What to read.
+        core: OpenVINO's, where there is one already.
+
+    Raises:
+        ExportError: It is missing or damaged.
+        ConfigError: openvino is not installed.
+    """
+    weights = file.with_suffix(".bin")
+    for needs in (file, *([weights] if file.suffix == ".xml" else [])):
+        if not needs.is_file():
+            raise ExportError(f"{needs} is missing: give a file that `ptq4vm export target=openvino` wrote")
+    core = core or needed("openvino", "openvino").Core()
+    try:
+        model = core.read_model(file)
+    except RuntimeError as error:
+        raise ExportError(f"{file} cannot be read or is damaged ({_short(error)}): export again") from error
+    _unpack_int4(model)
+    return model
+
+
+def _unpack_int4(model: Any) -> None:
+    """Turn 4-bit constants into 8-bit ones, in place: OpenVINO's integer convolutions take no others.
+
+    The file keeps two codes to a byte, the first in the low half; the network in memory has one.
+    """
+    openvino = needed("openvino", "openvino")
+    for constant in [op for op in model.get_ops() if op.get_type_name() == "Constant"]:
+        if constant.get_element_type() != openvino.Type.i4:
+            continue
+        shape = list(constant.get_output_shape(0))
+        pairs = constant.get_data().ravel().astype(np.int8)
+        halves = np.stack([pairs << 4 >> 4, pairs >> 4], 1).ravel()[: math.prod(shape)]
+        wide = openvino.opset15.constant(halves.reshape(shape), openvino.Type.i8)
+        for reader in list(constant.output(0).get_target_inputs()):
+            reader.replace_source_output(wide.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def read_metadata(model: Any) -> dict[str, str]:
+    """What an exported model says about itself; empty for one that says nothing."""
+    if not model.has_rt_info([RT_INFO]):
+        return {}
+    return {str(key): str(value) for key, value in model.get_rt_info([RT_INFO]).value.items()}
+
+
+def _short(error: Exception) -> str:
+    """The end of OpenVINO's message, where the cause is, in one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 120 else f"...{text[-120:]}"

@@ -1,0 +1,155 @@
+"""What the engines of exported files share: frames to inputs, outputs to mattes, and the states between."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq4vm.engines.base import Matte, MattingEngine
+from ptq4vm.errors import DataError, ExportError
+from ptq4vm.system.cpu import Cpu, this_cpu
+
+log = logging.getLogger(__name__)
+
+Tensors = dict[str, NDArray[np.float32]]
+_COLOURS = 3
+
+
+class Port(NamedTuple):
+    """An input of an exported graph: its name, and its sizes with ``None`` where any will do."""
+
+    name: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def rows_first(self) -> bool:
+        """Whether it takes pictures as they lie in memory, ``(1, H, W, 3)`` uint8."""
+        return self.shape[-1] == _COLOURS and self.shape[1] != _COLOURS
+
+
+class StepEngine(MattingEngine):
+    """Runs an exported graph ``src, r1i, ... -> fgr, pha, r1o, ...`` frame by frame.
+
+    A graph may instead keep its states inside and take and give pictures as they lie in memory.
+
+    Args:
+        file: That the graph is in.
+        inputs: Of the graph.
+        outputs: Names of the graph's outputs.
+        metadata: What the file says about itself.
+
+    A file whose integers only a CPU with VNNI computes exactly is opened with a warning where there is none.
+
+    Attributes:
+        downsample_ratio: What is fixed in the graph.
+        uses_onednn: Whether the engine's integer kernels are oneDNN's.
+
+    Raises:
+        ExportError: Inputs or outputs are not those of a file that ``ptq4vm export`` wrote.
+    """
+
+    uses_onednn = False
+
+    def __init__(
+        self, file: str | Path, inputs: Sequence[Port], outputs: Sequence[str], metadata: Mapping[str, str]
+    ) -> None:
+        self.file = Path(file)
+        self.metadata = dict(metadata)
+        self._ports = {port.name: port for port in inputs}
+        states = len(inputs) - 1
+        self._carried = [(f"r{i + 1}i", f"r{i + 1}o") for i in range(states)]
+        if set(self._ports) != {"src", *(name for name, _ in self._carried)} or set(outputs) != {
+            "fgr",
+            "pha",
+            *(name for _, name in self._carried),
+        }:
+            raise ExportError(f"{file} takes {', '.join(self._ports)}: give a file that `ptq4vm export` wrote")
+        self.downsample_ratio = _number(metadata.get("downsample_ratio", "1"))
+        self._states: Tensors = {}
+        self._size: tuple[int, int] | None = None
+        if not self.cpu.exact and needs_vnni(self.metadata):
+            log.warning(
+                "%s was made for CPUs with VNNI (%s): on this %s its mattes may be wrong; quantize again with "
+                "overflow=safe and export again",
+                *(file, self.metadata.get("overflow", "by a version that knew no other"), self.cpu),
+            )
+
+    @property
+    def cpu(self) -> Cpu:
+        """The CPU as the engine uses it."""
+        return this_cpu(self.uses_onednn)
+
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """``(H, W)`` that the file was made for, or ``None`` where it takes any size."""
+        port = self._ports["src"]
+        height, width = port.shape[1:3] if port.rows_first else port.shape[2:]
+        return None if height is None or width is None else (height, width)
+
+    def reset(self) -> None:
+        """Start the next frame from zero states."""
+        self._states = {}
+
+    def matte(self, frame: NDArray[np.uint8]) -> Matte:
+        """Matte one frame ``(H, W, 3)`` uint8.
+
+        Raises:
+            DataError: It is no such picture, or not of the size that the file was made for.
+        """
+        size = self._checked(frame)
+        if size != self._size:
+            self.reset()
+            self._size = size
+        if not self._states:
+            self._states = {name: np.zeros(self._state_shape(name, size), np.float32) for name, _ in self._carried}
+        if self._ports["src"].rows_first:
+            outputs = self._run({"src": np.ascontiguousarray(frame)[None]})
+            return Matte(outputs["pha"][0, ..., 0], outputs["fgr"][0])
+        src = np.ascontiguousarray(frame.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
+        outputs = self._run({"src": src, **self._states})
+        self._states = {name: outputs[after] for name, after in self._carried}
+        return Matte(outputs["pha"][0, 0], cv2.merge(list(outputs["fgr"][0])))  # far quicker than NumPy's transposition
+
+    @abstractmethod
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+        """The graph's outputs by name, in memory that the next call does not overwrite."""
+
+    def _checked(self, frame: NDArray[np.uint8]) -> tuple[int, int]:
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise DataError(f"a frame must be (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+        size = (frame.shape[0], frame.shape[1])
+        if self.frame_size not in (None, size):
+            height, width = self.frame_size or size
+            raise DataError(
+                f"{self.file} takes frames of {width}x{height}, not {size[1]}x{size[0]}: resize them, "
+                f"or export with size={size[1]}x{size[0]} or dynamic=true"
+            )
+        return size
+
+    def _state_shape(self, name: str, size: tuple[int, int]) -> tuple[int, ...]:
+        """Shape of a state: as the file says, else half, a quarter, ... of the network's size, rounded up."""
+        shape = self._ports[name].shape
+        times = 2 ** int(name[1:-1])
+        sizes = (*shape[:2], *(math.ceil(math.floor(length * self.downsample_ratio) / times) for length in size))
+        return tuple(known if known is not None else int(own or 1) for known, own in zip(shape, sizes, strict=True))
+
+
+def needs_vnni(metadata: Mapping[str, str]) -> bool:
+    """Whether an exported file says, or leaves open, that its integers need VNNI; files of others say nothing."""
+    return metadata.get("bits", "fp32") != "fp32" and metadata.get("overflow") != "safe"
+
+
+def _number(text: str) -> float:
+    """A ratio from metadata; 1 for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0

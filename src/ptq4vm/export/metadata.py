@@ -1,0 +1,101 @@
+"""What an exported file says about itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from ptq4vm.errors import CheckpointError
+from ptq4vm.export.trace import FrameShape
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
+from ptq4vm.quant.overflow import saturating_layers
+
+UNKNOWN = "unknown"
+LICENCE = (
+    "weights derived from Robust Video Matting (Lin et al.), GPL-3.0: whoever passes this file on is bound by it; "
+    "made with ptq4vm, Apache-2.0"
+)
+
+
+def describe(
+    folder: Path, info: CheckpointInfo, network: MattingNetwork, shape: FrameShape, version: str
+) -> dict[str, str]:
+    """Metadata of an exported file, all as text.
+
+    Args:
+        folder: Run folder.
+        info: Its ``quantizer.yaml``.
+        network: Its quantized network.
+        shape: What the graph takes.
+        version: Of ptq4vm.
+
+    Returns:
+        ``bits`` (``w4a4``), ``edge_bits``, ``overflow`` (``safe`` where every CPU computes the integers exactly, by
+        their codes, otherwise ``vnni``), ``method``, ``model``, ``version``, ``calibration`` (hash of the clips),
+        ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size`` (``512x288``), ``dynamic`` and
+        ``downsample_ratio``. What the run does not say is ``unknown``.
+
+    Raises:
+        CheckpointError: The tensors cannot be read.
+    """
+    method = info.extra.get("method")
+    arguments = info.model["arguments"]
+    return {
+        "bits": "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}",
+        "edge_bits": str(info.spec.edge_bits),
+        "overflow": "vnni" if saturating_layers(network) else "safe",
+        "method": str(method.get("name", UNKNOWN)) if isinstance(method, dict) else str(method or UNKNOWN),
+        "model": "_".join([info.model["family"], str(arguments.get("variant", UNKNOWN))]),
+        "version": version,
+        "calibration": _calibration(folder),
+        "checkpoint": checkpoint_hash(folder),
+        "licence": LICENCE,
+        **_of_shape(shape),
+    }
+
+
+def describe_float(model: str, checkpoint: str, shape: FrameShape, version: str) -> dict[str, str]:
+    """Metadata of an exported float network, with the keys of :func:`describe` that apply.
+
+    Args:
+        model: Its name.
+        checkpoint: Hash of its weights.
+        shape: What the graph takes.
+        version: Of ptq4vm.
+    """
+    return {
+        "bits": "fp32",
+        "method": "float",
+        "model": model,
+        "version": version,
+        "checkpoint": checkpoint,
+        "licence": LICENCE,
+        **_of_shape(shape),
+    }
+
+
+def _of_shape(shape: FrameShape) -> dict[str, str]:
+    return {
+        "size": f"{shape.width}x{shape.height}",
+        "dynamic": str(shape.dynamic).lower(),
+        "downsample_ratio": f"{shape.downsample_ratio}",
+    }
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """SHA-256 of a run's tensors. Raises :class:`CheckpointError`."""
+    try:
+        return hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{folder / TENSORS} cannot be read ({error.strerror}): quantize again") from error
+
+
+def _calibration(folder: Path) -> str:
+    """Hash of the calibration clips, which the run keeps with its progress."""
+    try:
+        progress = json.loads((folder / "state" / "progress.json").read_text(encoding="utf-8"))
+        return str(progress["fingerprint"]["calibration_clips"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return UNKNOWN

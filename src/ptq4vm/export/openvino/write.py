@@ -1,0 +1,107 @@
+"""From the ONNX graph to OpenVINO's files: an ``.xml`` with the graph and a ``.bin`` with integer weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ptq4vm.engines.openvino import RT_INFO
+from ptq4vm.errors import ConfigError, SaveError
+from ptq4vm.export.graph.codes import states_as_codes
+from ptq4vm.export.trace import FrameShape, input_names, to_onnx
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.system.extras import needed
+
+
+def export_openvino(network: MattingNetwork, out: Path, shape: FrameShape, metadata: Mapping[str, str]) -> None:
+    """Write ``out`` (``.xml``) and its ``.bin``; an earlier pair stays whole until both are written.
+
+    A network that was quantized where engines store tensors (placement ``engine``) becomes a graph for video where the
+    frame size is fixed: it takes and gives pictures as they lie in memory, ``(1, H, W, C)``, frames as uint8, and keeps
+    its recurrent states inside, as codes. Otherwise the graph has the inputs and outputs of the ONNX file.
+
+    Args:
+        network: From :func:`ptq4vm.api.load_checkpoint`; not changed.
+        out: Must end in ``.xml``.
+        shape: Of the input.
+        metadata: Becomes the runtime information ``ptq4vm``.
+
+    Raises:
+        ConfigError: openvino or onnx is not installed, or ``out`` has another suffix.
+        SaveError: A file cannot be written.
+    """
+    if out.suffix != ".xml":
+        raise ConfigError(f"out={out}: OpenVINO needs a name that ends in .xml (the .bin is written beside it)")
+    openvino = needed("openvino", "openvino")
+    graph = to_onnx(network, shape, metadata, openvino=True)
+    zeros = {} if shape.dynamic else states_as_codes(graph, input_names(network.num_states)[1:])
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:
+            source, target = Path(folder) / "graph.onnx", Path(folder) / out.name
+            source.write_bytes(graph.SerializeToString())
+            model = openvino.convert_model(source)
+            if zeros:
+                model = _for_video(openvino, model, zeros)
+            for key, value in metadata.items():
+                model.set_rt_info(value, [RT_INFO, key])
+            openvino.save_model(model, target, compress_to_fp16=False)
+            del model  # it maps the ONNX file
+            for suffix in (".bin", ".xml"):
+                target.with_suffix(suffix).replace(out.with_suffix(suffix))
+    except (OSError, RuntimeError) as error:
+        raise SaveError(f"cannot write {out}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _for_video(openvino: Any, model: Any, zeros: Mapping[str, int]) -> Any:
+    """Pictures as they lie in memory, and states inside, which begin with the code of 0."""
+    _resize_instead_of_pooling(openvino, model)
+    processor = openvino.preprocess.PrePostProcessor(model)
+    rows_first, planes = openvino.Layout("NHWC"), openvino.Layout("NCHW")
+    source = processor.input("src")
+    source.tensor().set_element_type(openvino.Type.u8).set_layout(rows_first)
+    source.model().set_layout(planes)
+    source.preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+    for name in ("fgr", "pha"):
+        processor.output(name).model().set_layout(planes)
+        processor.output(name).tensor().set_layout(rows_first)
+    model = processor.build()
+    _keep_states(openvino, model, zeros)  # afterwards: the processor computes constants, and would store whole states
+    return model
+
+
+def _resize_instead_of_pooling(openvino: Any, model: Any) -> None:
+    """Halve pictures of even size by bilinear resizing: the same means, without another layout of three channels."""
+    ops = openvino.opset15
+    for pool in [op for op in model.get_ops() if op.get_type_name() == "AvgPool"]:
+        height, width = list(pool.get_input_shape(0))[2:]
+        halved = list(pool.get_output_shape(0))[2:] == [height / 2, width / 2]
+        if not halved or list(pool.get_attributes()["kernel"]) != [2, 2]:
+            continue
+        half, axes = (ops.constant(values, openvino.Type.i64) for values in ([height // 2, width // 2], [2, 3]))
+        resized = ops.interpolate(
+            pool.input_value(0).get_node(), half, "linear_onnx", "sizes",
+            axes=axes, coordinate_transformation_mode="half_pixel",
+        )  # fmt: skip
+        for reader in list(pool.output(0).get_target_inputs()):
+            reader.replace_source_output(resized.output(0))
+
+
+def _keep_states(openvino: Any, model: Any, zeros: Mapping[str, int]) -> None:
+    """Replace the inputs and outputs of the states by variables."""
+    ops = openvino.opset15
+    for name, zero in zeros.items():
+        parameter = next(p for p in model.get_parameters() if name in p.output(0).get_names())
+        result = next(r for r in model.get_results() if f"{name[:-1]}o" in r.output(0).get_names())
+        shape, kind = list(parameter.get_output_shape(0)), parameter.get_output_element_type(0)
+        # not a constant of this size, which would be stored
+        first = ops.broadcast(ops.constant(zero, kind), ops.constant(shape, openvino.Type.i64))
+        state = ops.read_value(first, name[:-1], kind, shape)
+        for reader in list(parameter.output(0).get_target_inputs()):
+            reader.replace_source_output(state.output(0))
+        assign = ops.assign(result.input_value(0).get_node(), name[:-1])
+        model.remove_result(result)
+        model.remove_parameter(parameter)
+        model.add_sinks([assign])

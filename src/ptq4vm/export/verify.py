@@ -1,0 +1,249 @@
+"""Whether an exported file computes what its fake-quantized network computes."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.backends import mkldnn
+
+from ptq4vm.engines.onnx import OnnxEngine
+from ptq4vm.engines.openvino import OpenVinoEngine
+from ptq4vm.engines.step import StepEngine
+from ptq4vm.errors import ConfigError, DataError
+from ptq4vm.export.deviations import Deviation, deviations
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.quant.overflow import saturating_layers
+from ptq4vm.types import Clip, MattingOutput, States
+
+LARGEST_DIFFERENCE = 2 / 255
+"""Of alpha, on average over all pixels and frames."""
+LARGEST_MAD_CHANGE = 0.02
+"""Relative to the fake-quantized network's."""
+DEPARTS = 0.01
+"""Root of noise power over signal power from which on a layer's result is called another one."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close another computation of alpha is to a network's; what explains a failure is only looked for after one.
+
+    Attributes:
+        clips: Names of what was compared; states are carried from frame to frame of each.
+        frames: How many there were together.
+        mean: Mean absolute difference of alpha, in [0, 1].
+        largest: Largest absolute difference of a pixel's alpha.
+        worst: The clip (its place in the list) and the frame with the largest mean difference.
+        mad: Mean absolute error against the truth, times 1000, of the network and of the other.
+        layers: Deviation of the layers in the worst frame, in the graph's order.
+        own: How close the network in PyTorch is to itself without oneDNN, whose convolutions only sum in another order.
+            A value between two codes may go either way; where codes are few and the network enlarges such differences
+            from layer to layer, an engine that sums in an order of its own cannot be expected to come closer than this.
+        cpu: What the other computation ran on, in words; empty for PyTorch.
+        saturating: Layers whose sums that CPU may cut off, with the smallest and largest sum of two products
+            (:func:`ptq4vm.quant.overflow.pair_bounds`); empty where it computes all of them exactly.
+    """
+
+    clips: tuple[str, ...]
+    frames: int
+    mean: float
+    largest: float
+    worst: tuple[int, int]
+    mad: tuple[float, float]
+    layers: tuple[Deviation, ...] = ()
+    own: Parity | None = None
+    cpu: str = ""
+    saturating: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def mad_change(self) -> float:
+        """Relative change of the error against the truth."""
+        return abs(self.mad[1] - self.mad[0]) / max(self.mad[0], 1e-9)
+
+    @property
+    def passed(self) -> bool:
+        """Whether both limits hold."""
+        return self.mean < LARGEST_DIFFERENCE and self.mad_change <= LARGEST_MAD_CHANGE
+
+    def __str__(self) -> str:
+        """One line."""
+        parts = [
+            f"{'passed' if self.passed else 'failed'}: {self.frames} frames ({', '.join(self.clips)})",
+            f"mean alpha difference {self.mean * 255:.3f}/255 (limit 2)",
+            f"largest {self.largest * 255:.1f}/255",
+            f"MAD {self.mad[0]:.3f} to {self.mad[1]:.3f} ({self.mad_change:.2%}, limit 2%)",
+            *([f"on a {self.cpu}"] if self.cpu else []),
+        ]
+        return "; ".join([", ".join(parts), *self._explained()])
+
+    def _explained(self) -> Iterator[str]:
+        """What a failure may come from."""
+        if self.own is not None:
+            apart = f"{self.own.mean * 255:.3f}/255 and {self.own.mad_change:.2%}"
+            yield f"PyTorch without oneDNN, which only sums in another order, is {apart} away from itself"
+        if self.layers:
+            largest = max(self.layers, key=lambda layer: layer.error)
+            first = next((layer for layer in self.layers if layer.error >= DEPARTS), largest)
+            clip, frame = self.worst
+            text = f"the first layer to depart is {first.path} ({first.error:.1%} of its signal"
+            text += f", frame {frame} of {self.clips[clip]})"
+            yield text if first is largest else f"{text}, furthest is {largest.path} ({largest.error:.1%})"
+        if self.saturating:
+            path, bounds = next(iter(self.saturating.items()))
+            yield (
+                f"this CPU cuts sums of two products off at 16 bits, and {len(self.saturating)} layers can go beyond, "
+                f"the first {path} (from {bounds[0]} to {bounds[1]}): quantize again with overflow=safe"
+            )
+
+
+def open_engine(file: Path, threads: int | None = None) -> StepEngine:
+    """The engine of an exported file, by its suffix.
+
+    Raises:
+        ConfigError: Neither ``.onnx`` nor ``.xml``, or the engine's package is not installed.
+        ExportError: The file is missing or damaged.
+    """
+    if file.suffix == ".onnx":
+        return OnnxEngine(file, threads)
+    if file.suffix == ".xml":
+        return OpenVinoEngine(file, threads)
+    raise ConfigError(f"{file} is neither .onnx nor .xml: give a file that `ptq4vm export` wrote")
+
+
+def verify(network: MattingNetwork, engine: StepEngine, clips: Sequence[Clip]) -> Parity:
+    """Compare an exported file with the network that it was made from, frame by frame, each with its own states.
+
+    Args:
+        network: From :func:`ptq4vm.api.load_checkpoint`.
+        engine: Of the file; see :func:`open_engine`.
+        clips: Frames of the file's size, with their true alpha. States begin anew with each clip.
+
+    Raises:
+        DataError: There are no frames, or they are not of the file's size.
+    """
+    ratio = engine.downsample_ratio
+    in_pytorch = partial(_mattes, network, ratio=ratio)
+    parity = replace(_compare(in_pytorch, partial(_engine_mattes, engine), clips), cpu=str(engine.cpu))
+    if parity.passed:
+        return parity
+    own = _compare(in_pytorch, partial(in_pytorch, onednn=False), clips) if mkldnn.is_available() else None
+    clip, frame = clips[parity.worst[0]], parity.worst[1]
+    inputs = _inputs(network, clip, frame, ratio)
+    layers = deviations(network, engine.file, inputs, ratio, clip.frames[:frame])
+    saturating = {} if engine.cpu.exact else saturating_layers(network)
+    return replace(parity, layers=tuple(layers), own=own, saturating=saturating)
+
+
+Mattes = Callable[[Clip], Iterator[NDArray[np.float32]]]
+"""Alphas ``(H, W)`` of a clip's frames, in [0, 1]."""
+
+
+def _compare(expected: Mattes, found: Mattes, clips: Sequence[Clip]) -> Parity:
+    means: list[float] = []
+    places: list[tuple[int, int]] = []
+    largest, errors = 0.0, np.zeros(2)
+    for number, clip in enumerate(clips):
+        for frame, pair in enumerate(zip(expected(clip), found(clip), strict=True)):
+            difference = np.abs(pair[1] - pair[0])
+            means.append(float(difference.mean()))
+            places.append((number, frame))
+            largest = max(largest, float(difference.max()))
+            truth = clip.alpha[frame, 0].numpy() / np.float32(255)
+            errors += [np.abs(alpha - truth).mean() for alpha in pair]
+    count, names = len(means), tuple(clip.name for clip in clips)
+    if not count:
+        raise DataError(f"{', '.join(names) or 'no clip'}: no frames to compare")
+    mads = errors / count * 1e3
+    worst = places[int(np.argmax(means))]
+    return Parity(names, count, float(np.mean(means)), largest, worst, (float(mads[0]), float(mads[1])))
+
+
+def _mattes(network: MattingNetwork, clip: Clip, *, ratio: float, onednn: bool = True) -> Iterator[NDArray[np.float32]]:
+    for output in _outputs(network, clip, ratio, onednn):
+        yield output.alpha[0, 0].numpy()
+
+
+def _outputs(network: MattingNetwork, clip: Clip, ratio: float, onednn: bool = True) -> Iterator[MattingOutput]:
+    states: States = ()
+    for frame in clip.frames:
+        with torch.no_grad(), nullcontext() if onednn else _without_onednn():
+            output = network.matte(frame[None].float() / 255, states, ratio)
+        states = output.states
+        yield output
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a GPU that there is not
+        with mkldnn.flags(enabled=False):
+            yield
+
+
+def _engine_mattes(engine: StepEngine, clip: Clip) -> Iterator[NDArray[np.float32]]:
+    engine.reset()
+    for frame in clip.frames:
+        yield engine.matte(frame.permute(1, 2, 0).numpy()).alpha
+
+
+def _inputs(network: MattingNetwork, clip: Clip, frame: int, ratio: float) -> list[Tensor]:
+    """A frame and the states before it, zeros before the first."""
+    src = clip.frames[frame][None].float() / 255
+    last = deque(islice(_outputs(network, clip, ratio), max(frame, 1)), maxlen=1).pop()
+    states = [state for state in last.states if state is not None]
+    return [src, *(states if frame else map(torch.zeros_like, states))]
+
+
+def moving_portrait(size: tuple[int, int], frames: int) -> Clip:
+    """A drawn head and shoulders that sway before a smooth background, with exact alpha; for where no clip is given.
+
+    Args:
+        size: ``(H, W)``.
+        frames: How many.
+    """
+    height, width = size
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    y, x = rows / height, (columns - width / 2) / height
+    random = np.random.default_rng(0)
+    background = _smooth(random, size)
+    skin, cloth = _smooth(random, size) * 0.15 + (0.75, 0.55, 0.45), _smooth(random, size) * 0.2 + (0.15, 0.2, 0.4)
+    pictures, mattes = [], []
+    for index in range(frames):
+        sway = 0.06 * np.sin(index * 0.25)
+        head = _inside(np.hypot((x - sway) / 0.15, (y - 0.36) / 0.2), height * 0.15)
+        body = _inside(np.hypot((x - sway / 2) / 0.38, (y - 1.0) / 0.45), height * 0.38)
+        alpha = np.maximum(head, body)[..., None]
+        person = np.where(head[..., None] > 0.5, skin, cloth)
+        pictures.append(alpha * person + (1 - alpha) * np.roll(background, index, 1))
+        mattes.append(alpha[..., 0])
+    return Clip(
+        "moving portrait",
+        _bytes(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
+        _bytes(np.stack(mattes))[:, None],
+    )
+
+
+def _smooth(random: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
+    """A smooth picture ``(H, W, 3)`` in [0, 1]."""
+    coarse = torch.from_numpy(random.random((1, 3, 5, 8), dtype=np.float32))
+    fine = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
+    return fine.clamp(0, 1)[0].permute(1, 2, 0).numpy()
+
+
+def _inside(distance: NDArray[np.float32], pixels: float) -> NDArray[np.float32]:
+    """1 where ``distance`` < 1, 0 outside, with an edge two pixels wide; ``pixels`` is the length of 1."""
+    return np.clip((1 - distance) * pixels / 2 + 0.5, 0, 1)
+
+
+def _bytes(values: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy((values.clip(0, 1) * 255).round().astype(np.uint8))

@@ -1,0 +1,136 @@
+"""What readers hand out and writers take: frames, packets of sound, and how both are to be understood."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import Interpolation
+from numpy.typing import NDArray
+
+FULL_RANGE = 2
+BT709, BT601 = 1, 5
+UNKNOWN = 2
+
+
+def _conversion() -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if int(av.__version__.split(".")[0]) >= 17:
+        options["threads"] = 1
+    if hasattr(Interpolation, "ACCURATE_RND"):
+        options["interpolation"] = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    return options
+
+
+CONVERSION = _conversion()
+"""For ``VideoFrame.reformat``, as far as the installed PyAV offers it. Exact rounding: without it, each conversion
+from or to 4:2:0 makes a picture darker by one level. One thread: where FFmpeg 8 scales slices in threads of their own,
+the last columns of one now and then overwrite the first of the next (seen in one of a hundred 10-bit frames of an odd
+width)."""
+
+
+class Frame(NamedTuple):
+    """One frame.
+
+    Attributes:
+        index: From 0.
+        image: ``(H, W, 3)`` uint8 RGB, upright.
+        time: Seconds since the beginning of the file's clock.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    image: NDArray[np.uint8]
+    time: Fraction
+
+
+class Sound(NamedTuple):
+    """A packet of an audio stream, compressed as it was.
+
+    Attributes:
+        stream: Index into :attr:`Reader.audio`.
+        packet: It.
+    """
+
+    stream: int
+    packet: av.Packet
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pixels of a video are to be understood; the numbers are those of ITU-T H.273, as FFmpeg uses them.
+
+    Attributes:
+        matrix: From RGB to YUV.
+        range: 1: limited, 2: full.
+        primaries: Of its colours.
+        transfer: Its gamma curve.
+        aspect: Width of a pixel by its height.
+    """
+
+    matrix: int = BT601
+    range: int = 1
+    primaries: int = UNKNOWN
+    transfer: int = UNKNOWN
+    aspect: Fraction = Fraction(1)
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What is known before the first frame is handed out.
+
+    Attributes:
+        size: ``(H, W)`` of the upright frames, pixels.
+        rate: Frames per second; for a camera or images what they shall be played at.
+        count: Frames there are, as far as the file says; ``None`` where it does not.
+        look: Colours.
+        tick: Seconds; the accuracy of the frames' times.
+        names: Of the frames, without suffix, where they are files.
+    """
+
+    size: tuple[int, int]
+    rate: Fraction
+    count: int | None = None
+    look: Look = field(default_factory=Look)
+    tick: Fraction = Fraction(0)
+    names: tuple[str, ...] = ()
+
+
+class Reader(ABC):
+    """Frames in order, once. :meth:`read` is called from one thread, :meth:`close` after it has ended."""
+
+    info: StreamInfo
+    audio: tuple[av.AudioStream, ...] = ()
+
+    @abstractmethod
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Frame | Sound]:
+        """Frames ``start:stop``, and the packets of sound that belong to them, in the order of the file.
+
+        Raises:
+            DataError: A file is damaged; what came before it has been handed out.
+        """
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to close
+        """Let go of the file or camera."""
+
+
+Picture = NDArray[np.uint8]
+"""``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA, uint8."""
+
+
+def cover(picture: Picture, size: tuple[int, int]) -> Picture:
+    """Scale so that ``size`` = ``(H, W)`` is covered, and crop around the middle."""
+    rows, columns = picture.shape[:2]
+    if (rows, columns) == size:
+        return picture
+    scale = max(size[0] / rows, size[1] / columns)
+    scaled = max(size[0], round(rows * scale)), max(size[1], round(columns * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(picture, (scaled[1], scaled[0]), interpolation=how)
+    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    return np.asarray(resized[top : top + size[0], left : left + size[1]], np.uint8)

@@ -1,0 +1,119 @@
+"""Readers of image sequences and cameras, and the choice among all readers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from ptq4vm.errors import DataError
+from ptq4vm.media.frames import Frame, Reader, StreamInfo
+from ptq4vm.media.images import IMAGE_SUFFIXES, list_frames, read_rgb
+from ptq4vm.media.video import VideoReader
+
+_TURNS = {
+    2: (True, 0),
+    3: (False, 2),
+    4: (True, 2),
+    5: (True, 3),
+    6: (False, 3),
+    7: (True, 1),
+    8: (False, 1),
+}
+"""What makes an image upright by its EXIF orientation: turn by quarters counterclockwise, then mirror or not."""
+
+
+class ImagesReader(Reader):
+    """The images of a folder in natural order, or one image; rotated as their EXIF data says.
+
+    Args:
+        path: Folder or image file.
+        rate: Frames per second, where a video is made of them.
+
+    Raises:
+        DataError: There is no image, or the first is damaged.
+    """
+
+    def __init__(self, path: Path, rate: Fraction = Fraction(30)) -> None:
+        self._paths = list_frames(path) if path.is_dir() else (path,)
+        self._rate = rate
+        size = self._image(self._paths[0]).shape[:2]
+        stems = tuple(file.stem for file in self._paths)
+        names = stems if len(set(stems)) == len(stems) else tuple(file.name for file in self._paths)
+        self.info = StreamInfo((size[0], size[1]), rate, len(self._paths), names=names)
+
+    @staticmethod
+    def _image(path: Path) -> NDArray[np.uint8]:
+        """``(H, W, 3)``, upright. Raises :class:`DataError`."""
+        pixels = read_rgb(path).permute(1, 2, 0).numpy()
+        with Image.open(path) as header:
+            mirrored, quarters = _TURNS.get(header.getexif().get(ExifTags.Base.Orientation, 1), (False, 0))
+        pixels = np.rot90(pixels, quarters)
+        return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """See :meth:`Reader.read`."""
+        for index, path in list(enumerate(self._paths))[start:stop]:
+            yield Frame(index, self._image(path), index / self._rate)
+
+
+class CameraReader(Reader):
+    """A camera, until somebody stops it. Frames carry the time at which they came.
+
+    Args:
+        number: 0 is the first camera.
+
+    Raises:
+        DataError: It is not there, or gives no picture.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._camera = cv2.VideoCapture(number)
+        good, first = self._camera.read() if self._camera.isOpened() else (False, None)
+        if not good or first is None:
+            self._camera.release()
+            raise DataError(f"camera {number} gives no picture: connect it, close what uses it, or give a file")
+        rate = Fraction(self._camera.get(cv2.CAP_PROP_FPS) or 30).limit_denominator(1001)
+        self.info = StreamInfo((first.shape[0], first.shape[1]), rate, tick=Fraction(1, 1000))
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """See :meth:`Reader.read`."""
+        began, index = time.monotonic(), 0
+        while stop is None or index < stop:
+            good, image = self._camera.read()
+            if not good:
+                raise DataError(f"camera {self._number} stopped after {index} frames: connect it again")
+            moment = Fraction(round((time.monotonic() - began) * 1000), 1000)
+            yield Frame(index, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), moment)
+            index += 1
+
+    def close(self) -> None:
+        """Switch it off."""
+        self._camera.release()
+
+
+def open_input(text: str, rate: Fraction = Fraction(30)) -> Reader:
+    """A reader for a path, or for a camera where ``text`` is a number and no such file exists.
+
+    Args:
+        text: Video file, image file, folder of images, or a camera's number.
+        rate: Frames per second of images.
+
+    Raises:
+        DataError: It is none of these, or holds no frame.
+    """
+    path = Path(text)
+    if text.isdigit() and not path.exists():
+        return CameraReader(int(text))
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give a video, an image, a folder of images, or a camera's number")
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImagesReader(path, rate)
+    return VideoReader(path)

@@ -1,0 +1,233 @@
+"""Reading video files: frames and sound in the order of the file, past what is damaged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq4vm.errors import DataError
+from ptq4vm.media.frames import (
+    BT601,
+    BT709,
+    CONVERSION,
+    FULL_RANGE,
+    UNKNOWN,
+    Frame,
+    Look,
+    Reader,
+    Sound,
+    StreamInfo,
+    cover,
+)
+
+log = logging.getLogger(__name__)
+
+_MICROSECOND = Fraction(1, 1_000_000)  # the unit of a container's duration
+_DEPTH = 8
+_HD_ROWS = 720  # from here on, players take unmarked videos for BT.709
+_MOST_DAMAGED = 100  # packets in a row; nothing good comes after these
+
+
+class VideoReader(Reader):
+    """A video file, decoded as it is read.
+
+    Warns, in one line each, of what cannot be kept as it is: more than 8 bits, a variable frame rate, a size that
+    changes, and damaged or missing parts (which are left out).
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: It is no video, or no frame of it can be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._container, self._stream = _open(path)
+        self._damaged = 0
+        self._warned: set[str] = set()
+        self._ended: set[int] = set()
+        self._origin = Fraction(0)
+        self._early: list[Sound] = []
+        self.audio = tuple(self._container.streams.audio)
+        self._items = self._decode()
+        first = next((item for item in self._sounds_kept(self._items) if isinstance(item, av.VideoFrame)), None)
+        if first is None:
+            self.close()
+            raise DataError(f"{path} holds no frame that can be decoded: give another video")
+        self._first = first
+        self._look = look_of(first, self._stream.sample_aspect_ratio)
+        turned = round(first.rotation / 90) % 2 == 1
+        if turned:
+            self._look = replace(self._look, aspect=1 / self._look.aspect)
+        depth = max((c.bits for c in first.format.components), default=_DEPTH)
+        if depth > _DEPTH:
+            self._warn(f"{path} has {depth} bits a channel: matted and written with {_DEPTH}")
+        self.info = self._describe((first.width, first.height) if turned else (first.height, first.width))
+
+    def _sounds_kept(self, items: Iterator[av.VideoFrame | Sound]) -> Iterator[av.VideoFrame | Sound]:
+        """Items, with the sound that comes before the first frame kept for :meth:`read`."""
+        for item in items:
+            if isinstance(item, Sound):
+                self._early.append(item)
+            yield item
+
+    def _describe(self, size: tuple[int, int]) -> StreamInfo:
+        stream = self._stream
+        rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 30)
+        count: int | None = stream.frames or None
+        if count is None and stream.duration and stream.time_base:
+            count = round(stream.duration * stream.time_base * rate)
+        elif count is None and self._container.duration:
+            count = round(self._container.duration * _MICROSECOND * rate)
+        return StreamInfo(size, rate, count, self._look, Fraction(stream.time_base or 0))
+
+    def _warn(self, line: str) -> None:
+        """Say something once."""
+        if line not in self._warned:
+            self._warned.add(line)
+            log.warning("%s", line)
+
+    def _decode(self) -> Iterator[av.VideoFrame | Sound]:
+        """Decoded frames, and packets of sound that are not decoded."""
+        number = {stream.index: place for place, stream in enumerate(self.audio)}
+        packets = self._container.demux(self._stream, *self.audio)
+        in_a_row = 0
+        while in_a_row < _MOST_DAMAGED:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                if packet.stream.index in number:
+                    if packet.dts is not None:  # without: the flush at the end
+                        yield Sound(number[packet.stream.index], packet)
+                    continue
+                frames = self._stream.decode(packet)
+                in_a_row = 0
+            except av.FFmpegError:
+                self._damaged += 1
+                in_a_row += 1
+                continue
+            yield from frames
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Frame | Sound]:
+        """See :meth:`Reader.read`. Frames before ``start`` are decoded too, but not converted."""
+        yield from self._early
+        index, last, end = 0, Fraction(-1), None
+        for item in self._all():
+            if isinstance(item, Sound):
+                if end is None or _time(item.packet) < end:
+                    yield item
+                elif self._past(item):
+                    break
+                continue
+            if end is not None:
+                continue
+            moment = self._moment(item, index, last)
+            if index >= start:
+                yield Frame(index, self._image(item), moment)
+            index, last = index + 1, moment
+            if index == stop:
+                end = moment + 1 / self.info.rate
+                if not self.audio:
+                    break
+        if stop is None or index < stop:
+            self._tell_what_is_missing(index)
+
+    def _all(self) -> Iterator[av.VideoFrame | Sound]:
+        yield self._first
+        yield from self._items
+
+    def _past(self, item: Sound) -> bool:
+        """Note that a stream's sound goes past the last frame; whether that of every stream does."""
+        self._ended.add(item.stream)
+        return len(self._ended) == len(self.audio)
+
+    def _moment(self, frame: av.VideoFrame, index: int, last: Fraction) -> Fraction:
+        """Time of a frame: after that of the frame before it, and exact where the file had to round it."""
+        rate, tick = self.info.rate, self.info.tick
+        if frame.pts is None or frame.time_base is None:
+            return last + 1 / rate if index else Fraction(0)
+        moment = frame.pts * Fraction(frame.time_base)
+        if index == 0:
+            self._origin = moment
+            return moment
+        even = self._origin + round((moment - self._origin) * rate) / rate
+        moment = even if abs(even - moment) <= tick else moment
+        gap = moment - last
+        if not self._damaged and abs(gap * rate - 1) > Fraction(1, 4) + tick * rate:
+            self._warn(f"{self._path} has a variable frame rate: every frame keeps its own time where the output can")
+        return moment if gap > 0 else last + 1 / rate / 100
+
+    def _image(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        image = upright_rgb(frame, self._look)
+        if image.shape[:2] != self.info.size:
+            was, now = (f"{s[1]}x{s[0]}" for s in (self.info.size, image.shape[:2]))
+            self._warn(f"{self._path} changes its size from {was} to {now}: scaled to the first")
+            image = cover(image, self.info.size)
+        return image
+
+    def _tell_what_is_missing(self, read: int) -> None:
+        count = self.info.count
+        if count is not None and read < count * 0.98 - 1:  # lengths that are not counted are rounded
+            self._warn(f"{self._path} is truncated: {read} of {count} frames could be read and were kept")
+        elif self._damaged:
+            self._warn(f"{self._path} is damaged: {self._damaged} packets were left out, {read} frames kept")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+
+def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
+    """A container and its first moving picture (not the cover of a song). Raises :class:`DataError`."""
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} is no video that can be read ({reason}): give another file") from error
+    attached = av.stream.Disposition.attached_pic
+    moving = [stream for stream in container.streams.video if not stream.disposition & attached]
+    if not moving:
+        container.close()
+        raise DataError(f"{path} has no video in it: give another file")
+    moving[0].thread_type = "AUTO"
+    return container, moving[0]
+
+
+def _time(packet: av.Packet) -> Fraction:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return (stamp or 0) * Fraction(packet.time_base or 0)
+
+
+def look_of(frame: av.VideoFrame, aspect: Fraction | None) -> Look:
+    """Colours of a decoded frame; what it leaves open is what players assume."""
+    is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr", "pal"))
+    matrix = int(frame.colorspace)
+    if is_rgb or matrix in (0, UNKNOWN):
+        matrix = BT709 if frame.height >= _HD_ROWS else BT601
+    spread = FULL_RANGE if int(frame.color_range) == FULL_RANGE and not is_rgb else 1
+    if frame.format.name.startswith("yuvj"):
+        spread = FULL_RANGE
+    return replace(Look(matrix, spread, int(frame.color_primaries), int(frame.color_trc)), aspect=Fraction(aspect or 1))
+
+
+def upright_rgb(frame: av.VideoFrame, look: Look) -> NDArray[np.uint8]:
+    """Decoded pixels as ``(H, W, 3)`` uint8 RGB, turned as the file asks a player to."""
+    # swscale knows no matrix by number 0 (RGB) but needs none then
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace=look.matrix,
+        src_color_range=look.range,
+        dst_color_range=FULL_RANGE,
+        **CONVERSION,
+    ).to_ndarray()
+    quarters = round(frame.rotation / 90) % 4  # counterclockwise, as in numpy
+    return np.ascontiguousarray(np.rot90(rgb, quarters) if quarters else rgb, dtype=np.uint8)

@@ -1,0 +1,273 @@
+"""Writers of videos and image sequences; what is half written is never found under the name that was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from ptq4vm.errors import ConfigError, DataError, SaveError
+from ptq4vm.io import atomic_path
+from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Frame, Picture, Sound, StreamInfo
+
+log = logging.getLogger(__name__)
+
+_FINEST_TICK = 10_000  # a second has at least so many in what we write
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How a video is compressed.
+
+    Attributes:
+        encoder: FFmpeg's name.
+        opaque: Pixel format without alpha.
+        alpha: Pixel format with alpha; ``None`` where it carries none.
+        suffixes: Of the files that can hold it.
+        options: For the encoder.
+        even: Whether width and height must be even.
+    """
+
+    encoder: str
+    opaque: str
+    alpha: str | None
+    suffixes: tuple[str, ...]
+    options: dict[str, str] = field(default_factory=dict)
+    even: bool = False
+
+
+CODECS = {
+    "h264": Codec("libx264", "yuv420p", None, (".mp4", ".mov", ".mkv"), {"crf": "18", "preset": "fast"}, even=True),
+    "h265": Codec(
+        "libx265",
+        "yuv420p",
+        None,
+        (".mp4", ".mov", ".mkv"),
+        {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
+        even=True,
+    ),
+    "vp9": Codec(
+        "libvpx-vp9",
+        "yuv420p",
+        "yuva420p",
+        (".webm", ".mkv"),
+        {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"},
+    ),
+    "prores": Codec("prores_ks", "yuv444p10le", "yuva444p10le", (".mov",), {"profile": "4444", "alpha_bits": "16"}),
+}
+_DEFAULT = {".mp4": "h264", ".mov": "h264", ".mkv": "h264", ".webm": "vp9"}
+_DEFAULT_ALPHA = {".mov": "prores", ".mkv": "vp9", ".webm": "vp9"}
+VIDEO_SUFFIXES = tuple(_DEFAULT)
+
+
+def choose_codec(suffix: str, name: str, alpha: bool) -> Codec:
+    """The codec for a file, checked.
+
+    Args:
+        suffix: Of the file, in lower case.
+        name: A key of :data:`CODECS`, or ``auto``.
+        alpha: Whether alpha is to be carried.
+
+    Raises:
+        ConfigError: There is no such codec, it does not go into such a file, or it carries no alpha.
+    """
+    if suffix not in VIDEO_SUFFIXES:
+        raise ConfigError(f"out=*{suffix} is no video that can be written: use {', '.join(VIDEO_SUFFIXES)} or a folder")
+    carriers = ".mov (ProRes 4444), .webm or .mkv (VP9), or a folder (PNG)"
+    if name == "auto":
+        if alpha and suffix not in _DEFAULT_ALPHA:
+            raise ConfigError(f"output=rgba does not fit into {suffix}: use {carriers}")
+        name = (_DEFAULT_ALPHA if alpha else _DEFAULT)[suffix]
+    if name not in CODECS:
+        raise ConfigError(f"codec={name} is unknown: use auto, {', '.join(CODECS)}")
+    codec = CODECS[name]
+    if suffix not in codec.suffixes:
+        raise ConfigError(f"codec={name} does not fit into {suffix}: use {', '.join(codec.suffixes)}")
+    if alpha and codec.alpha is None:
+        raise ConfigError(f"codec={name} carries no alpha: use {carriers}")
+    return codec
+
+
+class Writer(ABC):
+    """Takes pictures in order. Attributes: ``written``, how many."""
+
+    written: int = 0
+
+    @abstractmethod
+    def write(self, frame: Frame, picture: Picture) -> None:
+        """Write the picture that was made of a frame. Raises :class:`ptq4vm.errors.SaveError`."""
+
+    def sound(self, sound: Sound) -> None:  # noqa: B027  # images have none
+        """Write a packet of sound as it is. Raises :class:`ptq4vm.errors.SaveError`."""
+
+
+class VideoWriter(Writer):
+    """Writes a video file; :func:`open_video` makes one.
+
+    Args:
+        path: Where it is written.
+        target: What messages call it.
+        info: Of the source: rate and colours.
+        size: ``(H, W)`` of the pictures.
+        codec: From :func:`choose_codec`.
+        alpha: Whether pictures are RGBA.
+        audio: Streams of the source to be taken over.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        target: Path,
+        info: StreamInfo,
+        size: tuple[int, int],
+        codec: Codec,
+        alpha: bool,
+        audio: Sequence[av.AudioStream] = (),
+    ) -> None:
+        self._target = target
+        self._look = info.look
+        self._last = -(2**62)
+        self._format = (codec.alpha if alpha else None) or codec.opaque
+        self._pad = [(0, n % 2 if codec.even else 0) for n in size]
+        self._tick = Fraction(1, info.rate.numerator * math.ceil(_FINEST_TICK / info.rate.numerator))
+        if any(after for _, after in self._pad):
+            log.warning(
+                "%s: %dx%d is odd, which %s cannot hold: the last row or column is doubled",
+                *(target, size[1], size[0], codec.encoder),
+            )
+        with self._saving():
+            self._container = av.open(str(path), "w")
+            self._stream = self._video(codec, info, [n + p[1] for n, p in zip(size, self._pad, strict=True)], alpha)
+            self._sounds = [self._audio(stream) for stream in audio]
+
+    def _video(self, codec: Codec, info: StreamInfo, size: Sequence[int], alpha: bool) -> Any:
+        stream: Any = self._container.add_stream(codec.encoder, rate=info.rate)
+        stream.height, stream.width = size
+        stream.pix_fmt = self._format
+        stream.options = dict(codec.options)
+        context = stream.codec_context
+        context.time_base = self._tick
+        context.sample_aspect_ratio = info.look.aspect
+        context.colorspace, context.color_range = info.look.matrix, info.look.range
+        context.color_primaries, context.color_trc = info.look.primaries, info.look.transfer
+        if codec.encoder == "libx265":
+            context.codec_tag = "hvc1" if self._target.suffix.lower() != ".mkv" else context.codec_tag
+        if alpha and codec.encoder == "libvpx-vp9":
+            stream.metadata["alpha_mode"] = "1"  # what tells a browser that there is alpha
+        return stream
+
+    def _audio(self, source: av.AudioStream) -> Any:
+        """A stream for the packets of ``source``, or ``None`` where the file cannot hold them."""
+        name = source.codec_context.codec.canonical_name
+        if name not in self._container.supported_codecs:
+            suffix = self._target.suffix
+            log.warning(
+                "%s: %s sound does not fit into %s and is left out; use .mkv or .mov", self._target, name, suffix
+            )
+            return None
+        return self._container.add_stream_from_template(source)
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SaveError(
+                f"cannot write {self._target} ({reason}): free some space, or choose another folder or codec"
+            ) from error
+
+    def write(self, frame: Frame, picture: Picture) -> None:
+        """See :meth:`Writer.write`."""
+        with self._saving():
+            if any(after for _, after in self._pad):
+                picture = np.pad(picture, [*self._pad, (0, 0)], mode="edge")
+            image = av.VideoFrame.from_ndarray(picture, format="rgba" if picture.shape[2] == 4 else "rgb24")
+            image = image.reformat(
+                format=self._format,
+                src_color_range=FULL_RANGE,
+                dst_colorspace=self._look.matrix,
+                dst_color_range=self._look.range,
+                **CONVERSION,
+            )
+            self._last = max(self._last + 1, round(frame.time / self._tick))  # two frames may not share a time
+            image.pts, image.time_base = self._last, self._tick
+            self._container.mux(self._stream.encode(image))
+        self.written += 1
+
+    def sound(self, sound: Sound) -> None:
+        """See :meth:`Writer.sound`."""
+        stream = self._sounds[sound.stream]
+        if stream is not None:
+            sound.packet.stream = stream
+            with self._saving():
+                self._container.mux(sound.packet)
+
+    def close(self) -> None:
+        """Write what the encoder still holds, and the file's index. Raises :class:`SaveError`."""
+        with self._saving():
+            try:
+                if self.written:
+                    self._container.mux(self._stream.encode())
+            finally:
+                self._container.close()
+
+
+@contextlib.contextmanager
+def open_video(
+    target: Path,
+    info: StreamInfo,
+    size: tuple[int, int],
+    codec: Codec,
+    alpha: bool = False,
+    audio: Sequence[av.AudioStream] = (),
+) -> Iterator[VideoWriter]:
+    """A writer of ``target``, which appears, or is replaced, once the block has ended well; see :class:`VideoWriter`.
+
+    Raises:
+        DataError: The block has written no frame.
+        SaveError: The folder or the file cannot be written.
+    """
+    with atomic_path(target) as temporary:
+        writer = VideoWriter(temporary, target, info, size, codec, alpha, audio)
+        try:
+            yield writer
+        finally:
+            writer.close()
+        if not writer.written:
+            raise DataError(f"no frame was matted, so that {target} was not written")
+
+
+class ImagesWriter(Writer):
+    """Writes one image file for each frame, whole or not at all.
+
+    Args:
+        path: From a frame's index to its file.
+        first: Index of the first frame to be written; those before it are there.
+    """
+
+    def __init__(self, path: Callable[[int], Path], first: int = 0) -> None:
+        self._path = path
+        self._first = first
+
+    def write(self, frame: Frame, picture: Picture) -> None:
+        """See :meth:`Writer.write`."""
+        if frame.index < self._first:
+            return
+        with atomic_path(self._path(frame.index)) as temporary:
+            image = Image.fromarray(picture)
+            if temporary.suffix.lower() == ".png":
+                image.save(temporary, compress_level=3)
+            else:
+                image.save(temporary, quality=95)
+        self.written += 1

@@ -1,0 +1,318 @@
+"""The whole run: float reference, round to nearest, BIQ, GAC+OFA, each evaluated; resumable at every step."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.progress import track
+from torch import nn
+
+from ptq4vm.data.calibration.datamodule import MattingDataModule
+from ptq4vm.errors import CheckpointError
+from ptq4vm.evaluation.cost import Cost, measure_cost
+from ptq4vm.evaluation.evaluator import FrameObserver, evaluate
+from ptq4vm.evaluation.layer_errors import layer_errors
+from ptq4vm.evaluation.results import EvaluationResult
+from ptq4vm.methods.method import Method, Preset
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.pipeline.training import Training
+from ptq4vm.quant.checkpoint import (
+    CheckpointInfo,
+    has_quantized,
+    load_quantized,
+    load_quantized_state,
+    quantized_skeleton,
+    quantized_state,
+    read_info,
+    save_quantized,
+)
+from ptq4vm.quant.fold import absorb, fold_batch_norm
+from ptq4vm.quant.insert import observe, swap
+from ptq4vm.quant.partition import resolve
+from ptq4vm.quant.placement.plan import make_plan
+from ptq4vm.quant.spec import Partition, QuantSpec
+from ptq4vm.runs.progress import RunState, SharedStages, fingerprint, tensors_hash
+from ptq4vm.system.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer, processes
+
+log = logging.getLogger(__name__)
+
+ObserverFactory = Callable[[str], FrameObserver]
+
+
+@dataclass(frozen=True)
+class QuantizationResult:
+    """What a run gives.
+
+    Attributes:
+        network: The quantized network, absorbed, in eval mode (the folded float one for ``bits=fp32``).
+        stages: Evaluation after each stage (``fp32``, ``rtn``, ``biq``, ``gac``); empty without evaluation clips.
+        timing: ``{"stages": {name: seconds}, "blocks": {path: seconds}, "total": seconds}``.
+        steps: Gradient steps of each learning stage.
+        cost: Of one frame, and of the file.
+        layers: Noise over signal at the output of every quantized layer; see :func:`layer_errors`.
+    """
+
+    network: MattingNetwork
+    stages: dict[str, EvaluationResult]
+    timing: dict[str, Any]
+    steps: dict[str, int]
+    cost: Cost
+    layers: dict[str, float]
+
+
+@dataclass
+class Pipeline:
+    """Quantizes one network on one data module.
+
+    Attributes:
+        network: Float network in eval mode; not changed.
+        model: What ``quantizer.yaml`` says to rebuild its architecture.
+        datamodule: Calibration samples and evaluation clips.
+        spec: Bits and placement.
+        partition: Blocks, float modules and edge layers (patterns allowed).
+        method: Which stages run.
+        preset: Their schedules.
+        run_dir: Where everything goes.
+        trainer: Builds a Lightning Trainer from the arguments that a stage adds.
+        loggers: Gives the Lightning loggers of a training stage, by its name.
+        observer: Gives, for a stage's name, who looks at its evaluated frames; pictures are drawn from that.
+        seed: Of everything random.
+        downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
+        baseline: Also measure rounding to nearest with min-max ranges, as the stage ``rtn``.
+        stage_cache: Folder where runs that begin alike share their reconstruction: the grid of an ablation then
+            computes it once.
+        notes: Written into ``quantizer.yaml``.
+        finish: Called with the result before the run counts as finished, to write what else belongs to it.
+    """
+
+    network: MattingNetwork
+    model: Mapping[str, Any]
+    datamodule: MattingDataModule
+    spec: QuantSpec
+    partition: Partition
+    method: Method
+    preset: Preset
+    run_dir: Path
+    trainer: TrainerFactory = default_trainer
+    loggers: LoggerFactory = lambda stage: []
+    observer: ObserverFactory | None = None
+    seed: int = 0
+    downsample_ratio: float = 1.0
+    baseline: bool = True
+    stage_cache: Path | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    finish: Callable[[QuantizationResult], None] = lambda result: None
+
+    def run(self) -> QuantizationResult:
+        """Do what is left to do.
+
+        Raises:
+            PTQ4VMError: With one line that says what is wrong and what to do; what was finished stays.
+        """
+        pl.seed_everything(self.seed, workers=True, verbose=False)
+        teacher, partition = self._teacher()
+        if not self.spec.is_float:
+            self._warn_of_overlap()
+            self.datamodule.prepare_data()
+            self.datamodule.setup("fit")
+        self._state = RunState(self.run_dir, self._identity(partition))
+        network = self._finished(teacher)
+        if network is None:
+            self._state.put("finished", False)
+            self._evaluate(teacher, "fp32")
+            network = teacher
+            if not self.spec.is_float:
+                network = self._quantize(teacher, partition)
+                info = CheckpointInfo(self.model, self.spec, partition, {"method": asdict(self.method), **self.notes})
+                save_quantized(self.run_dir, network, info)
+        stages = {name: _result(value) for name, value in (self._state.get("results") or {}).items()}
+        timing = self._state.timing
+        timing = {**timing, "total": sum(timing["stages"].values())}
+        network = network.eval()
+        steps = dict(self._state.get("steps") or {})
+        result = QuantizationResult(
+            network, stages, timing, steps, self._cost(network, teacher, partition), self._layers(network, teacher)
+        )
+        self.finish(result)
+        self._state.put("finished", True)
+        return result
+
+    def _teacher(self) -> tuple[MattingNetwork, Partition]:
+        """The folded float network, and its blocks."""
+        partition = resolve(self.network, self.partition)
+        teacher = fold_batch_norm(copy.deepcopy(self.network).eval(), partition.float_modules)
+        teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return teacher, partition
+
+    def _cost(self, network: MattingNetwork, teacher: MattingNetwork, partition: Partition) -> Cost:
+        """Cost at the size of the frames that are evaluated; at that of the samples where there are none."""
+        clips = self.datamodule.evaluation_clips
+        crop = self.preset.calibration.crop
+        size = clips[0].size if clips else crop or self.datamodule.clip_sets.calibration[0].size
+        return measure_cost(network, teacher, partition, self.spec, size, self.downsample_ratio)
+
+    def _layers(self, network: MattingNetwork, teacher: MattingNetwork) -> dict[str, float]:
+        """Errors of the layers on the first calibration sample."""
+        saved = self._state.get("layers")
+        if saved is None and not self.spec.is_float:
+            saved = layer_errors(teacher, network, self.datamodule.calibration_batch([0]).frames)
+            self._state.put("layers", saved)
+        return dict(saved or {})
+
+    def _warn_of_overlap(self) -> None:
+        sets = self.datamodule.clip_sets
+        both = [clip.name for clip in sets.evaluation if clip in sets.calibration]
+        if both:
+            log.warning(
+                "%d evaluation clips, as %s, are calibrated on too, which makes every figure too good: "
+                "give clips to calibrate on (data.calibration_root)",
+                len(both),
+                both[0],
+            )
+
+    def _finished(self, teacher: MattingNetwork) -> MattingNetwork | None:
+        """The network that an earlier run finished with, or ``None``."""
+        if not self._state.get("finished"):
+            return None
+        network: nn.Module = teacher
+        if not self.spec.is_float:
+            if not has_quantized(self.run_dir):
+                return None
+            try:
+                network = load_quantized(self.run_dir, copy.deepcopy(self.network), read_info(self.run_dir))
+            except CheckpointError as error:
+                log.warning("%s; making it again from the finished stages", error)
+                return None
+        log.info("%s is finished: nothing is left to do", self.run_dir)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _identity(self, partition: Partition) -> dict[str, str]:
+        """Everything that decides the result, under the names that users know it by; no budgets, no paths."""
+        # several processes make one batch of theirs
+        batch_size = self.preset.calibration.batch_size * (
+            processes(self.trainer) if self.method.learns_globally else 1
+        )
+        schedule = replace(
+            self.preset,
+            calibration=replace(self.preset.calibration, batch_size=batch_size),
+            reconstruction=replace(self.preset.reconstruction, memory_mib=0),
+        )
+        augmentation = self.datamodule.augmentation
+        return fingerprint(
+            model=dict(self.model),
+            weights=tensors_hash(self.network.state_dict()),
+            bits=[self.spec.weight.bits, self.spec.activation.bits],
+            method=[asdict(self.method), asdict(self.spec)],
+            partition=partition,
+            preset=None if self.spec.is_float else schedule,
+            seed=self.seed,
+            downsample_ratio=self.downsample_ratio,
+            calibration_clips=None if self.spec.is_float else self.datamodule.content_hash(),
+            evaluation_clips=[(c.name, c.num_frames, c.size) for c in self.datamodule.evaluation_clips],
+            # only where there is any, so that runs from before it was known go on
+            **({"augmentation": augmentation} if augmentation is not None and not self.spec.is_float else {}),
+        )
+
+    @property
+    def _final(self) -> str:
+        """The stage whose network is the result."""
+        if self.spec.is_float:
+            return "fp32"
+        return (self.method.stages or ("rtn",))[-1]
+
+    def _shared(self) -> SharedStages | None:
+        """Where runs that begin alike find each other's reconstruction, if anywhere."""
+        if self.stage_cache is None or not self.method.biq:
+            return None
+        parts = self._state.notes["fingerprint"]
+        apart = ("method", "preset", "calibration_clips", "evaluation_clips", "downsample_ratio")
+        form = {k: v for k, v in asdict(self.method.reconstruction).items() if k != "label"}
+        schedule = replace(self.preset.reconstruction, memory_mib=0)
+        own = fingerprint(
+            form=[form, asdict(self.spec)],
+            schedule=[self.preset.calibration, schedule],
+            clips=self.datamodule.content_hash(flow=False),
+        )
+        return SharedStages(self.stage_cache, {k: v for k, v in parts.items() if k not in apart} | own)
+
+    def _evaluate(self, network: nn.Module, stage: str) -> None:
+        """Evaluate a stage's network, unless an earlier run did.
+
+        The float network and the final one are looked at again in a run that was not finished: the pictures, which
+        are drawn at its end, compare the two.
+        """
+        results = self._state.get("results") or {}
+        pictured = self.observer is not None and stage in ("fp32", self._final)
+        if not self.datamodule.evaluation_clips or (stage in results and not pictured):
+            return
+        log.info("evaluating %s on %d clips", stage, len(self.datamodule.evaluation_clips))
+        with self._state.clock(f"evaluate_{stage}"):
+            found = evaluate(
+                network,  # type: ignore[arg-type]
+                self.datamodule,
+                self.trainer(**EVALUATING),
+                self.downsample_ratio,
+                [self.observer(stage)] if self.observer is not None else [],
+            )
+        self._state.put("results", {**results, stage: {"mean": found.mean, "clips": found.clips}})
+
+    def _quantize(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:
+        measured = self._state.get("results") or {}
+        baseline = self.baseline and self._final != "rtn"
+        if baseline and self.datamodule.evaluation_clips and "rtn" not in measured:
+            with self._state.clock("rtn"):
+                nearest = self._start(teacher, partition, _nearest(self.spec))
+            self._evaluate(nearest, "rtn")
+        network = self._calibrated(teacher, partition)
+        if self._final == "rtn":
+            self._evaluate(network, "rtn")
+        training = Training(self._state, self.datamodule, self.trainer, self.loggers, self._shared())
+        if self.method.biq:
+            form = self.method.reconstruction
+            training.reconstruct(teacher, network, partition.blocks, form, self.preset.reconstruction, self.seed)
+            self._evaluate(network, form.label)
+        if self.method.learns_globally:
+            training.calibrate(teacher, network, self.method.global_settings(self.preset.gac), self._final)
+            network = absorb(network)  # type: ignore[assignment]
+            self._evaluate(network, self._final)
+        return absorb(network)  # type: ignore[return-value]
+
+    def _calibrated(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:
+        """The network with its ranges observed, as an earlier run left it where there was one."""
+        saved = self._state.load_tensors("start")
+        if saved is not None:
+            network = quantized_skeleton(teacher, partition, self.spec)
+            load_quantized_state(network, saved[0], str(self._state.path("start.safetensors")))
+            return network  # type: ignore[return-value]
+        with self._state.clock("calibrate"):
+            network = self._start(teacher, partition, self.spec)
+        self._state.save_tensors("start", quantized_state(network), {})
+        return network
+
+    def _start(self, teacher: MattingNetwork, partition: Partition, spec: QuantSpec) -> MattingNetwork:
+        """Observe ranges on the calibration samples and insert quantizers, rounding to nearest."""
+        plan = make_plan(teacher, partition, spec)
+        clips = self.datamodule.calibration_clips()
+
+        def run() -> None:
+            for clip in track(clips, description=f"observing ({spec.activation.observer})", transient=True):
+                teacher.matte(clip.frames)
+
+        return swap(teacher, plan, observe(teacher, plan, run, self.seed))  # type: ignore[return-value]
+
+
+def _nearest(spec: QuantSpec) -> QuantSpec:
+    """Round to nearest with min-max ranges, one scale per tensor, at the same bits: the baseline of every table."""
+    weight = replace(spec.weight, observer="minmax")
+    return replace(spec, weight=weight, activation=replace(spec.activation, observer="minmax", granularity="tensor"))
+
+
+def _result(value: Mapping[str, Any]) -> EvaluationResult:
+    return EvaluationResult(dict(value["mean"]), dict(value["clips"]), {})

@@ -1,0 +1,188 @@
+"""The two training stages of a run, each going on where an earlier run was killed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from rich.progress import track
+
+from ptq4vm.data.calibration.datamodule import MattingDataModule
+from ptq4vm.errors import SaveError
+from ptq4vm.methods.fisher import FisherWeights
+from ptq4vm.methods.gac import GACSettings, GlobalAffineCalibration, TeacherTargets
+from ptq4vm.methods.method import ReconstructionForm
+from ptq4vm.methods.reconstruction import BlockReconstruction, BlockReport
+from ptq4vm.methods.schedule import ReconstructionSettings
+from ptq4vm.methods.units import make_units
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.quant.checkpoint import load_quantized_state, quantized_state
+from ptq4vm.runs.progress import AtomicCheckpointIO, RunState, SharedStages, newest_checkpoint
+from ptq4vm.system.trainers import ONE_DEVICE, LoggerFactory, TrainerFactory, interruptible, processes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Training:
+    """Runs the training stages.
+
+    Attributes:
+        state: What is done, and where it is kept.
+        datamodule: Calibration samples.
+        trainer: Builds a Lightning Trainer from the arguments that a stage adds.
+        loggers: Gives the Lightning loggers of a stage, by its name.
+        shared: Where a reconstruction that another run has finished is found.
+    """
+
+    state: RunState
+    datamodule: MattingDataModule
+    trainer: TrainerFactory
+    loggers: LoggerFactory
+    shared: SharedStages | None = None
+
+    def reconstruct(
+        self,
+        teacher: MattingNetwork,
+        network: MattingNetwork,
+        blocks: Sequence[str],
+        form: ReconstructionForm,
+        schedule: ReconstructionSettings,
+        seed: int,
+    ) -> None:
+        """Reconstruct ``network`` in place, from the first unit of the first pass that is not done."""
+        label = form.label
+        passes = form.passes(schedule)
+        self._take_over(label)
+        begun, done = self._restore_units(label, network)
+        units = make_units(network, blocks, form.unit)
+        if begun or done:
+            log.info(
+                "%s: %d of %d %s were done before",
+                label.upper(),
+                begun * len(units) + done,
+                len(passes) * len(units),
+                f"{form.unit}s",
+            )
+        for number, what in list(enumerate(passes))[begun:]:
+            start, done = done, 0
+            if start == len(units):
+                continue
+            clips = self.datamodule.calibration_batch()
+            fisher = FisherWeights(clips.frames, clips.alpha, form.damping) if form.fisher else None
+            module = BlockReconstruction(
+                teacher, network, blocks, clips.frames, what, seed + 7919 * number, start, label, fisher
+            )
+            module.finished = partial(self._keep_units, label, module, number)
+            name = label if number == 0 else f"{label}-scales"
+            with self.state.clock(label):
+                self._fit(
+                    name,
+                    module,
+                    max_epochs=module.epochs,
+                    reload_dataloaders_every_n_epochs=1,
+                    enable_checkpointing=False,
+                    **ONE_DEVICE,  # a block is a matter of seconds, and its data are captured in this process
+                )
+        self.state.count_steps(label, sum(what.settings.steps for what in passes) * len(units))
+        self._share(label)
+
+    def _take_over(self, label: str) -> None:
+        """Begin with what another run has finished, unless this run has begun."""
+        found = self.shared.load() if self.shared is not None and self.state.load_tensors(label) is None else None
+        if found is None:
+            return
+        log.info("%s: taken from a run that began alike", label.upper())
+        tensors, metadata = found
+        self.state.take_over(label, json.loads(metadata["timing"]))
+        self.state.save_tensors(label, tensors, metadata)
+
+    def _share(self, label: str) -> None:
+        """Let other runs begin with what this one has finished."""
+        if self.shared is None or label in (self.state.get("shared") or ()):
+            return
+        saved = self.state.load_tensors(label)
+        assert saved is not None
+        timing = {"seconds": self.state.timing["stages"][label], "blocks": self.state.timing["blocks"]}
+        self.shared.save(saved[0], {**saved[1], "timing": json.dumps(timing)})
+
+    def _restore_units(self, label: str, network: MattingNetwork) -> tuple[int, int]:
+        """Load the units that are done; return the number of the pass and of its units.
+
+        The float weights of the others stay.
+        """
+        saved = self.state.load_tensors(label)
+        if saved is None:
+            return 0, 0
+        tensors, metadata = saved
+        whole = {**quantized_state(network), **tensors}
+        load_quantized_state(network, whole, str(self.state.path(f"{label}.safetensors")))
+        return int(metadata["pass"]), int(metadata["units"])
+
+    def _keep_units(self, label: str, module: BlockReconstruction, number: int, report: BlockReport) -> None:
+        """Save the tensors of every finished unit, and how long the last took."""
+        paths = [unit.path for unit in module.units]
+        done = paths[: paths.index(report.block) + 1]
+        tensors = quantized_state(module.quantized)
+        if number == 0:  # later passes find everything decided
+            tensors = {key: value for key, value in tensors.items() if any(_inside(key, path) for path in done)}
+        self.state.save_tensors(label, tensors, {"pass": str(number), "units": str(len(done))})
+        self.state.tick(report.block or "network", report.seconds)
+
+    def calibrate(
+        self, teacher: MattingNetwork, network: MattingNetwork, settings: GACSettings, label: str = "gac"
+    ) -> None:
+        """GAC with OFA of ``network`` in place, from the last epoch that was saved."""
+        module = GlobalAffineCalibration(network, settings, None)
+        saved = self.state.load_tensors("gac")
+        if saved is not None:
+            log.info("GAC was done before")
+            network.load_state_dict(saved[0])
+            return
+        folder = self.state.path("gac")
+        newest = newest_checkpoint(folder)
+        if newest is not None:
+            log.info("GAC goes on after %s", newest.stem)
+        with self.state.clock(label):
+            if settings.needs_teacher:
+                clips = track(self.datamodule.calibration_clips(), description="float targets", transient=True)
+                module.targets = TeacherTargets.compute(teacher, clips)
+            self._fit(
+                label,
+                module,
+                {"datamodule": self.datamodule, "ckpt_path": newest, "weights_only": True},
+                max_epochs=settings.epochs,
+                callbacks=[ModelCheckpoint(folder, filename="{epoch:04d}")],
+                plugins=[AtomicCheckpointIO()],
+            )
+        batches = math.ceil(len(self.datamodule.samples) // processes(self.trainer) / self.datamodule.batch_size)
+        self.state.count_steps(label, settings.epochs * batches)
+        self.state.save_tensors("gac", dict(network.state_dict()), {})
+        shutil.rmtree(folder)
+
+    def _fit(self, stage: str, module: pl.LightningModule, fit: dict[str, Any] | None = None, **arguments: Any) -> None:
+        """Train with a Trainer of ``arguments``, calling its ``fit`` with ``fit``."""
+        trainer = self.trainer(
+            logger=self.loggers(stage) or False, num_sanity_val_steps=0, enable_model_summary=False, **arguments
+        )
+        try:
+            with interruptible(trainer):
+                trainer.fit(module, **(fit or {}))
+        except OSError as error:  # of a logger, say
+            raise SaveError(f"cannot write below {self.state.folder.parent}: {error}; free some space") from error
+        finally:
+            module.teardown("fit")  # which Lightning leaves out after an error
+            module.cpu()
+
+
+def _inside(key: str, path: str) -> bool:
+    """Whether a tensor belongs to a module; the empty path is the whole network."""
+    return path == "" or key.startswith(f"{path}.")

@@ -1,0 +1,229 @@
+"""From a folded float network to one with quantizers: observe ranges, swap layers by type."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from ptq4vm.errors import ConfigError
+from ptq4vm.quant.layers import QuantActivation, QuantConv2d, QuantLayer, QuantLinear
+from ptq4vm.quant.observers import Observer, activation_observer, affine_qparams, weight_scale
+from ptq4vm.quant.observers.shared import SharedZeroObserver
+from ptq4vm.quant.partition import QUANTIZABLE
+from ptq4vm.quant.placement.plan import Plan, Site
+from ptq4vm.quant.placement.wiring import Segments
+from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.quant.quantizers.weight import WeightQuantizer, per_column
+from ptq4vm.quant.spec import ActivationSpec, WeightSpec
+
+
+def observe(
+    network: nn.Module, plan: Plan, run: Callable[[], None], seed: int = 0
+) -> dict[str, list[tuple[float, float]]]:
+    """Run the float network, let every site's observer see its tensors, and find the ranges.
+
+    The network is not changed.
+
+    Args:
+        network: Folded float network.
+        plan: Says which tensors to look at.
+        run: Feeds calibration clips through ``network``.
+        seed: Seeds the observers' sampling.
+
+    Returns:
+        ``(low, high)`` of every group of channels with a scale of its own (one where there are none), by layer path.
+    """
+    observed = {path: site for path, site in plan.sites.items() if site.known is None}
+    observers = _observers(observed, seed)
+    with ExitStack() as hooks, torch.no_grad():
+        for path, site in observed.items():
+            module, see = network.get_submodule(site.module), observers[path].see
+            if site.side == "input":
+                hooks.enter_context(module.register_forward_pre_hook(lambda m, args, see=see: see(args[0])))
+            else:
+                hooks.enter_context(module.register_forward_hook(lambda m, args, out, see=see: see(out)))
+        run()
+    return {path: observers[path].ranges() if site.known is None else [site.known] for path, site in plan.sites.items()}
+
+
+class _SiteObserver:
+    """Feeds one site's tensors to its observers: one for each branch, or one for all that share a zero point.
+
+    Args:
+        site: To look at.
+        seed: Of the sampling.
+        joint: The observer of the site's group, and the site's first row in it.
+    """
+
+    def __init__(self, site: Site, seed: int, joint: tuple[SharedZeroObserver, int] | None = None) -> None:
+        self._sizes = site.sizes
+        self._bounds = site.bounds
+        spec = site.spec
+        self._joint: SharedZeroObserver | None = joint[0] if joint else None
+        self._first = joint[1] if joint else 0
+        self._parts: list[Observer] = []
+        if joint is None and site.sizes and spec.observer == "mse":
+            self._joint = SharedZeroObserver(len(site.sizes), spec.code_range[1], spec.affine, seed=seed)
+        elif joint is None:
+            self._parts = [activation_observer(spec, seed) for _ in site.sizes or (0,)]
+
+    def see(self, tensor: Tensor) -> None:
+        """Take in one tensor, channels at dimension -3 where there are branches."""
+        if self._bounds is not None:
+            tensor = tensor.clamp(*self._bounds)
+        parts = tensor.split(self._sizes, dim=-3) if self._sizes else (tensor,)
+        if self._joint is not None:
+            self._joint.observe([part.flatten() for part in parts], self._first)
+            return
+        for observer, part in zip(self._parts, parts, strict=True):
+            observer.observe(part)
+
+    def ranges(self) -> list[tuple[float, float]]:
+        """Range of each branch."""
+        if self._joint is None:
+            return [observer.range() for observer in self._parts]
+        return self._joint.ranges()[self._first : self._first + max(1, len(self._sizes))]
+
+
+def _observers(sites: Mapping[str, Site], seed: int) -> dict[str, _SiteObserver]:
+    """One observer for each site; those of a group search their zero point together."""
+    groups: dict[str, list[str]] = {}
+    for path, site in sites.items():
+        if site.group and site.spec.observer == "mse":
+            groups.setdefault(site.group, []).append(path)
+    joints: dict[str, tuple[SharedZeroObserver, int]] = {}
+    for paths in groups.values():
+        rows = [max(1, len(sites[path].sizes)) for path in paths]
+        spec = sites[paths[0]].spec
+        shared = SharedZeroObserver(sum(rows), spec.code_range[1], spec.affine, seed=seed, relative=True)
+        joints |= {path: (shared, first) for path, first in zip(paths, accumulate([0, *rows]), strict=False)}
+    return {path: _SiteObserver(site, seed, joints.get(path)) for path, site in sites.items()}
+
+
+def activation_quantizers_of(
+    plan: Plan, ranges: Mapping[str, list[tuple[float, float]]]
+) -> dict[str, ActivationQuantizer]:
+    """Build every site's quantizer; the sites of a group share their zero point and keep their scales for good."""
+    sites = plan.sites
+    found: dict[str, ActivationQuantizer] = {}
+    groups: dict[str, list[str]] = {}
+    for path, site in sites.items():
+        if path not in ranges:
+            raise ConfigError(f"layer {path!r} has no observed range: the calibration clips never reached it")
+        groups.setdefault(site.group or path, []).append(path)
+    for paths in groups.values():
+        first = sites[paths[0]]
+        scale, zero = shared_grid([pair for path in paths for pair in ranges[path]], first.spec)
+        if first.group and not first.sizes and not first.own_scale:
+            scale = scale.max().expand(len(scale))  # layers that read them side by side know one scale
+        parts = scale.split([len(ranges[path]) for path in paths])
+        for path, part in zip(paths, parts, strict=True):
+            site = sites[path]
+            found[path] = ActivationQuantizer(site.spec.bits, part, zero, site.sizes, learns=not plan.frozen(path))
+    return {path: found[path] for path in sites}
+
+
+def shared_grid(ranges: Iterable[tuple[float, float]], spec: ActivationSpec) -> tuple[Tensor, int]:
+    """Scales and the shared zero point for the observed ``(low, high)`` of each branch.
+
+    Branches share the zero point that coarsens their grids least: the mean square of the factors, by which the scales
+    have to grow beyond what each branch alone would need, is smallest there.
+
+    Returns:
+        ``(branches,)`` float32, and the integer code of 0.
+    """
+    lows, highs = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*ranges, strict=True))
+    levels = spec.code_range[1]
+    if not spec.affine and bool((lows < 0).any()):
+        highs = torch.maximum(-lows, highs)
+        lows = -highs
+    scale, zero = affine_qparams(lows, highs, levels)
+    if not spec.affine and bool((lows < 0).any()):
+        zero = torch.full_like(zero, 2 ** (spec.bits - 1))  # exactly halfway: not left to rounding
+    if len(zero) == 1:
+        return scale.float(), int(zero)
+    # what each branch's scale would have to be under every zero point, relative to the one of its own
+    zeros = torch.arange(levels + 1, dtype=torch.float64)[:, None]
+    room = torch.where(highs > 0, highs / (levels - zeros), 0.0)
+    needed = torch.maximum(room, torch.where(lows < 0, -lows / zeros, 0.0)).clamp_min(1e-8)
+    shared = int((needed / scale).square().mean(1).argmin())
+    return needed[shared].float(), shared
+
+
+def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, float]]]) -> nn.Module:
+    """Copy a folded float network with every planned layer replaced by its quantized counterpart.
+
+    Args:
+        network: Folded float network; not changed.
+        plan: From :func:`make_plan`.
+        ranges: Observed ``(low, high)`` per branch, by layer path, for every site.
+
+    Returns:
+        The quantized network in eval mode, weights rounded to nearest; no parameter requires gradients but the
+        activation scales.
+
+    Raises:
+        ConfigError: A site was not observed.
+    """
+    quantized = copy.deepcopy(network).eval().requires_grad_(False)
+    quantizers = activation_quantizers_of(plan, ranges)
+    readers = [s.layer for s in plan.sites.values() if isinstance(network.get_submodule(s.layer), QUANTIZABLE)]
+    for path in dict.fromkeys([*plan.weights, *readers]):
+        layer = quantized.get_submodule(path)
+        new: QuantLayer = QuantConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantLinear(layer)  # type: ignore[arg-type]
+        new.requires_grad_(False)
+        new.reads = plan.inputs.get(path, ())
+        if path in plan.weights:
+            factor = segment_scales(quantizers, new.reads) if path in plan.carriers else None
+            new.weight_quantizer = _weight_quantizer(new.weight, plan.weights[path], factor)
+            new.harden()
+        quantized.set_submodule(path, new)
+    for path, site in plan.sites.items():
+        _insert(quantized, site, quantizers[path])
+    for path, segments in plan.regrids.items():
+        first = quantizers[segments[0].site]
+        separate = plan.separate_scales(segments)
+        scales = segment_scales(quantizers, segments) if separate else first.scale.detach()
+        sizes = (1,) * len(scales) if separate else ()
+        regrid = ActivationQuantizer(first.bits, scales, int(first.zero_point), sizes, learns=False)
+        quantized.set_submodule(path, QuantActivation(quantized.get_submodule(path), regrid))
+    return quantized.eval()
+
+
+def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segments) -> Tensor:
+    """Scale of every channel that a layer reads, ``(C_in,)`` float32."""
+    parts = []
+    for site, start, stop in segments:
+        scale = quantizers[site].channel_scale().detach()
+        parts.append(scale[start:stop] if len(scale) > 1 else scale.expand(stop - start))
+    return torch.cat(parts)
+
+
+def _weight_quantizer(weight: Tensor, spec: WeightSpec, factor: Tensor | None) -> WeightQuantizer:
+    scaled = weight if factor is None else weight * per_column(factor, weight)
+    return WeightQuantizer(spec.bits, weight_scale(scaled, spec), factor, spec.reduce_range)
+
+
+def _insert(network: nn.Module, site: Site, quantizer: ActivationQuantizer) -> None:
+    module = network.get_submodule(site.module)
+    if site.side == "input":
+        module.input_quantizer = quantizer
+    elif isinstance(module, QuantLayer):
+        module.output_quantizer = quantizer
+    else:
+        network.set_submodule(site.module, QuantActivation(module, quantizer))
+
+
+def quantized_layers(network: nn.Module) -> dict[str, QuantLayer]:
+    """Quantized layers by path, in definition order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, QuantLayer)}
+
+
+def activation_quantizers(network: nn.Module) -> dict[str, ActivationQuantizer]:
+    """Activation quantizers by path, in definition order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, ActivationQuantizer)}

@@ -1,0 +1,99 @@
+"""Names to what they stand for: filled by a decorator, by the modules of a package, and by packages from outside."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from ptq4vm.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Entry = TypeVar("Entry")
+
+
+class Registry(Generic[T]):
+    """Everything of one kind that can be chosen by name.
+
+    What ptq4vm brings registers itself when its module is imported: every module (or folder) of ``package`` is, when a
+    name is first asked for. An installed package adds its own by an entry point of the group ``group``, whose value is
+    imported likewise and may register itself or be what its name stands for.
+
+    Args:
+        kind: What is registered, in messages: ``quantizer``.
+        package: Of ptq4vm's own, such as ``ptq4vm.quant.quantizers``.
+        group: Of entry points; ``ptq4vm.<kind>s`` when not given.
+    """
+
+    def __init__(self, kind: str, package: str, group: str = "") -> None:
+        self.kind = kind
+        self._package = package
+        self._group = group or f"ptq4vm.{kind.replace(' ', '_')}s"
+        self._entries: dict[str, T] = {}
+        self._complete = False
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Decorate what ``name`` shall stand for.
+
+        Raises:
+            ConfigError: Something else has the name.
+        """
+
+        def keep(entry: Entry) -> Entry:
+            known = self._entries.setdefault(name, entry)  # type: ignore[arg-type]
+            if known is not entry and _place(known) != _place(entry):  # a module may be read twice
+                raise ConfigError(f"{self.kind} {name!r} is registered twice: by {_place(known)} and {_place(entry)}")
+            self._entries[name] = entry  # type: ignore[assignment]
+            return entry
+
+        return keep
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in alphabetical order."""
+        self._discover()
+        return tuple(sorted(self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether something has this name."""
+        self._discover()
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> T:
+        """What has this name.
+
+        Raises:
+            ConfigError: Nothing has; the line names those that there are.
+        """
+        if name not in self._entries:
+            self._discover()
+        if name not in self._entries:
+            raise ConfigError(f"{self.kind}={name} is unknown: use one of {', '.join(self.names())}")
+        return self._entries[name]
+
+    def values(self) -> tuple[T, ...]:
+        """Everything registered, in the order of :meth:`names`."""
+        return tuple(self._entries[name] for name in self.names())
+
+    def _discover(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+        for point in entry_points(group=self._group):
+            try:
+                entry = point.load()
+            except ImportError as error:  # somebody else's package: it must not end what does not need it
+                log.warning("%s %s of %s cannot be imported: %s", self.kind, point.name, point.value, error)
+                continue
+            self._entries.setdefault(point.name, entry)
+
+
+def _place(entry: object) -> str:
+    return f"{getattr(entry, '__module__', '')}.{getattr(entry, '__qualname__', type(entry).__name__)}"
