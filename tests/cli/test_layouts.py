@@ -9,7 +9,7 @@ import pytest
 
 from commands import TINY, Workplace, as_found
 from layouts import LAYOUTS, SHORT, draw_backgrounds, draw_layout
-from ptq4vm.cli.recorded import recorded_clips
+from ptq4vm.api.clips import recorded_clips
 
 REST = tuple(o for o in TINY if not o.startswith("data."))
 

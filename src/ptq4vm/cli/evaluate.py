@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from ptq4vm import api
+from ptq4vm.api.models import float_model
 from ptq4vm.cli import build
 from ptq4vm.cli.app import plain
-from ptq4vm.cli.recorded import float_model
 from ptq4vm.data.base import NeedsTruth
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.evaluation.folders import evaluate_folders

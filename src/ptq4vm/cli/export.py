@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptq4vm.api import load_checkpoint, load_model
+from ptq4vm.api.clips import recorded_clips
 from ptq4vm.cli.app import one_line
-from ptq4vm.cli.recorded import recorded_clips
 from ptq4vm.cli.values import parse_values
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError

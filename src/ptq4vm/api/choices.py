@@ -1,0 +1,38 @@
+"""Choices of ``conf`` by their names: presets, augmentations, methods."""
+
+from __future__ import annotations
+
+from ptq4vm import settings
+from ptq4vm.data.augmentation.recipes import Augmentation
+from ptq4vm.methods.method import Method, Preset
+from ptq4vm.quant.spec import QuantSpec
+
+
+def load_preset(name: str) -> Preset:
+    """A preset of ``conf/preset``; change it with :func:`dataclasses.replace`. Raises :class:`ConfigError`."""
+    return settings.preset(settings.read_choice("preset", name))
+
+
+def load_augmentation(name: str) -> Augmentation:
+    """A choice of ``conf/augmentation``; change it with :func:`dataclasses.replace`. Raises :class:`ConfigError`."""
+    return settings.augmentation(settings.read_choice("augmentation", name))
+
+
+def load_method(name: str, bits: str = "w4a4", overflow: str = "safe") -> tuple[Method, QuantSpec]:
+    """A method of ``conf/method`` and its quantizers.
+
+    Args:
+        name: Of the method.
+        bits: ``wXaY`` or ``fp32``.
+        overflow: ``safe`` or ``vnni``; see :class:`ptq4vm.quant.spec.QuantSpec`.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    values = settings.read_choice("method", name, overflow=overflow)
+    return settings.method(values), settings.quant_spec(settings.read_choice("bits", bits), values["quantizer"])
+
+
+def needs_flow(method: Method, spec: QuantSpec, preset: Preset) -> bool:
+    """Whether a run looks at optical flow."""
+    return method.global_settings(preset.gac).flow_weight > 0 and not spec.is_float

@@ -1,0 +1,114 @@
+"""Networks: a float one by its name, the quantized one of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ptq4vm import settings
+from ptq4vm.errors import CheckpointError, ConfigError
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.rvm.network import RVM
+from ptq4vm.models.weights import load_rvm
+from ptq4vm.quant.checkpoint import load_quantized, read_info
+from ptq4vm.quant.spec import Partition
+
+
+@dataclass(frozen=True)
+class Model:
+    """A float network with what quantization needs to know about it.
+
+    Attributes:
+        network: In eval mode.
+        partition: Its blocks, float modules and edge layers.
+        architecture: ``{"family": ..., "arguments": {...}}``, from which ``quantizer.yaml`` lets it be rebuilt.
+    """
+
+    network: MattingNetwork
+    partition: Partition
+    architecture: Mapping[str, Any]
+
+
+def load_model(name: str = "rvm_mobilenetv3", weights: str | Path | None = None) -> Model:
+    """Load a network with its pretrained weights.
+
+    Args:
+        name: ``rvm_mobilenetv3`` or ``rvm_resnet50``.
+        weights: A ``.pth`` or ``.safetensors`` file; found, fetched and cached when not given.
+
+    Raises:
+        ConfigError: Unknown name.
+        WeightsError: The weights cannot be found or do not fit.
+    """
+    values = settings.read_choice("model", name)
+    return build_model(values["family"], values["arguments"], settings.partition(values["partition"]), weights)
+
+
+def build_model(
+    family: str, arguments: Mapping[str, Any], partition: Partition, weights: str | Path | None = None
+) -> Model:
+    """Build a :class:`Model` with pretrained weights from its parts; see :func:`build_network`."""
+    network = build_network(family, arguments, weights=weights)
+    refiner = {"refiner": network.refiner_name} if isinstance(network, RVM) else {}
+    return Model(network, partition, {"family": family, "arguments": {**arguments, **refiner}})
+
+
+def build_network(
+    family: str, arguments: Mapping[str, Any], weights: str | Path | None = None, pretrained: bool = True
+) -> MattingNetwork:
+    """Build a float network by family name.
+
+    Args:
+        family: ``rvm``.
+        arguments: Of the family: ``variant`` and, optionally, ``refiner``.
+        weights: A ``.pth`` or ``.safetensors`` file; the usual places when ``None``.
+        pretrained: False leaves the parameters random, for a checkpoint that brings its own.
+
+    Raises:
+        ConfigError: Unknown family or argument.
+        WeightsError: The weights cannot be found or do not fit.
+    """
+    if family != "rvm":
+        raise ConfigError(f"model.family={family!r} is unknown: use rvm")
+    try:
+        if pretrained:
+            return load_rvm(**arguments, weights=weights)
+        return RVM(**arguments).eval()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.arguments={dict(arguments)} do not fit {family}: {error}") from error
+
+
+def load_checkpoint(folder: str | Path) -> MattingNetwork:
+    """Rebuild the quantized network of a run folder.
+
+    Raises:
+        CheckpointError: The folder holds no quantized network, or a damaged one.
+    """
+    if not Path(folder).is_dir():
+        raise CheckpointError(f"{folder} is no folder: give a run folder that `ptq4vm quantize` wrote, or fp32")
+    info = read_info(folder)
+    try:
+        network = build_network(info.model["family"], info.model["arguments"], pretrained=False)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}/quantizer.yaml names no known network: {error}") from error
+    return load_quantized(folder, network, info).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def float_model(checkpoint: str | Path, weights: str | None = None) -> Model:
+    """The float network that a run folder's network was made from.
+
+    Args:
+        checkpoint: The run folder.
+        weights: A file; the usual places when ``None``.
+
+    Raises:
+        CheckpointError: The folder holds no quantized network.
+        WeightsError: The weights cannot be found or do not fit.
+    """
+    found = read_info(checkpoint).model
+    choice = settings.read_choice("model", f"{found['family']}_{found['arguments']['variant']}")
+    return build_model(found["family"], found["arguments"], settings.partition(choice["partition"]), weights)
