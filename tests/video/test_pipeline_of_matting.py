@@ -18,7 +18,7 @@ from ptq4vm.media.frames import Frame, Picture, Reader, Sound, StreamInfo
 from ptq4vm.media.readers import open_input
 from ptq4vm.media.writers import Writer
 from ptq4vm.video.composing import Colour, composer
-from ptq4vm.video.destinations import NOTE, WARM_UP, FolderTarget, choose_target
+from ptq4vm.video.destinations import NOTE, WARM_UP, FolderDestination, choose_destination
 from ptq4vm.video.loop import QUEUE, Channel, Outcome, matte_video
 from ptq4vm.video.scenes import SceneCuts
 
@@ -130,7 +130,7 @@ def fill(source: Path, out: Path, engine: BrightEngine, stop_at: int | None = No
     """Matte a file to ``out`` by a fake engine, stopping after a frame."""
     reader = open_input(str(source))
     stop = threading.Event()
-    target = choose_target(out, reader, source=source, **options)  # type: ignore[arg-type]
+    target = choose_destination(out, reader, source=source, **options)  # type: ignore[arg-type]
     return target.fill(
         reader,
         reader.info.size,
@@ -193,12 +193,12 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds other files"):
-        FolderTarget(tmp_path / "out", (), {}, False)
-    FolderTarget(tmp_path / "out", (), {}, True)
+        FolderDestination(tmp_path / "out", (), {}, False)
+    FolderDestination(tmp_path / "out", (), {}, True)
     (tmp_path / "out" / NOTE).write_text("[1")
     with pytest.raises(ConfigError, match="is damaged"):
-        FolderTarget(tmp_path / "out", (), {}, False)
+        FolderDestination(tmp_path / "out", (), {}, False)
     with pytest.raises(ConfigError, match="is a file"):
-        FolderTarget(tmp_path / "out" / "mine.txt", (), {}, True)
+        FolderDestination(tmp_path / "out" / "mine.txt", (), {}, True)
     with pytest.raises(SaveError, match="cannot be written"):
-        FolderTarget(tmp_path / "out" / "mine.txt" / "deeper", (), {}, False)
+        FolderDestination(tmp_path / "out" / "mine.txt" / "deeper", (), {}, False)

@@ -27,7 +27,7 @@ Run = Callable[[Writer, int], Outcome]
 """Mattes into a writer from a frame's index on."""
 
 
-class Target(ABC):
+class Destination(ABC):
     """Something to write mattes to, whose name has been checked."""
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Target(ABC):
         """
 
 
-class VideoTarget(Target):
+class VideoDestination(Destination):
     """A video file; it appears, or is replaced, when it is done.
 
     Args:
@@ -61,13 +61,13 @@ class VideoTarget(Target):
         self._path, self._alpha = path, alpha
 
     def fill(self, reader: Reader, size: tuple[int, int], run: Run) -> Outcome:
-        """See :meth:`Target.fill`."""
+        """See :meth:`Destination.fill`."""
         with open_video(self._path, reader.info, size, self._codec, self._alpha, reader.audio) as writer:
             return _unless_empty(run(writer, 0))
 
 
-class ImageTarget(Target):
-    """A single image. Args and raises: as :class:`VideoTarget`."""
+class ImageDestination(Destination):
+    """A single image. Args and raises: as :class:`VideoDestination`."""
 
     def __init__(self, path: Path, alpha: bool, overwrite: bool) -> None:
         if alpha and path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
@@ -77,11 +77,11 @@ class ImageTarget(Target):
         self._path = path
 
     def fill(self, reader: Reader, size: tuple[int, int], run: Run) -> Outcome:
-        """See :meth:`Target.fill`."""
+        """See :meth:`Destination.fill`."""
         return _unless_empty(run(ImagesWriter(lambda index: self._path), 0))
 
 
-class FolderTarget(Target):
+class FolderDestination(Destination):
     """A folder with a PNG for each frame: named as the frames are where they are files, numbered otherwise.
 
     The same command on the same folder goes on where an earlier one was interrupted. The network sees the last
@@ -133,7 +133,7 @@ class FolderTarget(Target):
         return index
 
     def fill(self, reader: Reader, size: tuple[int, int], run: Run) -> Outcome:
-        """See :meth:`Target.fill`."""
+        """See :meth:`Destination.fill`."""
         if self._renew and (self._path / NOTE).is_file():
             for old in self._path.iterdir():  # of a run that may have had more frames
                 if re.fullmatch(r"\d{6,}\.png", old.name):
@@ -146,7 +146,7 @@ class FolderTarget(Target):
         return outcome if first else _unless_empty(outcome)
 
 
-def choose_target(
+def choose_destination(
     out: Path,
     reader: Reader,
     *,
@@ -155,7 +155,7 @@ def choose_target(
     overwrite: bool = False,
     identity: Mapping[str, str] | None = None,
     source: Path | None = None,
-) -> Target:
+) -> Destination:
     """What ``out`` means: a video or an image by its suffix, a folder without one.
 
     Args:
@@ -164,7 +164,7 @@ def choose_target(
         alpha: Whether pictures are RGBA.
         codec: Of a video.
         overwrite: Whether what is there may be replaced.
-        identity: See :class:`FolderTarget`.
+        identity: See :class:`FolderDestination`.
         source: The source's path, which is never overwritten.
 
     Raises:
@@ -177,15 +177,15 @@ def choose_target(
     if not suffix or out.is_dir():
         if codec != "auto":
             raise ConfigError(f"codec={codec} is for videos, and {out} is a folder of PNG files: leave it out")
-        return FolderTarget(out, reader.info.names, identity or {}, overwrite)
+        return FolderDestination(out, reader.info.names, identity or {}, overwrite)
     if suffix in IMAGE_SUFFIXES:
         if reader.info.count != 1:
             raise ConfigError(f"out={out} is one image, and the input has more: give a folder (no suffix) or a video")
-        return ImageTarget(out, alpha, overwrite)
+        return ImageDestination(out, alpha, overwrite)
     if suffix not in VIDEO_SUFFIXES:
         kinds = f"{', '.join(VIDEO_SUFFIXES)}, an image for an image, or a folder (no suffix)"
         raise ConfigError(f"out={out} is nothing that can be written: use {kinds}")
-    return VideoTarget(out, codec, alpha, overwrite)
+    return VideoDestination(out, codec, alpha, overwrite)
 
 
 def check_writable(folder: Path) -> None:
