@@ -8,14 +8,15 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from ptq4vm.errors import SaveError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -55,6 +56,8 @@ def write_json(target: Path | str, value: Any) -> None:
 
 def write_tensors(target: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file atomically. Raises :class:`SaveError`."""
+    from safetensors.torch import save_file  # late: it imports torch, which most that write files do not need
+
     with atomic_path(target) as temporary:
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, dict(metadata or {}))
 
