@@ -11,16 +11,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from ptq4vm.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -173,7 +174,7 @@ def read_stack(paths: Sequence[Path], channels: int, size: tuple[int, int], box:
                 "bring all images of the clip to one size"
             )
         _fill(planes, image.crop(box) if box and box != whole else image)
-    return torch.from_numpy(stack)
+    return _tensor(stack)
 
 
 def read_cover_stack(paths: Sequence[Path], size: tuple[int, int], box: Box | None = None) -> Tensor:
@@ -189,7 +190,7 @@ def read_cover_stack(paths: Sequence[Path], size: tuple[int, int], box: Box | No
             stack[index] = stack[seen[path]]
         else:
             _fill(stack[index], _covering(open_rgb(path), size, box))
-    return torch.from_numpy(stack)
+    return _tensor(stack)
 
 
 def cover(image: Image.Image, size: tuple[int, int], box: Box | None = None) -> Tensor:
@@ -279,7 +280,14 @@ def _to_tensor(image: Image.Image) -> Tensor:
     """``(C, H, W)`` uint8 of a picture of mode L or RGB."""
     planes = np.empty((1 if image.mode == "L" else 3, image.height, image.width), np.uint8)
     _fill(planes, image)
-    return torch.from_numpy(planes)
+    return _tensor(planes)
+
+
+def _tensor(values: NDArray[np.uint8]) -> Tensor:
+    """The same memory as a tensor."""
+    import torch  # late: matting with an exported file has no use for it
+
+    return torch.from_numpy(values)
 
 
 def _fill(planes: NDArray[np.uint8], image: Image.Image) -> None:

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from ptq4vm.errors import DataError
 from ptq4vm.media.frames import Frame, Reader, StreamInfo
-from ptq4vm.media.images import IMAGE_SUFFIXES, list_frames, read_rgb
+from ptq4vm.media.images import IMAGE_SUFFIXES, list_frames, open_rgb
 from ptq4vm.media.video import VideoReader
 
 _TURNS = {
@@ -51,7 +51,7 @@ class ImagesReader(Reader):
     @staticmethod
     def _image(path: Path) -> NDArray[np.uint8]:
         """``(H, W, 3)``, upright. Raises :class:`DataError`."""
-        pixels = read_rgb(path).permute(1, 2, 0).numpy()
+        pixels: NDArray[np.uint8] = np.asarray(open_rgb(path))
         with Image.open(path) as header:
             mirrored, quarters = _TURNS.get(header.getexif().get(ExifTags.Base.Orientation, 1), (False, 0))
         pixels = np.rot90(pixels, quarters)
