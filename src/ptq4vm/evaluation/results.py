@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.metrics.functional import METRIC_SETS
+from ptq4vm.metrics.names import METRIC_SETS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FrameValues = Mapping[str, tuple[float, ...]]
 """Metric name to the value of every frame of a clip."""
@@ -53,4 +54,6 @@ def metric_set(name: str) -> tuple[str, ...]:
 
 def join_chunks(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, tuple[float, ...]]:
     """Values ``(t,)`` of consecutive chunks as one tuple for each metric."""
+    import torch  # late: a report reads results without
+
     return {name: tuple(torch.cat([part[name] for part in parts]).tolist()) for name in parts[0]}

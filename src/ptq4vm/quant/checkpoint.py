@@ -20,12 +20,12 @@ from ptq4vm.io import write_tensors, write_text
 from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.insert import quantized_layers, swap
 from ptq4vm.quant.layers import QuantLayer
+from ptq4vm.quant.names import CHOICES, TENSORS
 from ptq4vm.quant.placement.plan import make_plan
 from ptq4vm.quant.quantizers.weight import FixedCodes
 from ptq4vm.quant.spec import ActivationSpec, Partition, QuantSpec, WeightSpec
 
 FORMAT = 1
-TENSORS, CHOICES = "model.safetensors", "quantizer.yaml"
 MEANT_BEFORE = {"stores": "layers", "overflow": "vnni"}
 """Choices that the first files did not know, and what those files mean."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ptq4vm.errors import SaveError
 from ptq4vm.io import write_json
-from ptq4vm.quant.checkpoint import CHOICES, TENSORS
+from ptq4vm.quant.names import CHOICES, TENSORS
 
 log = logging.getLogger(__name__)
 

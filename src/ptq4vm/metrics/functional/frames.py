@@ -12,13 +12,7 @@ from ptq4vm.metrics.functional.dtssd import FramePair, _check_previous, _dtssd_c
 from ptq4vm.metrics.functional.grad import _grad_compute, _grad_update
 from ptq4vm.metrics.functional.mad import _mad_compute, _mad_update, _sad_compute, _sad_update
 from ptq4vm.metrics.functional.mse import _mse_compute, _mse_update
-
-METRIC_NAMES = ("mad", "mse", "grad", "conn", "dtssd")
-"""Every metric of a report, in the order in which tables show them. Lower is better for all."""
-METRIC_SETS: dict[str, tuple[str, ...]] = {"lr": METRIC_NAMES, "hr": ("mad", "mse", "grad", "dtssd", "sad")}
-"""What is measured of alpha at low (512x288) and at high resolution (1920x1080), where Conn would take too long."""
-FOREGROUND_METRIC = "fgr_mse"
-"""Measured besides where there is a true foreground; see :func:`foreground_squared_error`."""
+from ptq4vm.metrics.names import METRIC_NAMES
 
 
 def frame_metrics(
