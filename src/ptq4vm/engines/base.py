@@ -8,6 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+AUTOMATIC_SIDE = 512
+"""Pixels that the longer side of a frame is brought to where no ratio is given; RVM's authors recommend it."""
+
+
+def automatic_ratio(size: tuple[int, int]) -> float:
+    """Fraction of ``size`` = ``(H, W)`` at which the longer side has at most 512 pixels; never above 1."""
+    return min(AUTOMATIC_SIDE / max(size), 1.0)
+
 
 class Matte(NamedTuple):
     """What an engine predicts for one frame.

@@ -9,16 +9,12 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ptq4vm.engines.base import MattingEngine
+from ptq4vm.engines.base import MattingEngine, automatic_ratio
 from ptq4vm.engines.memory import peak_memory
 from ptq4vm.engines.openvino import OpenVinoEngine
-from ptq4vm.engines.pytorch import automatic_ratio
 from ptq4vm.errors import ConfigError, DataError
-from ptq4vm.metrics.functional.mad import mean_absolute_difference
-from ptq4vm.ops.clips import fitted
 from ptq4vm.types import Clip, ClipSource
 
 Frames = Sequence[NDArray[np.uint8]]
@@ -281,6 +277,11 @@ def mean_mad(
     Raises:
         DataError: There are no clips, or one is damaged.
     """
+    import torch  # late, with what needs it: exported files are timed without
+
+    from ptq4vm.metrics.functional.mad import mean_absolute_difference
+    from ptq4vm.ops.clips import fitted
+
     if not clips:
         raise DataError("there are no clips to measure MAD on")
     found = np.zeros(len(engines))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ptq4vm.errors import ConfigError
 from ptq4vm.export.form import CODES, FrameStep, export_form, weight_bits
 from ptq4vm.export.graph.codes import CodeMover
 from ptq4vm.export.graph.editor import drop_unread_constants
 from ptq4vm.export.graph.rewrite import Rewriter
 from ptq4vm.export.onnx.integers import shape_for_onnx_runtime
+from ptq4vm.export.shape import FrameShape
 from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers
@@ -30,35 +28,6 @@ TRACED_OPSET = 20
 OPSET = 21
 """The first with packed 4-bit integers; the operations used here mean the same as in 20."""
 IR_VERSION = 10
-SMALLEST = 16
-"""Pixels: the coarsest state of a smaller picture would be a single pixel or none."""
-
-
-@dataclass(frozen=True)
-class FrameShape:
-    """What the exported graph takes.
-
-    Attributes:
-        height: Rows of a frame.
-        width: Columns of a frame.
-        dynamic: True lets the graph take any size; the given one is only what it is traced with.
-        downsample_ratio: Fixed in the graph: the network runs at this fraction of the size, in (0, 1].
-
-    Raises:
-        ConfigError: Out of range.
-    """
-
-    height: int
-    width: int
-    dynamic: bool = False
-    downsample_ratio: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.downsample_ratio <= 1:
-            raise ConfigError(f"downsample_ratio={self.downsample_ratio}: use a fraction in (0, 1]")
-        least = math.ceil(SMALLEST / self.downsample_ratio)
-        if min(self.height, self.width) < least:
-            raise ConfigError(f"size={self.width}x{self.height}: use {least} pixels or more on both sides")
 
 
 def input_names(states: int) -> list[str]:

@@ -22,6 +22,7 @@ from ptq4vm.engines.openvino import OpenVinoEngine
 from ptq4vm.engines.step import StepEngine
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.export.deviations import Deviation, deviations
+from ptq4vm.media.portrait import draw_portrait
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.overflow import saturating_layers
 from ptq4vm.types import Clip, MattingOutput, States
@@ -211,39 +212,16 @@ def moving_portrait(size: tuple[int, int], frames: int) -> Clip:
         size: ``(H, W)``.
         frames: How many.
     """
-    height, width = size
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    y, x = rows / height, (columns - width / 2) / height
-    random = np.random.default_rng(0)
-    background = _smooth(random, size)
-    skin, cloth = _smooth(random, size) * 0.15 + (0.75, 0.55, 0.45), _smooth(random, size) * 0.2 + (0.15, 0.2, 0.4)
-    pictures, mattes = [], []
-    for index in range(frames):
-        sway = 0.06 * np.sin(index * 0.25)
-        head = _inside(np.hypot((x - sway) / 0.15, (y - 0.36) / 0.2), height * 0.15)
-        body = _inside(np.hypot((x - sway / 2) / 0.38, (y - 1.0) / 0.45), height * 0.38)
-        alpha = np.maximum(head, body)[..., None]
-        person = np.where(head[..., None] > 0.5, skin, cloth)
-        pictures.append(alpha * person + (1 - alpha) * np.roll(background, index, 1))
-        mattes.append(alpha[..., 0])
+    pictures, mattes = draw_portrait(size, frames, _enlarged)
     return Clip(
         "moving portrait",
-        _bytes(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
-        _bytes(np.stack(mattes))[:, None],
+        torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(mattes)[:, None],
     )
 
 
-def _smooth(random: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
-    """A smooth picture ``(H, W, 3)`` in [0, 1]."""
-    coarse = torch.from_numpy(random.random((1, 3, 5, 8), dtype=np.float32))
-    fine = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
-    return fine.clamp(0, 1)[0].permute(1, 2, 0).numpy()
-
-
-def _inside(distance: NDArray[np.float32], pixels: float) -> NDArray[np.float32]:
-    """1 where ``distance`` < 1, 0 outside, with an edge two pixels wide; ``pixels`` is the length of 1."""
-    return np.clip((1 - distance) * pixels / 2 + 0.5, 0, 1)
-
-
-def _bytes(values: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy((values.clip(0, 1) * 255).round().astype(np.uint8))
+def _enlarged(coarse: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """As PyTorch enlarges, which rounds other than OpenCV: clips stay what they were in every version, to the bit."""
+    picture = torch.from_numpy(coarse).permute(2, 0, 1)[None].contiguous()
+    fine = torch.nn.functional.interpolate(picture, size, mode="bicubic", align_corners=False)
+    return fine[0].permute(1, 2, 0).numpy()
