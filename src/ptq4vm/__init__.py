@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ptq4vm.system.lazy import imported_late
 from ptq4vm.version import __version__
 
 if TYPE_CHECKING:
     from ptq4vm.api import (
+        MattingResult,
         Model,
+        benchmark,
         evaluate,
+        export,
         load_augmentation,
         load_checkpoint,
         load_data,
@@ -18,13 +21,19 @@ if TYPE_CHECKING:
         load_method,
         load_model,
         load_preset,
+        matte,
+        open_engine,
         quantize,
+        verify,
     )
 
 __all__ = [
+    "MattingResult",
     "Model",
     "__version__",
+    "benchmark",
     "evaluate",
+    "export",
     "load_augmentation",
     "load_checkpoint",
     "load_data",
@@ -32,12 +41,11 @@ __all__ = [
     "load_method",
     "load_model",
     "load_preset",
+    "matte",
+    "open_engine",
     "quantize",
+    "verify",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Give what :mod:`ptq4vm.api` defines when it is first asked for: importing the package stays light."""
-    if name in __all__:
-        return getattr(importlib.import_module("ptq4vm.api"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# `ptq4vm.export` is the function and the package of that name at once; see there.
+__getattr__ = imported_late(__name__, {"ptq4vm.api": [name for name in __all__ if name != "__version__"]})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class PTQ4VMError(Exception):
     """Base of every error that the command line prints as a single line."""
@@ -37,3 +39,11 @@ class TrainingError(PTQ4VMError):
 
 class SaveError(PTQ4VMError):
     """A file could not be written (disk full, folder not writable)."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks; of one that a data loader's worker passed on, its own last line."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
+    return " ".join(text.split())

@@ -4,23 +4,31 @@ when it is first asked for, so that matting with an exported file loads neither 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ptq4vm.system.lazy import imported_late
 
 if TYPE_CHECKING:
+    from ptq4vm.api.benchmarking import benchmark
     from ptq4vm.api.choices import load_augmentation, load_method, load_preset, needs_flow
     from ptq4vm.api.clips import DATASETS, FLOWS, load_data, load_flow, recorded_clips
     from ptq4vm.api.evaluating import evaluate
+    from ptq4vm.api.exporting import export, verify
+    from ptq4vm.api.matting import MattingResult, matte
     from ptq4vm.api.models import Model, build_model, build_network, float_model, load_checkpoint, load_model
+    from ptq4vm.api.opening import open_engine
     from ptq4vm.api.quantizing import quantize
 
 __all__ = [
     "DATASETS",
     "FLOWS",
+    "MattingResult",
     "Model",
+    "benchmark",
     "build_model",
     "build_network",
     "evaluate",
+    "export",
     "float_model",
     "load_augmentation",
     "load_checkpoint",
@@ -29,29 +37,25 @@ __all__ = [
     "load_method",
     "load_model",
     "load_preset",
+    "matte",
     "needs_flow",
+    "open_engine",
     "quantize",
     "recorded_clips",
+    "verify",
 ]
 
-# No module has the name of a function in it: importing the one would hide the other.
-_MODULES = {
-    "choices": ("load_augmentation", "load_method", "load_preset", "needs_flow"),
-    "clips": ("DATASETS", "FLOWS", "load_data", "load_flow", "recorded_clips"),
-    "evaluating": ("evaluate",),
-    "models": ("Model", "build_model", "build_network", "float_model", "load_checkpoint", "load_model"),
-    "quantizing": ("quantize",),
-}
-_PLACES = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """The names that can be asked for."""
-    return sorted({*globals(), *__all__})
+__getattr__ = imported_late(
+    __name__,
+    {
+        "ptq4vm.api.benchmarking": ("benchmark",),
+        "ptq4vm.api.choices": ("load_augmentation", "load_method", "load_preset", "needs_flow"),
+        "ptq4vm.api.clips": ("DATASETS", "FLOWS", "load_data", "load_flow", "recorded_clips"),
+        "ptq4vm.api.evaluating": ("evaluate",),
+        "ptq4vm.api.exporting": ("export", "verify"),
+        "ptq4vm.api.matting": ("MattingResult", "matte"),
+        "ptq4vm.api.models": ("Model", "build_model", "build_network", "float_model", "load_checkpoint", "load_model"),
+        "ptq4vm.api.opening": ("open_engine",),
+        "ptq4vm.api.quantizing": ("quantize",),
+    },
+)

@@ -79,7 +79,7 @@ def _build(
     return table[name](**values)
 
 
-def recorded_clips(checkpoint: str | Path, weights: str | None = None) -> Sequence[ClipSource]:
+def recorded_clips(checkpoint: str | Path, weights: str | Path | None = None) -> Sequence[ClipSource]:
     """Evaluation clips of a run of ``ptq4vm quantize``, as ``quantizer.yaml`` tells; calibration clips without any.
 
     Args:

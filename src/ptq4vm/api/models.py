@@ -98,7 +98,7 @@ def load_checkpoint(folder: str | Path) -> MattingNetwork:
     return load_quantized(folder, network, info).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def float_model(checkpoint: str | Path, weights: str | None = None) -> Model:
+def float_model(checkpoint: str | Path, weights: str | Path | None = None) -> Model:
     """The float network that a run folder's network was made from.
 
     Args:

@@ -1,4 +1,4 @@
-"""What every Hydra subcommand shares: where the configuration is, and errors as one line."""
+"""The grammar of commands that are Hydra apps: where their configuration is, and Hydra's errors as one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
@@ -17,15 +18,13 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from ptq4vm.cli.frame import FAILED, Command, Task, Terminated, is_unread, tell
 from ptq4vm.cli.workers import FailedJobs, missing_plugin, prepare_worker
-from ptq4vm.errors import PTQ4VMError
+from ptq4vm.errors import ConfigError, PTQ4VMError, one_line
 from ptq4vm.settings import bit_choices, config_folder, unknown_choice
-from ptq4vm.system.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
-Task = Callable[[DictConfig], float | None]
-"""Gives what a sweeper minimises, or nothing."""
 REPORTED = (PTQ4VMError, HydraException, OmegaConfBaseException, OSError)
 """Errors that are the user's to mend; anything else is a fault of ours and keeps its traceback."""
 
@@ -38,66 +37,70 @@ def register_bits() -> None:
             store.store(group="bits", name=name, node=node)
 
 
-def run(task: Task, name: str, arguments: Sequence[str], config: str = "config") -> int:
-    """Run a task as a Hydra app with command-line overrides.
+@dataclass(frozen=True)
+class Overrides:
+    """Values of a Hydra app; the task takes the composed configuration and gives what a sweeper minimises, or nothing.
 
-    Args:
-        task: What to run.
-        name: Of the command, for messages.
-        arguments: Overrides.
-        config: File in ``conf`` that they override.
-
-    Returns:
-        Exit status: 0; 1 after an error that was reported in one line (in a sweep, the other jobs still run); 130
-        after an interruption, 143 after a SIGTERM. Anything unforeseen is raised.
+    Attributes:
+        config: File in ``conf`` that the arguments override.
     """
-    # Hydra would turn every error into several lines of its own; we want the exceptions
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    logging.raiseExceptions = False  # a log file on a full disk is not worth a traceback
-    register_bits()
-    keep_freed_memory()
-    failed: list[str] = []
-    running: list[bool] = []
-    elsewhere = FailedJobs()
 
-    def tell(line: str) -> None:
-        failed.append(line)
-        sys.stderr.write(f"ptq4vm {name}: {line}\n")
+    config: str = "config"
 
-    def report(error: BaseException) -> None:
-        tell(explain(error, arguments, config))
+    def call(self, name: str, arguments: Sequence[str], task: Task) -> int:
+        """See :meth:`ptq4vm.cli.frame.Grammar.call`.
 
-    missing = missing_plugin(arguments)
-    if missing is not None:
-        tell(missing)
-        return 1
-    app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config)(
-        _reporting(task, report, running, elsewhere)
-    )
-    before = sys.argv
-    try:
-        sys.argv = [f"ptq4vm {name}", *_for_hydra(arguments)]  # the only way to hand arguments to Hydra
-        app()
-    except REPORTED as error:
-        report(error)
-    except ValueError as error:  # how Hydra refuses logger=null, for one
-        if running:
-            raise
-        report(error)
-    except SystemExit as stop:
-        if not running:  # after --help, or arguments that begin with a dash and mean nothing
-            return stop.code if isinstance(stop.code, int) else 0
-        # how Lightning ends a loop after SIGTERM
-        sys.stderr.write(f"ptq4vm {name}: terminated; the same command goes on from here\n")
-        return 143
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nptq4vm {name}: interrupted; the same command goes on from here\n")
-        return 130
-    finally:
-        sys.argv = before
-        for line in elsewhere.take():
-            tell(line)
-    return 1 if failed else 0
+        Errors are told here: after one, the other jobs of a sweep still run.
+        """
+        # Hydra would turn every error into several lines of its own; we want the exceptions
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        register_bits()
+        failed: list[str] = []
+        running: list[bool] = []
+        elsewhere = FailedJobs()
+
+        def report(line: str) -> None:
+            failed.append(line)
+            tell(name, line)
+
+        def explained(error: BaseException) -> None:
+            if is_unread(error):
+                raise error
+            report(explain(error, arguments, self.config))
+
+        missing = missing_plugin(arguments)
+        if missing is not None:
+            raise ConfigError(missing)
+        app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=self.config)(
+            _reporting(task, explained, running, elsewhere)
+        )
+        before = sys.argv
+        try:
+            sys.argv = [f"ptq4vm {name}", *_for_hydra(arguments)]  # the only way to hand arguments to Hydra
+            app()
+        except REPORTED as error:
+            explained(error)
+        except ValueError as error:  # how Hydra refuses logger=null, for one
+            if running:
+                raise
+            explained(error)
+        except SystemExit as stop:
+            if not running:  # after --help, or arguments that begin with a dash and mean nothing
+                return stop.code if isinstance(stop.code, int) else 0
+            if is_unread(stop):
+                raise
+            raise Terminated from stop  # how Lightning ends a loop after SIGTERM
+        finally:
+            sys.argv = before
+            for line in elsewhere.take():
+                report(line)
+        return FAILED if failed else 0
+
+
+def hydra_command(name: str, task: Task, config: str = "config") -> Command:
+    """A command that is a Hydra app: it can sweep, and be gone on with. Hydra sets up logging, Lightning signals."""
+    after = "; the same command goes on from here"
+    return Command(name, Overrides(config), task, after, log=None, own_signals=True)
 
 
 def _for_hydra(arguments: Sequence[str]) -> list[str]:
@@ -163,14 +166,6 @@ def explain(error: BaseException, arguments: Sequence[str] = (), config: str = "
         if missing:
             return f"{missing.group(1)} has no value: add {missing.group(1)}=... to the command"
     return one_line(error)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks; of one that a data loader's worker passed on, its own last line."""
-    text = str(error).strip()
-    if "Original Traceback" in text:
-        text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
-    return " ".join(text.split())
 
 
 def _unknown_key(key: str, arguments: Sequence[str], config: str) -> str:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from ptq4vm.cli import build
-from ptq4vm.cli.app import plain
+from ptq4vm.cli.app import hydra_command, plain
 from ptq4vm.data.clips.backgrounds import Background, BackgroundFolder, BackgroundSource
 from ptq4vm.data.clips.foregrounds import ForegroundSource
 from ptq4vm.data.compose import ComposeSettings, plan, write_set
@@ -73,3 +73,6 @@ def _subsets(options: ComposeOptions, own: BackgroundSource | None, name: str) -
     backgrounds = own.backgrounds("test")
     still = not isinstance(backgrounds[0].frames, VideoFile) and len(backgrounds[0].frames) == 1
     return {f"{name}_{'static' if still else 'motion'}": backgrounds}
+
+
+COMMANDS = (hydra_command("compose", compose, "compose"),)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ptq4vm.cli import build
+from ptq4vm.cli.app import hydra_command
 from ptq4vm.data.checks import ClipFacts, Findings
 from ptq4vm.data.checks import check as look_through
 from ptq4vm.errors import DataError
@@ -62,3 +63,6 @@ def _row(clips: list[ClipFacts]) -> list[str]:
     named = [clip for clip in clips if clip.first]
     span = f"{min(c.first for c in named)} to {max(c.last for c in named)}" if named else ""
     return [str(len(clips)), str(sum(counts)), spread, shown, span]
+
+
+COMMANDS = (hydra_command("data check", check),)

@@ -11,7 +11,7 @@ from rich.console import Console
 from ptq4vm import api
 from ptq4vm.api.models import float_model
 from ptq4vm.cli import build
-from ptq4vm.cli.app import plain
+from ptq4vm.cli.app import hydra_command, plain
 from ptq4vm.data.base import NeedsTruth
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.evaluation.folders import evaluate_folders
@@ -102,3 +102,6 @@ def _load(cfg: DictConfig, checkpoint: str) -> MattingNetwork:
             "leave bits= out, or quantize again"
         )
     return api.load_checkpoint(checkpoint)
+
+
+COMMANDS = (hydra_command("evaluate", evaluate),)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from ptq4vm.cli import build
+from ptq4vm.cli.app import hydra_command
 from ptq4vm.data.base import NeedsTruth
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.errors import ConfigError
@@ -53,3 +54,6 @@ def flow(cfg: DictConfig) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+COMMANDS = (hydra_command("flow", flow),)

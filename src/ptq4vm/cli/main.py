@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ptq4vm.cli.frame import Command, run, show
+
 USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
 
   quantize   quantize a network and evaluate every stage
@@ -33,33 +35,32 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
 Commands with key=value are Hydra apps: --help shows every value, -m sweeps.
 """
 
-HYDRA_COMMANDS = {
-    "quantize": ("quantize", "config"),
-    "evaluate": ("evaluate", "config"),
-    "data check": ("data", "config"),
-    "compose": ("compose", "compose"),
-    "flow": ("flow", "config"),
+COMMANDS = {
+    "quantize": "quantize",
+    "evaluate": "evaluate",
+    "data check": "data",
+    "compose": "compose",
+    "flow": "flow",
+    "weights": "weights",
+    "report": "report",
+    "matte": "matte",
+    "export": "export",
+    "benchmark": "benchmark",
 }
-"""Commands to their module and the file in ``conf`` that they override."""
-PLAIN_COMMANDS = ("weights", "report", "matte", "export", "benchmark")
+"""Commands to the modules that they are in, which are imported late: most of them load torch."""
+FURTHER = {"export verify": "export"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a subcommand and return its exit status."""
-    command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    if command == "data" and rest[:1] == ["check"]:
-        command, rest = "data check", rest[1:]
-    if command in ("-h", "--help", "help"):
-        sys.stdout.write(USAGE)
-        return 0
-    if command in PLAIN_COMMANDS:
-        return importlib.import_module(f"ptq4vm.cli.{command}").main(rest)
-    if command in HYDRA_COMMANDS:
-        # imported late: `ptq4vm --help` should not load torch
-        app = importlib.import_module("ptq4vm.cli.app")
-        module, config = HYDRA_COMMANDS[command]
-        task = getattr(importlib.import_module(f"ptq4vm.cli.{module}"), command.split()[-1])
-        return app.run(task, command, rest, config)
-    known = ", ".join((*HYDRA_COMMANDS, *PLAIN_COMMANDS))
-    sys.stderr.write(f"ptq4vm: unknown command {command!r}: use one of {known}\n")
-    return 2
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    places = {**COMMANDS, **FURTHER}
+    words = 2 if " ".join(arguments[:2]) in places else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    if name in ("-h", "--help", "help"):
+        return show(USAGE)
+    if name not in places:
+        sys.stderr.write(f"ptq4vm: unknown command {name!r}: use one of {', '.join(COMMANDS)}\n")
+        return 2
+    commands: Sequence[Command] = importlib.import_module(f"ptq4vm.cli.{places[name]}").COMMANDS
+    return run(next(command for command in commands if command.name == name), rest)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ptq4vm import api
 from ptq4vm.cli import build
+from ptq4vm.cli.app import hydra_command
 from ptq4vm.cli.record import recorded
 from ptq4vm.report.tables import metrics_table
 from ptq4vm.runs.layout import SHEETS
@@ -61,3 +62,6 @@ def _quantize(cfg: DictConfig, run_dir: Path) -> float | None:
         console.print(metrics_table(result.stages, title=title))
     console.print(f"run folder: {run_dir} ({result.timing['total']:.0f} s)", soft_wrap=True)
     return list(result.stages.values())[-1].mean["mad"] if result.stages else None
+
+
+COMMANDS = (hydra_command("quantize", quantize),)

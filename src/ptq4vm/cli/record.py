@@ -14,7 +14,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ptq4vm.cli.app import REPORTED, explain, one_line
+from ptq4vm.cli.app import REPORTED, explain
+from ptq4vm.errors import one_line
 from ptq4vm.runs.layout import FAILED, RUNNING, describe_run, is_finished
 from ptq4vm.version import __version__
 

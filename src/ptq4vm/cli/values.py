@@ -1,15 +1,60 @@
-"""``key=value`` arguments of the commands that are no Hydra apps, as a dataclass."""
+"""Two grammars of commands: ``key=value`` arguments as a dataclass, and options in the usual way."""
 
 from __future__ import annotations
 
+import argparse
 import types
-from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from ptq4vm.cli.frame import Task, show
 from ptq4vm.errors import ConfigError
 
 T = TypeVar("T")
+HELP = {"-h", "--help", "help"}
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """``key=value`` arguments; the task takes them as a dataclass and gives the exit status.
+
+    Attributes:
+        values: The dataclass; see :func:`parse_values`.
+        usage: For ``--help``.
+        missing: What the message about a value that is not given says to write.
+        alone: Whether the command does something without any argument, rather than show its help.
+    """
+
+    values: type[Any]
+    usage: str
+    missing: str = "..."
+    alone: bool = False
+
+    def call(self, name: str, arguments: Sequence[str], task: Task) -> int:
+        """See :meth:`ptq4vm.cli.frame.Grammar.call`."""
+        if HELP & set(arguments) or not (arguments or self.alone):
+            return show(self.usage)
+        return int(task(parse_values(self.values, arguments, self.missing)) or 0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options with dashes; the task takes argparse's namespace and gives the exit status.
+
+    Attributes:
+        describe: Adds the options to a parser.
+        about: What the command does, for ``--help``.
+    """
+
+    describe: Callable[[argparse.ArgumentParser], None]
+    about: str | None
+
+    def call(self, name: str, arguments: Sequence[str], task: Task) -> int:
+        """See :meth:`ptq4vm.cli.frame.Grammar.call`. Raises SystemExit after ``--help`` and for what cannot be."""
+        parser = argparse.ArgumentParser(prog=f"ptq4vm {name}", description=self.about)
+        self.describe(parser)
+        return int(task(parser.parse_args(list(arguments))) or 0)
 
 
 def parse_values(cls: type[T], arguments: Sequence[str], missing: str = "...") -> T:

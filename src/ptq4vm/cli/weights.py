@@ -5,27 +5,32 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 
 from rich.logging import RichHandler
 
-from ptq4vm.cli.app import one_line
-from ptq4vm.errors import PTQ4VMError
+from ptq4vm.cli.frame import Command
+from ptq4vm.cli.values import Options
 from ptq4vm.models.rvm.network import VARIANTS
 from ptq4vm.models.weights import resolve
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print the path of the weights of one network; 1 when there are none."""
-    parser = argparse.ArgumentParser(prog="ptq4vm weights", description=__doc__)
+def describe(parser: argparse.ArgumentParser) -> None:
+    """What the command can be told."""
     parser.add_argument("variant", nargs="?", default="mobilenetv3", choices=VARIANTS)
     parser.add_argument("--path", help="a .pth or .safetensors file to check and use")
     parser.add_argument("--offline", action="store_true", help="use the cache only")
-    options = parser.parse_args(list(arguments))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    try:
-        sys.stdout.write(f"{resolve(options.variant, options.path, offline=options.offline)}\n")
-    except PTQ4VMError as error:
-        sys.stderr.write(f"ptq4vm weights: {one_line(error)}\n")
-        return 1
-    return 0
+
+
+def weights(options: argparse.Namespace) -> None:
+    """Print the path of the weights of one network."""
+    sys.stdout.write(f"{resolve(options.variant, options.path, offline=options.offline)}\n")
+
+
+def _progress(name: str) -> logging.Handler:
+    """Shows where weights are looked for: a download takes its time."""
+    handler = RichHandler(logging.INFO, show_path=False)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
+
+
+COMMANDS = (Command("weights", Options(describe, __doc__), weights, log=_progress),)
