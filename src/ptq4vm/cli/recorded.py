@@ -24,9 +24,8 @@ def float_model(checkpoint: str, weights: str | None = None) -> api.Model:
         CheckpointError: The folder holds no quantized network.
         WeightsError: The weights cannot be found or do not fit.
     """
-    found = read_info(checkpoint).model
-    choice = settings.read_choice("model", f"{found['family']}_{found['arguments']['variant']}")
-    return api.build_model(found["family"], found["arguments"], settings.partition(choice["partition"]), weights)
+    found = read_info(checkpoint)
+    return api.build_model(found.model["family"], found.model["arguments"], found.partition, weights)
 
 
 def recorded_clips(checkpoint: str, weights: str | None = None) -> Sequence[ClipSource]:
