@@ -134,10 +134,12 @@ def export(options: ExportOptions) -> Path:
         for path in (out, out.with_suffix(".bin")) if options.target == "openvino" else (out,):
             if path.exists():
                 raise SaveError(f"{path} is there already: add overwrite=true or choose another name")
-    network = _network(options)
     if options.checkpoint == FLOAT:
-        metadata = describe_float(options.model, fingerprint(network, 1.0), shape, __version__)
+        model = load_model(options.model, options.weights)
+        network = folded(model.network, model.partition)
+        metadata = describe_float(model.architecture, fingerprint(network, 1.0), shape, __version__)
     else:
+        network = load_checkpoint(options.checkpoint)
         metadata = describe(Path(options.checkpoint), read_info(options.checkpoint), network, shape, __version__)
     TARGETS[options.target][1](network, out, shape, metadata)
     return out
@@ -156,7 +158,7 @@ def check(options: VerifyOptions) -> Parity:
     return verify(network, engine, clips)
 
 
-def _network(options: ExportOptions | VerifyOptions) -> MattingNetwork:
+def _network(options: VerifyOptions) -> MattingNetwork:
     """The quantized network of a run folder, or the float one with its batch norms folded."""
     if options.checkpoint != FLOAT:
         return load_checkpoint(options.checkpoint)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ptq4vm.errors import CheckpointError
 from ptq4vm.export.trace import FrameShape
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
 from ptq4vm.quant.overflow import saturating_layers
 
 UNKNOWN = "unknown"
-LICENCE = (
-    "weights derived from Robust Video Matting (Lin et al.), GPL-3.0: whoever passes this file on is bound by it; "
-    "made with ptq4vm, Apache-2.0"
-)
+OWN_LICENCE = "made with ptq4vm, Apache-2.0"
 
 
 def describe(
@@ -39,28 +39,28 @@ def describe(
 
     Raises:
         CheckpointError: The tensors cannot be read.
+        ConfigError: There is no such family of networks.
     """
     method = info.extra.get("method")
-    arguments = info.model["arguments"]
     return {
         "bits": "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}",
         "edge_bits": str(info.spec.edge_bits),
         "overflow": "vnni" if saturating_layers(network) else "safe",
         "method": str(method.get("name", UNKNOWN)) if isinstance(method, dict) else str(method or UNKNOWN),
-        "model": "_".join([info.model["family"], str(arguments.get("variant", UNKNOWN))]),
+        "model": _name(info.model),
         "version": version,
         "calibration": _calibration(folder),
         "checkpoint": checkpoint_hash(folder),
-        "licence": LICENCE,
+        "licence": _licence(info.model),
         **_of_shape(shape),
     }
 
 
-def describe_float(model: str, checkpoint: str, shape: FrameShape, version: str) -> dict[str, str]:
+def describe_float(model: Mapping[str, Any], checkpoint: str, shape: FrameShape, version: str) -> dict[str, str]:
     """Metadata of an exported float network, with the keys of :func:`describe` that apply.
 
     Args:
-        model: Its name.
+        model: Its architecture, ``{"family": ..., "arguments": {...}}``.
         checkpoint: Hash of its weights.
         shape: What the graph takes.
         version: Of ptq4vm.
@@ -68,12 +68,22 @@ def describe_float(model: str, checkpoint: str, shape: FrameShape, version: str)
     return {
         "bits": "fp32",
         "method": "float",
-        "model": model,
+        "model": _name(model),
         "version": version,
         "checkpoint": checkpoint,
-        "licence": LICENCE,
+        "licence": _licence(model),
         **_of_shape(shape),
     }
+
+
+def _name(model: Mapping[str, Any]) -> str:
+    """What the family of an architecture calls it."""
+    return FAMILIES[model["family"]]().model_name(model["arguments"])
+
+
+def _licence(model: Mapping[str, Any]) -> str:
+    """Of the weights, as the family says, and of this program."""
+    return f"{FAMILIES[model['family']]().licence}; {OWN_LICENCE}"
 
 
 def _of_shape(shape: FrameShape) -> dict[str, str]:
