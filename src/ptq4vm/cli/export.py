@@ -137,7 +137,7 @@ def export(options: ExportOptions) -> Path:
     if options.checkpoint == FLOAT:
         model = load_model(options.model, options.weights)
         network = folded(model.network, model.partition)
-        metadata = describe_float(model.architecture, fingerprint(network, 1.0), shape, __version__)
+        metadata = describe_float(model.architecture, network, fingerprint(network, 1.0), shape, __version__)
     else:
         network = load_checkpoint(options.checkpoint)
         metadata = describe(Path(options.checkpoint), read_info(options.checkpoint), network, shape, __version__)

@@ -35,7 +35,8 @@ def describe(
         ``bits`` (``w4a4``), ``edge_bits``, ``overflow`` (``safe`` where every CPU computes the integers exactly, by
         their codes, otherwise ``vnni``), ``method``, ``model``, ``version``, ``calibration`` (hash of the clips),
         ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size`` (``512x288``), ``dynamic`` and
-        ``downsample_ratio``. What the run does not say is ``unknown``.
+        ``downsample_ratio``; ``state_strides`` (``4,8``) where they are not 2, 4, 8, ... What the run does not say is
+        ``unknown``.
 
     Raises:
         CheckpointError: The tensors cannot be read.
@@ -52,15 +53,18 @@ def describe(
         "calibration": _calibration(folder),
         "checkpoint": checkpoint_hash(folder),
         "licence": _licence(info.model),
-        **_of_shape(shape),
+        **_of_shape(shape, network),
     }
 
 
-def describe_float(model: Mapping[str, Any], checkpoint: str, shape: FrameShape, version: str) -> dict[str, str]:
+def describe_float(
+    model: Mapping[str, Any], network: MattingNetwork, checkpoint: str, shape: FrameShape, version: str
+) -> dict[str, str]:
     """Metadata of an exported float network, with the keys of :func:`describe` that apply.
 
     Args:
         model: Its architecture, ``{"family": ..., "arguments": {...}}``.
+        network: Itself.
         checkpoint: Hash of its weights.
         shape: What the graph takes.
         version: Of ptq4vm.
@@ -72,7 +76,7 @@ def describe_float(model: Mapping[str, Any], checkpoint: str, shape: FrameShape,
         "version": version,
         "checkpoint": checkpoint,
         "licence": _licence(model),
-        **_of_shape(shape),
+        **_of_shape(shape, network),
     }
 
 
@@ -86,11 +90,14 @@ def _licence(model: Mapping[str, Any]) -> str:
     return f"{FAMILIES[model['family']]().licence}; {OWN_LICENCE}"
 
 
-def _of_shape(shape: FrameShape) -> dict[str, str]:
+def _of_shape(shape: FrameShape, network: MattingNetwork) -> dict[str, str]:
+    strides = network.state_strides
+    usual = strides == tuple(2 ** (number + 1) for number in range(len(strides)))
     return {
         "size": f"{shape.width}x{shape.height}",
         "dynamic": str(shape.dynamic).lower(),
         "downsample_ratio": f"{shape.downsample_ratio}",
+        **({} if usual else {"state_strides": ",".join(map(str, strides))}),
     }
 
 

@@ -24,6 +24,14 @@ class MattingNetwork(nn.Module, ABC):
     num_states: int = 0
     """How many recurrent states the network takes and returns; 0 for a network that sees each frame alone."""
 
+    @property
+    def state_strides(self) -> tuple[int, ...]:
+        """How many times smaller than the network's picture each state is, rows and columns rounded up.
+
+        1/2, 1/4, 1/8, ... by default. An engine that runs an exported file of any frame size makes the first states so.
+        """
+        return tuple(2 ** (number + 1) for number in range(self.num_states))
+
     @abstractmethod
     def forward(self, src: Tensor, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Return ``[foreground, alpha, *states]``.
