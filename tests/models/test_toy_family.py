@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 import ptq4vm
 import toy_family
-from commands import SIZE, Workplace, as_found, draw_videomatte, files
+from commands import SIZE, Workplace, as_found, draw_videomatte, files, same
 from ptq4vm import api, settings
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import ConfigError, WeightsError, WeightsUnavailableError
@@ -163,3 +164,33 @@ def test_reported(run: tuple[Path, QuantizationResult], place: Workplace, tmp_pa
     done = place.run("report", str(run[0]), "--out", str(tmp_path / "page"))
     assert done.status == 0, done.err
     assert (tmp_path / "page" / "index.html").stat().st_size > 10_000
+
+
+def test_one_file_makes_it_a_choice_of_the_command_line(place: Workplace, tmp_path: Path) -> None:
+    choice = tmp_path / "conf" / "model" / "toy.yaml"
+    choice.parent.mkdir(parents=True)
+    choice.write_text(f"family: toy\narguments:\n  width: 8\nweights: {place.weights}\n")
+    model = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "model=toy"]
+    values = [value for value in place.tiny(tmp_path / "run") if not value.startswith("model.")]
+    done = place.run("quantize", *model, *values, "bits=w8a8", "method=rtn")
+    assert done.status == 0, done.err
+    evaluate = [*model, "data=folder", f"data.root={place.data / 'eval'}", f"run_dir={tmp_path / 'measured'}"]
+    done = place.run("evaluate", *evaluate, f"checkpoint={tmp_path / 'run'}")
+    assert done.status == 0, done.err
+    measured, stages = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("measured", "run"))
+    assert same(next(iter(measured["stages"].values()))["mean"], stages["stages"]["rtn"]["mean"])
+    done = place.run("quantize", *model, *values, "model.arguments.width=4", "overwrite=true")
+    assert "weights.safetensors does not hold the toy of width 4" in done.line()
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "onnx"])
+def test_matted(run: tuple[Path, QuantizationResult], place: Workplace, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    source = run[0]
+    if kind == "onnx":
+        source = tmp_path / "a.onnx"
+        assert place.run("export", f"checkpoint={run[0]}", "target=onnx", f"out={source}", "size=96x64").status == 0
+    clip = place.data / "eval" / "set" / "a" / "com"
+    done = place.run("matte", f"input={clip}", f"out={tmp_path / 'mattes'}", f"checkpoint={source}", "output=alpha")
+    assert done.status == 0, done.err
+    assert len(list((tmp_path / "mattes").glob("*.png"))) == 6
