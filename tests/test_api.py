@@ -18,7 +18,7 @@ from ptq4vm.io import write_text
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Preset
 from ptq4vm.methods.schedule import ReconstructionSettings
-from ptq4vm.models.sources import sha256
+from ptq4vm.models.weights.sources import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Preset(
@@ -109,7 +109,7 @@ def test_library_and_command_line_are_one(tiny_run: tuple[Path, Done], workplace
         (lambda: ptq4vm.load_flow("analytic", preset="slow"), "flow.preset is unknown: use nothing"),
         (lambda: ptq4vm.load_preset("fast"), "preset=fast is unknown: use one of paper, quick"),
         (lambda: ptq4vm.load_method("ptq4vm", "w1a1"), "bits=w1a1 is unknown: use fp32, or wXaY"),
-        (lambda: api.build_network("unet", {}), "family='unet' is unknown"),
+        (lambda: api.build_network("unet", {}), "model.family=unet is unknown: use one of rvm"),
         (lambda: api.build_network("rvm", {"varient": "x"}, pretrained=False), "varient"),
     ],
 )

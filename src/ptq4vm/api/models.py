@@ -12,8 +12,7 @@ import torch
 from ptq4vm import settings
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.models.rvm.network import RVM
-from ptq4vm.models.weights import load_rvm
+from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.checkpoint import load_quantized, read_info
 from ptq4vm.quant.spec import Partition
 
@@ -45,16 +44,25 @@ def load_model(name: str = "rvm_mobilenetv3", weights: str | Path | None = None)
         WeightsError: The weights cannot be found or do not fit.
     """
     values = settings.read_choice("model", name)
-    return build_model(values["family"], values["arguments"], settings.partition(values["partition"]), weights)
+    partition = settings.partition(values["partition"]) if values.get("partition") else None
+    return build_model(values["family"], values["arguments"], partition, weights)
 
 
 def build_model(
-    family: str, arguments: Mapping[str, Any], partition: Partition, weights: str | Path | None = None
+    family: str,
+    arguments: Mapping[str, Any],
+    partition: Partition | None = None,
+    weights: str | Path | None = None,
 ) -> Model:
-    """Build a :class:`Model` with pretrained weights from its parts; see :func:`build_network`."""
+    """Build a :class:`Model` with pretrained weights from its parts; see :func:`build_network`.
+
+    Without a partition the network is cut up as its family says.
+    """
     network = build_network(family, arguments, weights=weights)
-    refiner = {"refiner": network.refiner_name} if isinstance(network, RVM) else {}
-    return Model(network, partition, {"family": family, "arguments": {**arguments, **refiner}})
+    kind = FAMILIES[family]()
+    if partition is None:
+        partition = settings.partition(kind.partition(arguments))
+    return Model(network, partition, {"family": family, "arguments": kind.complete(arguments, network)})
 
 
 def build_network(
@@ -63,8 +71,8 @@ def build_network(
     """Build a float network by family name.
 
     Args:
-        family: ``rvm``.
-        arguments: Of the family: ``variant`` and, optionally, ``refiner``.
+        family: A name in :data:`ptq4vm.models.family.FAMILIES`, such as ``rvm``.
+        arguments: Of the family; of ``rvm``: ``variant`` and, optionally, ``refiner``.
         weights: A ``.pth`` or ``.safetensors`` file; the usual places when ``None``.
         pretrained: False leaves the parameters random, for a checkpoint that brings its own.
 
@@ -72,12 +80,9 @@ def build_network(
         ConfigError: Unknown family or argument.
         WeightsError: The weights cannot be found or do not fit.
     """
-    if family != "rvm":
-        raise ConfigError(f"model.family={family!r} is unknown: use rvm")
+    kind = FAMILIES[family]()
     try:
-        if pretrained:
-            return load_rvm(**arguments, weights=weights)
-        return RVM(**arguments).eval()
+        return kind.load(arguments, weights) if pretrained else kind.build(arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.arguments={dict(arguments)} do not fit {family}: {error}") from error
 
@@ -109,6 +114,5 @@ def float_model(checkpoint: str | Path, weights: str | Path | None = None) -> Mo
         CheckpointError: The folder holds no quantized network.
         WeightsError: The weights cannot be found or do not fit.
     """
-    found = read_info(checkpoint).model
-    choice = settings.read_choice("model", f"{found['family']}_{found['arguments']['variant']}")
-    return build_model(found["family"], found["arguments"], settings.partition(choice["partition"]), weights)
+    found = read_info(checkpoint)
+    return build_model(found.model["family"], found.model["arguments"], found.partition, weights)

@@ -93,10 +93,10 @@ def preset(cfg: DictConfig) -> Preset:
 
 
 def model(cfg: DictConfig) -> Model:
-    """``model`` with its pretrained weights."""
+    """``model`` with its pretrained weights; cut up as its family says where it has no ``partition``."""
     values = plain(cfg.model)
-    partition = settings.partition(values["partition"])
-    return build_model(values["family"], values["arguments"], partition, values["weights"])
+    partition = settings.partition(values["partition"]) if values.get("partition") else None
+    return build_model(values["family"], values["arguments"], partition, values.get("weights"))
 
 
 def augmentation(cfg: DictConfig) -> Augmentation:

@@ -73,6 +73,7 @@ class StepEngine(MattingEngine):
         }:
             raise ExportError(f"{file} takes {', '.join(self._ports)}: give a file that `ptq4vm export` wrote")
         self.downsample_ratio = _number(metadata.get("downsample_ratio", "1"))
+        self._strides = _strides(metadata.get("state_strides", ""), states)
         self._states: Tensors = {}
         self._size: tuple[int, int] | None = None
         if not self.cpu.exact and needs_vnni(self.metadata):
@@ -135,9 +136,9 @@ class StepEngine(MattingEngine):
         return size
 
     def _state_shape(self, name: str, size: tuple[int, int]) -> tuple[int, ...]:
-        """Shape of a state: as the file says, else half, a quarter, ... of the network's size, rounded up."""
+        """Shape of a state: as the graph says, else the network's size over the state's stride, rounded up."""
         shape = self._ports[name].shape
-        times = 2 ** int(name[1:-1])
+        times = self._strides[int(name[1:-1]) - 1]
         sizes = (*shape[:2], *(math.ceil(math.floor(length * self.downsample_ratio) / times) for length in size))
         return tuple(known if known is not None else int(own or 1) for known, own in zip(shape, sizes, strict=True))
 
@@ -145,6 +146,12 @@ class StepEngine(MattingEngine):
 def needs_vnni(metadata: Mapping[str, str]) -> bool:
     """Whether an exported file says, or leaves open, that its integers need VNNI; files of others say nothing."""
     return metadata.get("bits", "fp32") != "fp32" and metadata.get("overflow") != "safe"
+
+
+def _strides(text: str, states: int) -> tuple[int, ...]:
+    """Strides of the states from metadata; half, a quarter, ... where it does not say them, as files mostly do not."""
+    found = tuple(int(part) for part in text.split(",") if part.isdecimal() and int(part) > 0)
+    return found if len(found) == states else tuple(2 ** (number + 1) for number in range(states))
 
 
 def _number(text: str) -> float:

@@ -16,9 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.models.rvm.decoder import ConvGRU
-from ptq4vm.models.rvm.export import refiner_for
-from ptq4vm.models.rvm.refiner import GuidedFilter
 from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.insert import quantized_layers, segment_scales
 from ptq4vm.quant.layers import QuantActivation, QuantConv2d, QuantLayer
@@ -165,28 +162,14 @@ def _is_depthwise(layer: QuantLayer, quantizer: ActivationQuantizer) -> bool:
     return layer.groups == layer.in_channels == len(quantizer.channel_scale())
 
 
-class _PlainGRU(ConvGRU):
-    """The recurrent unit with its mixture written out: an exported ``lerp`` would compute it in two ways and choose."""
-
-    def __init__(self, gru: ConvGRU) -> None:
-        nn.Module.__init__(self)
-        self.ih, self.hh, self.reset, self.state = gru.ih, gru.hh, gru.reset, gru.state
-
-    def step(self, x: Tensor, h: Tensor) -> Tensor:
-        h = self.state(h)
-        r, z = self.ih(torch.cat([x, h], 1)).chunk(2, 1)
-        candidate = self.hh(torch.cat([x, self.reset(r * h)], 1))
-        return self.state(h + z * (candidate - h))
-
-
-def export_form(network: MattingNetwork, openvino: bool) -> MattingNetwork:
+def export_form(network: MattingNetwork, target_name: str) -> MattingNetwork:
     """A copy of a quantized (or float) network in the export form, in eval mode and the usual memory layout.
 
     GAC's affine, where there is one, is absorbed into weights and biases.
 
     Args:
         network: Not changed.
-        openvino: Whether the refiner gets the form for OpenVINO, or that for ONNX Runtime.
+        target_name: Of the export target, for which the network may have modules in another form.
     """
     form = absorb(copy.deepcopy(network)).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     sites = {
@@ -196,15 +179,16 @@ def export_form(network: MattingNetwork, openvino: bool) -> MattingNetwork:
     }
     for path, layer in quantized_layers(form).items():
         form.set_submodule(path, ExportLayer(layer, _read_scales(layer, sites)))
+    replacements = form.export_replacements(target_name)
     for path, module in list(form.named_modules()):
         if isinstance(module, QuantActivation):
             quantizer = module.output_quantizer
             assert isinstance(quantizer, ActivationQuantizer)
             form.set_submodule(path, nn.Sequential(module.function, ExportActivation(quantizer)))
-        elif isinstance(module, ConvGRU):
-            form.set_submodule(path, _PlainGRU(module))
-        elif isinstance(module, GuidedFilter):
-            form.set_submodule(path, refiner_for(module, openvino))
+            continue
+        replace = next((make for kind, make in replacements.items() if isinstance(module, kind)), None)
+        if replace is not None:
+            form.set_submodule(path, replace(module))
     return form
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ptq4vm.errors import CheckpointError
 from ptq4vm.export.trace import FrameShape
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
 from ptq4vm.quant.overflow import saturating_layers
 
 UNKNOWN = "unknown"
-LICENCE = (
-    "weights derived from Robust Video Matting (Lin et al.), GPL-3.0: whoever passes this file on is bound by it; "
-    "made with ptq4vm, Apache-2.0"
-)
+OWN_LICENCE = "made with ptq4vm, Apache-2.0"
 
 
 def describe(
@@ -35,32 +35,36 @@ def describe(
         ``bits`` (``w4a4``), ``edge_bits``, ``overflow`` (``safe`` where every CPU computes the integers exactly, by
         their codes, otherwise ``vnni``), ``method``, ``model``, ``version``, ``calibration`` (hash of the clips),
         ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size`` (``512x288``), ``dynamic`` and
-        ``downsample_ratio``. What the run does not say is ``unknown``.
+        ``downsample_ratio``; ``state_strides`` (``4,8``) where they are not 2, 4, 8, ... What the run does not say is
+        ``unknown``.
 
     Raises:
         CheckpointError: The tensors cannot be read.
+        ConfigError: There is no such family of networks.
     """
     method = info.extra.get("method")
-    arguments = info.model["arguments"]
     return {
         "bits": "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}",
         "edge_bits": str(info.spec.edge_bits),
         "overflow": "vnni" if saturating_layers(network) else "safe",
         "method": str(method.get("name", UNKNOWN)) if isinstance(method, dict) else str(method or UNKNOWN),
-        "model": "_".join([info.model["family"], str(arguments.get("variant", UNKNOWN))]),
+        "model": _name(info.model),
         "version": version,
         "calibration": _calibration(folder),
         "checkpoint": checkpoint_hash(folder),
-        "licence": LICENCE,
-        **_of_shape(shape),
+        "licence": _licence(info.model),
+        **_of_shape(shape, network),
     }
 
 
-def describe_float(model: str, checkpoint: str, shape: FrameShape, version: str) -> dict[str, str]:
+def describe_float(
+    model: Mapping[str, Any], network: MattingNetwork, checkpoint: str, shape: FrameShape, version: str
+) -> dict[str, str]:
     """Metadata of an exported float network, with the keys of :func:`describe` that apply.
 
     Args:
-        model: Its name.
+        model: Its architecture, ``{"family": ..., "arguments": {...}}``.
+        network: Itself.
         checkpoint: Hash of its weights.
         shape: What the graph takes.
         version: Of ptq4vm.
@@ -68,19 +72,32 @@ def describe_float(model: str, checkpoint: str, shape: FrameShape, version: str)
     return {
         "bits": "fp32",
         "method": "float",
-        "model": model,
+        "model": _name(model),
         "version": version,
         "checkpoint": checkpoint,
-        "licence": LICENCE,
-        **_of_shape(shape),
+        "licence": _licence(model),
+        **_of_shape(shape, network),
     }
 
 
-def _of_shape(shape: FrameShape) -> dict[str, str]:
+def _name(model: Mapping[str, Any]) -> str:
+    """What the family of an architecture calls it."""
+    return FAMILIES[model["family"]]().model_name(model["arguments"])
+
+
+def _licence(model: Mapping[str, Any]) -> str:
+    """Of the weights, as the family says, and of this program."""
+    return f"{FAMILIES[model['family']]().licence}; {OWN_LICENCE}"
+
+
+def _of_shape(shape: FrameShape, network: MattingNetwork) -> dict[str, str]:
+    strides = network.state_strides
+    usual = strides == tuple(2 ** (number + 1) for number in range(len(strides)))
     return {
         "size": f"{shape.width}x{shape.height}",
         "dynamic": str(shape.dynamic).lower(),
         "downsample_ratio": f"{shape.downsample_ratio}",
+        **({} if usual else {"state_strides": ",".join(map(str, strides))}),
     }
 
 

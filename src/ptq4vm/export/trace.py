@@ -58,7 +58,7 @@ def to_onnx(
         ConfigError: onnx is not installed.
     """
     onnx = needed("onnx", "onnx")
-    form = export_form(network, openvino)
+    form = export_form(network, "openvino" if openvino else "onnx")
     model = onnx.load_model_from_string(_trace(FrameStep(form, shape.downsample_ratio), network.num_states, shape))
     rewriter = Rewriter(model)
     rewriter.name_layers(f".{CODES}", "network.")

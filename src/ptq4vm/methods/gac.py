@@ -222,7 +222,8 @@ class GlobalAffineCalibration(pl.LightningModule):
             alpha = alpha[:, burn_in:]
             target = trusted(batch.alpha, alpha, settings.trust)
             losses["teacher"] = settings.teacher_weight * F.mse_loss(output.alpha, alpha)
-            losses["states"] = settings.state_weight * _state_loss(output.states, states, self._average)
+            if states:  # a network may have none
+                losses["states"] = settings.state_weight * _state_loss(output.states, states, self._average)
         losses["alpha"] = alpha_loss(output.alpha, target)
         if settings.flow_weight > 0:
             if batch.flow is None or batch.visible is None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ptq4vm.types import MattingOutput, States
+
+Replacements = Mapping[type[nn.Module], Callable[[Any], nn.Module]]
+"""Kinds of modules, and what makes of one of them the module to take its place."""
 
 
 class MattingNetwork(nn.Module, ABC):
@@ -19,6 +23,14 @@ class MattingNetwork(nn.Module, ABC):
 
     num_states: int = 0
     """How many recurrent states the network takes and returns; 0 for a network that sees each frame alone."""
+
+    @property
+    def state_strides(self) -> tuple[int, ...]:
+        """How many times smaller than the network's picture each state is, rows and columns rounded up.
+
+        1/2, 1/4, 1/8, ... by default. An engine that runs an exported file of any frame size makes the first states so.
+        """
+        return tuple(2 ** (number + 1) for number in range(self.num_states))
 
     @abstractmethod
     def forward(self, src: Tensor, *args: Any, **kwargs: Any) -> list[Tensor]:
@@ -43,3 +55,18 @@ class MattingNetwork(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__} carries {self.num_states} states, got {len(states)}")
         foreground, alpha, *after = self(src, *states, downsample_ratio=downsample_ratio)
         return MattingOutput(foreground, alpha, tuple(after))
+
+    def export_replacements(self, target: str) -> Replacements:
+        """Say which modules get another form where the network is exported, and which; none by default.
+
+        A replacement takes the same inputs and gives the same outputs, up to the rounding of floats. It may keep the
+        children of what it replaces under their names: those that are quantized are replaced afterwards.
+
+        Args:
+            target: Name of the export target, such as ``onnx`` or ``openvino``. One that the network does not know gets
+                what suits any engine.
+
+        Returns:
+            By class; a module is given to the first entry that it is an instance of, subclasses included.
+        """
+        return {}

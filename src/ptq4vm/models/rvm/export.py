@@ -1,26 +1,61 @@
-"""The guided filter shaped for an engine, where it is half of the time of a large frame and more."""
+"""RVM's special modules in the form in which they are exported.
+
+The guided filter is shaped for each engine: it is half of the time of a large frame and more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptq4vm.models.base import Replacements
+from ptq4vm.models.rvm.decoder import ConvGRU
 from ptq4vm.models.rvm.layers import merge_time, split_time
 from ptq4vm.models.rvm.refiner import BoxFilter, FastGuidedFilterRefiner, GuidedFilter
 
 _COLOURS, _GUIDES = 3, 4
 
 
-def refiner_for(refiner: nn.Module, openvino: bool) -> nn.Module:
-    """The form of a refiner that OpenVINO, or ONNX Runtime, is quick with; what is no guided filter stays as it is."""
-    if openvino and isinstance(refiner, GuidedFilter):
+def replacements(target: str) -> Replacements:
+    """What :meth:`ptq4vm.models.base.MattingNetwork.export_replacements` of RVM gives."""
+    return {ConvGRU: PlainGRU, GuidedFilter: partial(refiner_for, target=target)}
+
+
+def refiner_for(refiner: nn.Module, target: str) -> nn.Module:
+    """The form of a refiner that an engine is quick with; what is no guided filter stays as it is.
+
+    Args:
+        refiner: Not changed.
+        target: ``openvino`` or ``onnx``; with another target, every refiner stays as it is.
+    """
+    if target == "openvino" and isinstance(refiner, GuidedFilter):
         return PointwiseRefiner(refiner)
-    if not openvino and isinstance(refiner, FastGuidedFilterRefiner):
+    if target == "onnx" and isinstance(refiner, FastGuidedFilterRefiner):
         return JoinedRefiner(refiner)
     return refiner
+
+
+class PlainGRU(ConvGRU):
+    """The recurrent unit with its mixture written out: an exported ``lerp`` would compute it in two ways and choose.
+
+    Args:
+        gru: Its layers and junctions are taken over.
+    """
+
+    def __init__(self, gru: ConvGRU) -> None:
+        nn.Module.__init__(self)
+        self.ih, self.hh, self.reset, self.state = gru.ih, gru.hh, gru.reset, gru.state
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        """See :meth:`ConvGRU.step`."""
+        h = self.state(h)
+        r, z = self.ih(torch.cat([x, h], 1)).chunk(2, 1)
+        candidate = self.hh(torch.cat([x, self.reset(r * h)], 1))
+        return self.state(h + z * (candidate - h))
 
 
 class JoinedRefiner(FastGuidedFilterRefiner):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.base import MattingNetwork, Replacements
 from ptq4vm.models.rvm.decoder import RecurrentDecoder
+from ptq4vm.models.rvm.export import replacements
 from ptq4vm.models.rvm.layers import merge_time, split_time
 from ptq4vm.models.rvm.lraspp import LRASPP
 from ptq4vm.models.rvm.mobilenetv3 import MobileNetV3Encoder
@@ -122,6 +123,10 @@ class RVM(MattingNetwork):
         if downsample_ratio != 1:
             residual, alpha = self.refiner(src, base, residual, alpha, hidden)
         return [(residual + src).clamp(0, 1), alpha.clamp(0, 1), *states]
+
+    def export_replacements(self, target: str) -> Replacements:
+        """See :meth:`MattingNetwork.export_replacements`: the recurrent units and the refiner."""
+        return replacements(target)
 
     def _decode(
         self, image: Tensor, states: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]

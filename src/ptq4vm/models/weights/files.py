@@ -1,4 +1,4 @@
-"""Reads state dicts from disk and checks that they are the wanted network's."""
+"""Reads state dicts from disk and compares them with a network's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptq4vm.errors import WeightsError
-from ptq4vm.models.rvm.network import RVM
-
-_MARKS = {"mobilenetv3": "backbone.features.0.0.weight", "resnet50": "backbone.layer4.2.conv3.weight"}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -48,34 +45,34 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def has_refiner(state: Mapping[str, Tensor]) -> bool:
-    """Whether the weights of a deep guided filter are there."""
-    return any(key.startswith("refiner.") for key in state)
-
-
-def check_state(state: Mapping[str, Tensor], variant: str, name: str | Path) -> None:
-    """Check names and shapes of all entries; a whole deep guided filter may be there or not.
+def differences(state: Mapping[str, Tensor], network: nn.Module) -> list[str]:
+    """Say where names and shapes of a state dict are not the network's: one short text for each entry; none if alike.
 
     Args:
         state: What :func:`read_state` gave.
-        variant: The wanted network.
-        name: What to call the weights in an error.
-
-    Raises:
-        WeightsError: Something is missing, unknown or of another shape.
+        network: On any device; built on the device ``meta`` it costs no memory.
     """
-    with torch.device("meta"):
-        network = RVM(variant, "deep_guided_filter" if has_refiner(state) else "fast_guided_filter")
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
-    if expected == found:
-        return
-    for other, mark in _MARKS.items():
-        if other != variant and mark in found:
-            raise WeightsError(f"{name} holds RVM {other}, not {variant}: choose that model or other weights")
-    faults = [
+    return [
         *(f"{key} missing" for key in expected.keys() - found.keys()),
         *(f"{key} unknown" for key in found.keys() - expected.keys()),
         *(f"{k} is {found[k]}, not {expected[k]}" for k in expected.keys() & found.keys() if found[k] != expected[k]),
     ]
-    raise WeightsError(f"{name} does not hold RVM {variant}: {len(faults)} entries differ, as {min(faults)}")
+
+
+def check_entries(state: Mapping[str, Tensor], name: str | Path, network: nn.Module, title: str) -> None:
+    """Check names and shapes of all entries.
+
+    Args:
+        state: What :func:`read_state` gave.
+        name: What the weights are called in the error.
+        network: That they shall be for; see :func:`differences`.
+        title: What the network is called in the error.
+
+    Raises:
+        WeightsError: Something is missing, unknown or of another shape.
+    """
+    faults = differences(state, network)
+    if faults:
+        raise WeightsError(f"{name} does not hold {title}: {len(faults)} entries differ, as {min(faults)}")

@@ -1,70 +1,28 @@
-"""Reads RVM from its TensorFlow.js release: a graph (JSON) and one file of quantized weights.
+"""RVM from its TensorFlow.js release: which of the stored arrays is which parameter.
 
-The graph holds ``value = q * scale + min`` in uint8, convolutions as HWIO (depthwise as HWIM), and batch norms folded
-into the convolutions, except three dilated depthwise ones that keep a scale and an offset of their own. TensorFlow
-numbered the layers in the order in which they run: ``conv2d``, ``conv2d_1``, ...; ``depthwise_conv2d``, ...
+The graph has batch norms folded into the convolutions, except three dilated depthwise ones that keep a scale and an
+offset of their own. TensorFlow numbered the layers in the order in which they run: ``conv2d``, ``conv2d_1``, ...;
+``depthwise_conv2d``, ...
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptq4vm.errors import WeightsError
 from ptq4vm.models.rvm.network import RVM
-
-Array = NDArray[np.float32]
+from ptq4vm.models.weights.tfjs import Array
 
 _LAYER = re.compile(r"/(?P<layer>(?:depthwise_)?conv2d(?:_\d+)?)/(?P<part>.+)$")
 _NORM = re.compile(r"/batch_normalization_(?P<index>\d+)/FusedBatchNormV3/(?P<part>Scaled|Offset)$")
 _KERNELS = ("Conv2D_weights", "Conv2D/ReadVariableOp", "depthwise_weights", "depthwise/ReadVariableOp")
 _OFFSETS = ("Conv2D_bn_offset", "BiasAdd/ReadVariableOp", "depthwise_bn_offset")
-
-
-def read_weights(graph: Path, binary: Path) -> dict[str, Array]:
-    """Float weights of a TensorFlow.js graph model, dequantized, by their full name.
-
-    Raises:
-        WeightsError: The files are not a TensorFlow.js graph model or do not belong together.
-    """
-    try:
-        groups = json.loads(graph.read_text(encoding="utf-8"))["weightsManifest"]
-        entries = [entry for group in groups for entry in group["weights"]]
-        data = binary.read_bytes()
-        return dict(_decode(entries, data))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{graph} and {binary.name} are not a TensorFlow.js model ({error!r}); delete them and fetch them again"
-        ) from error
-
-
-def _decode(entries: list[dict[str, Any]], data: bytes) -> Iterator[tuple[str, Array]]:
-    position = 0
-    for entry in entries:
-        quantization = entry.get("quantization")
-        stored = np.dtype(quantization["dtype"] if quantization else entry["dtype"])
-        count = int(np.prod(entry["shape"]))
-        values = np.frombuffer(data, stored, count, position)
-        position += count * stored.itemsize
-        if entry["dtype"] != "float32":
-            continue
-        if quantization:
-            # In float32 throughout: the reference values were computed from weights rounded this way.
-            scale, low = np.float32(quantization["scale"]), np.float32(quantization["min"])
-            values = values.astype(np.float32) * scale + low
-        yield entry["name"], values.astype(np.float32, copy=False).reshape(entry["shape"])
-    if position != len(data):
-        raise ValueError(f"{len(data)} bytes of weights where the graph describes {position}")
 
 
 @dataclass
@@ -98,11 +56,14 @@ def _layers(weights: dict[str, Array]) -> dict[str, _Layer]:
 
 
 def convert(weights: dict[str, Array]) -> dict[str, Tensor]:
-    """State dict of ``RVM("mobilenetv3", "fast_guided_filter")`` from what :func:`read_weights` gave.
+    """State dict of ``RVM("mobilenetv3", "fast_guided_filter")``.
 
     Batch norms get statistics under which they only add the folded bias (or apply the separate scale and offset):
     mean 0 and variance ``1 - eps``. The release has no segmentation head, so ``project_seg`` is zero, and no deep
     guided filter, so there are no ``refiner`` entries.
+
+    Args:
+        weights: From :func:`~ptq4vm.models.weights.tfjs.read_weights`.
 
     Raises:
         WeightsError: A layer is missing or has another shape.

