@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from torch import Tensor
+if TYPE_CHECKING:  # an engine of an exported file needs no torch
+    from torch import Tensor
 
-States = tuple[Tensor | None, ...]
+States: TypeAlias = "tuple[Tensor | None, ...]"
 """Recurrent states of a matting network, finest first; ``None`` before the first frame."""
 
 

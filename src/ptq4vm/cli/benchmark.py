@@ -30,12 +30,11 @@ from ptq4vm.engines.benchmark import (
     Plan,
     Setting,
     benchmark,
+    file_contenders,
     images,
     steps,
     usual_ratio,
 )
-from ptq4vm.engines.onnx import OnnxEngine
-from ptq4vm.engines.openvino import OpenVinoEngine
 from ptq4vm.errors import CheckpointError, ConfigError, PTQ4VMError
 from ptq4vm.export.trace import FrameShape
 from ptq4vm.export.verify import moving_portrait, open_engine
@@ -213,14 +212,7 @@ def contenders(options: BenchmarkOptions, setting: Setting, files: Sequence[File
         if not file.takes(setting):
             continue
         name = file.path.name if names.count(file.path.name) == 1 else str(file.path)
-        if file.path.suffix == ".onnx":
-            onnx = partial(OnnxEngine, file.path, threads)
-            found.append(Contender(f"ONNX Runtime {name}", onnx, ("onnxruntime",), (file.path,), file.metadata))
-            continue
-        both = (file.path, file.path.with_suffix(".bin"))
-        for precision in _parts(options.precision):
-            vino = partial(OpenVinoEngine, file.path, threads, precision)
-            found.append(Contender(f"OpenVINO {name} {precision}", vino, ("openvino",), both, file.metadata))
+        found += file_contenders(file.path, name, threads, _parts(options.precision), file.metadata)
     return found
 
 

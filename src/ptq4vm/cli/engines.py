@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ptq4vm import api
 from ptq4vm.engines.base import MattingEngine
-from ptq4vm.engines.onnx import OnnxEngine
-from ptq4vm.engines.openvino import OpenVinoEngine
+from ptq4vm.engines.files.onnx import OnnxEngine
+from ptq4vm.engines.files.openvino import OpenVinoEngine
 from ptq4vm.engines.pytorch import PyTorchEngine
 from ptq4vm.engines.step import StepEngine
 from ptq4vm.errors import ConfigError

@@ -16,8 +16,8 @@ from ptq4vm.cli.values import parse_values
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError
 from ptq4vm.export.metadata import checkpoint_hash, describe, describe_float
-from ptq4vm.export.openvino.write import export_openvino
-from ptq4vm.export.trace import FrameShape, export_onnx
+from ptq4vm.export.target import TARGETS
+from ptq4vm.export.trace import FrameShape
 from ptq4vm.export.verify import Parity, moving_portrait, open_engine, verify
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.clips import fitted
@@ -45,7 +45,6 @@ USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KE
   weights=null        of the float network, where its alphas are the clips' truth
 """
 
-TARGETS = {"onnx": (".onnx", export_onnx), "openvino": (".xml", export_openvino)}
 FLOAT = "fp32"
 ANY_SIZE = (288, 512)
 """``(H, W)`` of the drawn clip for a file that takes any size."""
@@ -69,8 +68,8 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
-            raise ConfigError(f"target={self.target} is unknown: use one of {', '.join(TARGETS)}")
-        suffix = TARGETS[self.target][0]
+            raise ConfigError(f"target={self.target} is unknown: use one of {', '.join(TARGETS.names())}")
+        suffix = TARGETS[self.target].suffix
         if Path(self.out).suffix != suffix:
             raise ConfigError(f"out={self.out}: target={self.target} needs a name that ends in {suffix}")
         if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.size):
@@ -129,17 +128,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def export(options: ExportOptions) -> Path:
     """Write the file. Raises :class:`PTQ4VMError`."""
-    shape, out = options.shape, Path(options.out)
+    shape, out, target = options.shape, Path(options.out), TARGETS[options.target]()
     if not options.overwrite:
-        for path in (out, out.with_suffix(".bin")) if options.target == "openvino" else (out,):
+        for path in target.files(out):
             if path.exists():
                 raise SaveError(f"{path} is there already: add overwrite=true or choose another name")
     network = _network(options)
     if options.checkpoint == FLOAT:
         metadata = describe_float(options.model, fingerprint(network, 1.0), shape, __version__)
     else:
-        metadata = describe(Path(options.checkpoint), read_info(options.checkpoint), network, shape, __version__)
-    TARGETS[options.target][1](network, out, shape, metadata)
+        folder = Path(options.checkpoint)
+        metadata = describe(folder, read_info(folder), network, shape, __version__, target)
+    target.write(network, out, shape, metadata)
     return out
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+AUTOMATIC_SIDE = 512
+"""Pixels that the longer side of a frame is brought to where no ratio is given; RVM's authors recommend it."""
+
+
+def automatic_ratio(size: tuple[int, int]) -> float:
+    """Fraction of ``size`` = ``(H, W)`` at which the longer side has at most 512 pixels; never above 1."""
+    return min(AUTOMATIC_SIDE / max(size), 1.0)
 
 
 class Matte(NamedTuple):
@@ -42,3 +51,10 @@ class MattingEngine(ABC):
         Returns:
             Alpha ``(H, W)`` and foreground ``(H, W, 3)``, of the frame's own size.
         """
+
+    def executed_types(self) -> Mapping[tuple[str, str], int] | None:
+        """How many operations run in each type, as ``(kind, type)``: ``("Convolution", "u8")``, ...
+
+        ``None`` where the engine does not tell. Convolutions are of the kind ``Convolution``.
+        """
+        return None

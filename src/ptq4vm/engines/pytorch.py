@@ -6,18 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ptq4vm.engines.base import Matte, MattingEngine
+from ptq4vm.engines.base import Matte, MattingEngine, automatic_ratio
 from ptq4vm.errors import ConfigError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.types import States
-
-AUTOMATIC_SIDE = 512
-"""Pixels that the longer side of a frame is brought to where no ratio is given; RVM's authors recommend it."""
-
-
-def automatic_ratio(size: tuple[int, int]) -> float:
-    """Fraction of ``size`` = ``(H, W)`` at which the longer side has at most 512 pixels; never above 1."""
-    return min(AUTOMATIC_SIDE / max(size), 1.0)
 
 
 class PyTorchEngine(MattingEngine):

@@ -179,14 +179,14 @@ class _PlainGRU(ConvGRU):
         return self.state(h + z * (candidate - h))
 
 
-def export_form(network: MattingNetwork, openvino: bool) -> MattingNetwork:
+def export_form(network: MattingNetwork, target_name: str) -> MattingNetwork:
     """A copy of a quantized (or float) network in the export form, in eval mode and the usual memory layout.
 
     GAC's affine, where there is one, is absorbed into weights and biases.
 
     Args:
         network: Not changed.
-        openvino: Whether the refiner gets the form for OpenVINO, or that for ONNX Runtime.
+        target_name: Of the :class:`ptq4vm.export.target.Target`, for whose engine special modules get their form.
     """
     form = absorb(copy.deepcopy(network)).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     sites = {
@@ -204,7 +204,7 @@ def export_form(network: MattingNetwork, openvino: bool) -> MattingNetwork:
         elif isinstance(module, ConvGRU):
             form.set_submodule(path, _PlainGRU(module))
         elif isinstance(module, GuidedFilter):
-            form.set_submodule(path, refiner_for(module, openvino))
+            form.set_submodule(path, refiner_for(module, target_name == "openvino"))
     return form
 
 
