@@ -33,8 +33,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from ptq4vm import api
 from ptq4vm.cli.export import ExportOptions, export
 from ptq4vm.engines.benchmark import images
-from ptq4vm.engines.onnx import open_session
-from ptq4vm.engines.openvino import RT_INFO, read_metadata
+from ptq4vm.engines.files.onnx import open_session
+from ptq4vm.engines.files.openvino import RT_INFO, read_metadata
 from ptq4vm.ops.clips import fitted
 
 Feed = dict[str, NDArray[np.float32]]

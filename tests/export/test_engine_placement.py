@@ -12,11 +12,12 @@ import torch
 
 from commands import SIZE
 from deploy_runs import random_quantized, spec
-from ptq4vm.engines.openvino import OpenVinoEngine
+from ptq4vm.engines.files.openvino import OpenVinoEngine
 from ptq4vm.export.deviations import deviations
-from ptq4vm.export.graph.codes import CodeMover, states_as_codes
-from ptq4vm.export.openvino.write import export_openvino
-from ptq4vm.export.trace import FrameShape, to_onnx
+from ptq4vm.export.graph.codes import move_codes, states_as_codes
+from ptq4vm.export.graph.editor import Editor, drop_unread
+from ptq4vm.export.target import TARGETS
+from ptq4vm.export.trace import FrameShape
 from ptq4vm.export.verify import moving_portrait, verify
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.layers import QuantActivation
@@ -39,7 +40,7 @@ def constants(model: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_every_convolution_reads_codes_of_one_scale(granularity: str) -> None:
-    model = to_onnx(network(granularity), SHAPE, openvino=True)
+    model = TARGETS["openvino"]().graph(network(granularity), SHAPE)
     sources = {name: node for node in model.graph.node for name in node.output}
     values = constants(model)
     for node in model.graph.node:
@@ -51,16 +52,16 @@ def test_every_convolution_reads_codes_of_one_scale(granularity: str) -> None:
 
 
 def test_pictures_are_resized_as_codes_only_where_the_engine_rounds() -> None:
-    for openvino in (False, True):
-        model = to_onnx(network("mixed"), SHAPE, openvino=openvino)
+    for name in ("onnx", "openvino"):
+        model = TARGETS[name]().graph(network("mixed"), SHAPE)
         sources = {name: node.op_type for node in model.graph.node for name in node.output}
         kinds = {sources[node.input[0]] for node in model.graph.node if node.op_type == "Resize"}
-        assert kinds == ({"Concat"} if openvino else {"Mul"})
+        assert kinds == ({"Concat"} if name == "openvino" else {"Mul"})
 
 
 def test_states_enter_and_leave_as_codes() -> None:
-    model = to_onnx(network("mixed"), SHAPE, openvino=True)
-    zeros = states_as_codes(model, ["r1i", "r2i", "r3i", "r4i"])
+    model = TARGETS["openvino"]().graph(network("mixed"), SHAPE)
+    zeros = states_as_codes(Editor(model), ["r1i", "r2i", "r3i", "r4i"])
     onnx.checker.check_model(model, full_check=True)
     quantizers = [network("mixed").get_submodule(f"decoder.decode{level}.gru.state") for level in (1, 2, 3, 4)]
     assert [zeros[f"r{level}i"] for level in (1, 2, 3, 4)] == [
@@ -75,16 +76,16 @@ def test_states_enter_and_leave_as_codes() -> None:
 
 
 def test_states_stay_where_they_are_no_codes() -> None:
-    model = to_onnx(random_quantized(spec("w8a8", "mixed", "input")), SHAPE)
+    model = TARGETS["onnx"]().graph(random_quantized(spec("w8a8", "mixed", "input")), SHAPE)
     before = model.SerializeToString()
-    assert states_as_codes(model, ["r1i", "r2i", "r3i", "r4i"]) == {}
+    assert states_as_codes(Editor(model), ["r1i", "r2i", "r3i", "r4i"]) == {}
     assert model.SerializeToString() == before
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("openvino") / "a.xml"
-    export_openvino(network("mixed"), path, SHAPE, {"version": "1"})
+    TARGETS["openvino"]().write(network("mixed"), path, SHAPE, {"version": "1"})
     return path
 
 
@@ -110,7 +111,7 @@ def test_openvino_keeps_states_inside_and_begins_with_zeros(file: Path) -> None:
 @pytest.mark.parametrize("bits", ["w4a8", "w4a4"])
 def test_openvino_computes_with_packed_weights(bits: str, tmp_path: Path) -> None:
     small = random_quantized(spec(bits, "mixed", "engine"))
-    export_openvino(small, tmp_path / "a.xml", SHAPE, {})
+    TARGETS["openvino"]().write(small, tmp_path / "a.xml", SHAPE, {})
     engine = OpenVinoEngine(tmp_path / "a.xml", threads=1)
     assert all(kind != ("Convolution", "f32") for kind in engine.executed_types())
     weights = sum(p.numel() for name, p in small.named_parameters() if name.endswith("weight"))
@@ -119,7 +120,7 @@ def test_openvino_computes_with_packed_weights(bits: str, tmp_path: Path) -> Non
     with torch.no_grad():
         states = [torch.zeros_like(state) for state in small.matte(frame).states if state is not None]
     # later on a value between two codes has gone the other way somewhere, and at 4 bits a code is a large step
-    early = deviations(small, tmp_path / "a.xml", [frame, *states])[:6]
+    early = deviations(small, engine, [frame, *states])[:6]
     assert max(layer.error for layer in early) < 1e-3, early
 
 
@@ -141,9 +142,10 @@ def test_a_wrong_layer_is_found_with_states_inside(file: Path) -> None:
     with torch.no_grad():
         for frame in clip.frames[:2]:
             states = network("mixed").matte(frame[None].float() / 255, states).states
-    found = deviations(network("mixed"), file, [*inputs, *states], earlier=clip.frames[:2])
+    engine = OpenVinoEngine(file, threads=1)
+    found = deviations(network("mixed"), engine, [*inputs, *states], earlier=clip.frames[:2])
     assert found and max(d.error for d in found) < 0.3
-    forgotten = deviations(network("mixed"), file, [*inputs, *states])
+    forgotten = deviations(network("mixed"), engine, [*inputs, *states])
     errors = [{d.path: d.error for d in run} for run in (found, forgotten)]
     assert errors[0]["decoder.decode4.gru.hh.0"] < errors[1]["decoder.decode4.gru.hh.0"]
 
@@ -169,7 +171,9 @@ def test_codes_are_joined_where_they_share_their_zero(zeros: tuple[int, int], mo
     reference = onnx.reference.ReferenceEvaluator(model)
     feeds = {name: np.random.default_rng(0).integers(0, 9, (1, 2, 4, 4)).astype(np.uint8) for name in "ab"}
     expected = reference.run(None, feeds)[0]
-    CodeMover(model).run()
+    editor = Editor(model)
+    move_codes(editor)
+    drop_unread(editor)
     (concat,) = (node for node in model.graph.node if node.op_type == "Concat")
     assert (list(concat.input) == ["a", "b"]) == moved
     np.testing.assert_allclose(onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0], expected, rtol=1e-6)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 
 from commands import SIZE
 from deploy_runs import random_quantized, spec
-from ptq4vm.engines.onnx import OnnxEngine
-from ptq4vm.engines.openvino import OpenVinoEngine
+from ptq4vm.engines.files.onnx import OnnxEngine
+from ptq4vm.engines.files.openvino import OpenVinoEngine
 from ptq4vm.errors import ConfigError, DataError, ExportError
-from ptq4vm.export.openvino.write import export_openvino
-from ptq4vm.export.trace import FrameShape, export_onnx, to_onnx
+from ptq4vm.export.target import TARGETS
+from ptq4vm.export.trace import FrameShape
 from ptq4vm.export.verify import moving_portrait, open_engine, verify
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers
@@ -43,7 +42,7 @@ def network(*choice: str) -> MattingNetwork:
 
 @functools.cache
 def graph(*choice: str) -> Any:
-    return to_onnx(network(*choice), SHAPE, {"version": "1.2.3", "bits": choice[0]})
+    return TARGETS["onnx"]().graph(network(*choice), SHAPE, {"version": "1.2.3", "bits": choice[0]})
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids="-".join)
@@ -60,7 +59,7 @@ def test_onnx_runtime_agrees_with_pytorch(choice: tuple[str, ...], tmp_path: Pat
 @pytest.mark.parametrize("choice", CHOICES[:2] + CHOICES[3:], ids="-".join)
 def test_openvino_agrees_with_pytorch(choice: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "a.xml"
-    export_openvino(network(*choice), file, SHAPE, {"version": "1.2.3", "bits": choice[0]})
+    TARGETS["openvino"]().write(network(*choice), file, SHAPE, {"version": "1.2.3", "bits": choice[0]})
     engine = OpenVinoEngine(file, threads=1)
     parity = verify(network(*choice), engine, [CLIP])
     # with random weights a value between two of 16 codes that goes the other way moves all that comes after it
@@ -109,10 +108,11 @@ def test_the_graph_is_what_an_integer_engine_wants() -> None:
     assert {"Add"}.isdisjoint(others)
 
 
-@pytest.mark.parametrize(("export", "name"), [(export_onnx, "a.onnx"), (export_openvino, "a.xml")])
-def test_any_size_and_a_ratio(export: Callable[..., None], name: str, tmp_path: Path) -> None:
-    file, shape = tmp_path / name, FrameShape(*SIZE, dynamic=True, downsample_ratio=0.5)
-    export(network(*CHOICES[0]), file, shape, {"downsample_ratio": "0.5"})
+@pytest.mark.parametrize("name", ("onnx", "openvino"))
+def test_any_size_and_a_ratio(name: str, tmp_path: Path) -> None:
+    target = TARGETS[name]()
+    file, shape = tmp_path / f"a{target.suffix}", FrameShape(*SIZE, dynamic=True, downsample_ratio=0.5)
+    target.write(network(*CHOICES[0]), file, shape, {"downsample_ratio": "0.5"})
     engine = open_engine(file, threads=1)
     assert engine.frame_size is None
     for size in ((64, 96), (70, 102)):

@@ -12,8 +12,9 @@ import pytest
 
 from commands import SIZE
 from deploy_runs import random_quantized
-from ptq4vm.engines.onnx import OnnxEngine
-from ptq4vm.export.trace import FrameShape, export_onnx
+from ptq4vm.engines.files.onnx import OnnxEngine
+from ptq4vm.export.target import TARGETS
+from ptq4vm.export.trace import FrameShape
 from ptq4vm.export.verify import moving_portrait, verify
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
@@ -35,7 +36,7 @@ def network(bits: int = 8) -> MattingNetwork:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "a.onnx"
-    export_onnx(network(), path, FrameShape(*SIZE), {"version": "1"})
+    TARGETS["onnx"]().write(network(), path, FrameShape(*SIZE), {"version": "1"})
     return path
 
 
@@ -71,7 +72,7 @@ def test_kernels_for_many_channels_are_taken(file: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("size", [SIZE, ODD], ids=str)
 def test_it_agrees_with_pytorch(size: tuple[int, int], tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
-    export_onnx(network(), path, FrameShape(*size), {"version": "1"})
+    TARGETS["onnx"]().write(network(), path, FrameShape(*size), {"version": "1"})
     # with random weights the network doubles differences from frame to frame; the trained one is far closer
     parity = verify(network(), OnnxEngine(path, threads=1), [moving_portrait(size, 2)])
     assert parity.passed, parity
@@ -80,7 +81,9 @@ def test_it_agrees_with_pytorch(size: tuple[int, int], tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "ratio"), [((96, 192), 0.5), ((136, 168), 0.375)], ids=str)
 def test_what_the_refiner_enlarges_is_no_code(size: tuple[int, int], ratio: float, tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
-    export_onnx(network(), path, FrameShape(*size, downsample_ratio=ratio), {"downsample_ratio": str(ratio)})
+    TARGETS["onnx"]().write(
+        network(), path, FrameShape(*size, downsample_ratio=ratio), {"downsample_ratio": str(ratio)}
+    )
     parity = verify(network(), OnnxEngine(path, threads=1), [moving_portrait(size, 2)])
     assert parity.passed, parity
     kinds = Counter(node.op_type for node in executed(path, tmp_path).graph.node)
@@ -89,9 +92,9 @@ def test_what_the_refiner_enlarges_is_no_code(size: tuple[int, int], ratio: floa
 
 def test_any_size_and_fewer_bits_are_right_too(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
-    export_onnx(network(), path, FrameShape(*SIZE, dynamic=True), {"version": "1"})
+    TARGETS["onnx"]().write(network(), path, FrameShape(*SIZE, dynamic=True), {"version": "1"})
     parity = verify(network(), OnnxEngine(path, threads=1), [moving_portrait(ODD, 2)])
     assert parity.passed, parity
-    export_onnx(network(4), path, FrameShape(*SIZE), {"version": "1"})
+    TARGETS["onnx"]().write(network(4), path, FrameShape(*SIZE), {"version": "1"})
     parity = verify(network(4), OnnxEngine(path, threads=1), [moving_portrait(SIZE, 2)])
     assert np.isfinite(parity.mean) and parity.mean < 20 / 255, parity

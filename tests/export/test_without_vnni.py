@@ -16,7 +16,8 @@ import torch
 from commands import Workplace
 from deploy_runs import random_quantized, spec, write_run
 from ptq4vm.engines.step import Port, StepEngine
-from ptq4vm.export.trace import FrameShape, to_onnx
+from ptq4vm.export.target import TARGETS
+from ptq4vm.export.trace import FrameShape
 from ptq4vm.quant.overflow import outside, pair_bounds
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 from ptq4vm.system.cpu import VNNI, Cpu, this_cpu
@@ -29,12 +30,12 @@ OPERATIONS = QuantSpec(
 )
 
 
-@pytest.mark.parametrize(("chosen", "openvino"), [(spec("w8a8", "mixed", "engine"), True), (OPERATIONS, False)])
+@pytest.mark.parametrize(("chosen", "target"), [(spec("w8a8", "mixed", "engine"), "openvino"), (OPERATIONS, "onnx")])
 @pytest.mark.parametrize("overflow", ("safe", "vnni"))
-def test_every_product_of_a_safe_file_fits(chosen: QuantSpec, openvino: bool, overflow: str) -> None:
+def test_every_product_of_a_safe_file_fits(chosen: QuantSpec, target: str, overflow: str) -> None:
     """Also those that export adds: upsampling, padded channels, the head."""
     network = random_quantized(replace(chosen, overflow=overflow))
-    model = to_onnx(network, FrameShape(64, 96), openvino=openvino)
+    model = TARGETS[target]().graph(network, FrameShape(64, 96))
     tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     sources = {name: node for node in model.graph.node for name in node.output}
     bounds = {}

@@ -26,14 +26,13 @@ from ptq4vm.engines.benchmark import (
     Measurement,
     Plan,
     Setting,
+    file_contenders,
     images,
     steps,
     usual_ratio,
 )
 from ptq4vm.engines.benchmark import benchmark as measure
-from ptq4vm.engines.onnx import OnnxEngine
-from ptq4vm.engines.openvino import OpenVinoEngine
-from ptq4vm.engines.step import StepEngine
+from ptq4vm.engines.registry import open_engine as open_file
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.export.shape import FrameShape
 from ptq4vm.media.portrait import draw_portrait
@@ -197,9 +196,7 @@ def _clips(folder: str | Path | None) -> Sequence[ClipSource]:
 
 def _read_file(path: Path) -> File:
     """What a file was exported for. Raises :class:`ExportError`, :class:`ConfigError`."""
-    engine = open_engine(path, threads=1) if path.suffix in (".onnx", ".xml") else None
-    if not isinstance(engine, StepEngine):
-        raise ConfigError(f"{path} is neither .onnx nor .xml: give a file that `ptq4vm export` wrote")
+    engine = open_file(path, threads=1)
     return File(path, engine.frame_size, engine.downsample_ratio, engine.metadata)
 
 
@@ -227,14 +224,7 @@ def _contenders(asked: _Asked, setting: Setting, files: Sequence[File]) -> list[
         if not file.takes(setting):
             continue
         name = file.path.name if names.count(file.path.name) == 1 else str(file.path)
-        if file.path.suffix == ".onnx":
-            onnx = partial(OnnxEngine, file.path, asked.threads)
-            found.append(Contender(f"ONNX Runtime {name}", onnx, ("onnxruntime",), (file.path,), file.metadata))
-            continue
-        both = (file.path, file.path.with_suffix(".bin"))
-        for precision in asked.precisions:
-            vino = partial(OpenVinoEngine, file.path, asked.threads, precision)
-            found.append(Contender(f"OpenVINO {name} {precision}", vino, ("openvino",), both, file.metadata))
+        found += file_contenders(file.path, name, asked.threads, asked.precisions, file.metadata)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ptq4vm.api.clips import recorded_clips
@@ -12,8 +12,8 @@ from ptq4vm.api.opening import FLOAT
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError, one_line
 from ptq4vm.export.metadata import checkpoint_hash, describe, describe_float
-from ptq4vm.export.openvino.write import export_openvino
-from ptq4vm.export.trace import FrameShape, export_onnx
+from ptq4vm.export.shape import FrameShape
+from ptq4vm.export.target import TARGETS, Target
 from ptq4vm.export.verify import Parity, moving_portrait, open_engine
 from ptq4vm.export.verify import verify as compare
 from ptq4vm.models.base import MattingNetwork
@@ -23,9 +23,6 @@ from ptq4vm.quant.checkpoint import read_info
 from ptq4vm.types import Clip, ClipSource
 from ptq4vm.version import __version__
 
-Write = Callable[[MattingNetwork, Path, FrameShape, Mapping[str, str]], None]
-TARGETS: dict[str, tuple[str, Write]] = {"onnx": (".onnx", export_onnx), "openvino": (".xml", export_openvino)}
-"""Name of a target to the suffix of its files and what writes them."""
 ANY_SIZE = (288, 512)
 """``(H, W)`` of the drawn clip for a file that takes any size."""
 
@@ -68,10 +65,10 @@ def export(
         WeightsError: The float network's weights cannot be found.
     """
     path = Path(out)
-    write = _writer(path, target)
+    writer = _target(path, target)
     shape = FrameShape(*size, dynamic, downsample_ratio)
     if not overwrite:
-        for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
+        for file in writer.files(path):
             if file.exists():
                 raise SaveError(f"{file} is there already: add overwrite=true or choose another name")
     if checkpoint == FLOAT:
@@ -80,24 +77,22 @@ def export(
         metadata = describe_float(found.architecture, network, fingerprint(network, 1.0), shape, __version__)
     else:
         network = load_checkpoint(checkpoint)
-        metadata = describe(Path(checkpoint), read_info(checkpoint), network, shape, __version__)
-    write(network, path, shape, metadata)
+        metadata = describe(Path(checkpoint), read_info(checkpoint), network, shape, __version__, writer)
+    writer.write(network, path, shape, metadata)
     return path
 
 
-def _writer(out: Path, target: str | None) -> Write:
-    """What writes a target, whose suffix ``out`` must have. Raises :class:`ConfigError`."""
+def _target(out: Path, target: str | None) -> Target:
+    """The target by its name or by the suffix of ``out``, which must be its own. Raises :class:`ConfigError`."""
     if target is None:
-        found = {suffix: name for name, (suffix, _) in TARGETS.items()}
+        found = {TARGETS[name].suffix: name for name in TARGETS.names()}
         if out.suffix not in found:
             raise ConfigError(f"out={out}: use a name that ends in {' or '.join(found)}, or give target=")
         target = found[out.suffix]
-    if target not in TARGETS:
-        raise ConfigError(f"target={target} is unknown: use one of {', '.join(TARGETS)}")
-    suffix, write = TARGETS[target]
-    if out.suffix != suffix:
-        raise ConfigError(f"out={out}: target={target} needs a name that ends in {suffix}")
-    return write
+    kind = TARGETS[target]
+    if out.suffix != kind.suffix:
+        raise ConfigError(f"out={out}: target={target} needs a name that ends in {kind.suffix}")
+    return kind()
 
 
 def verify(

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptq4vm.engines.base import MattingEngine
-from ptq4vm.engines.onnx import OnnxEngine
-from ptq4vm.engines.openvino import OpenVinoEngine
-from ptq4vm.engines.step import StepEngine
+from ptq4vm.engines.registry import ENGINES, engines_for
+from ptq4vm.engines.registry import open_engine as open_file
 from ptq4vm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ptq4vm.engines.step import StepEngine
     from ptq4vm.models.base import MattingNetwork
 
-ENGINES = ("pytorch", "onnx", "openvino")
+PYTORCH = "pytorch"
+"""The engine of networks that are in no exported file."""
 FLOAT = "fp32"
 """The checkpoint that is no file: the float network."""
 
@@ -83,15 +84,15 @@ def open_engines(
 
     Args and raises: as :func:`open_engine`; ``compare`` also opens the float network, in PyTorch.
     """
-    if engine not in ("auto", *ENGINES):
-        raise ConfigError(f"engine={engine} is unknown: use auto, {', '.join(ENGINES)}")
+    if engine not in ("auto", PYTORCH, *ENGINES.names()):
+        raise ConfigError(f"engine={engine} is unknown: use auto, {', '.join((PYTORCH, *ENGINES.names()))}")
     able = _able(checkpoint)
     if engine not in ("auto", *able):
         raise ConfigError(
             f"engine={engine} does not run checkpoint={checkpoint}, which is for {' or '.join(able)}: "
             "leave engine out, or export the checkpoint first"
         )
-    if able != ("pytorch",):
+    if able != (PYTORCH,):
         chosen = _exported(able[0] if engine == "auto" else engine, Path(checkpoint), downsample_ratio, threads)
         label, ratio = Path(checkpoint).name, chosen.downsample_ratio
         if not compare:
@@ -104,15 +105,14 @@ def open_engines(
 
 def _able(checkpoint: str | Path) -> tuple[str, ...]:
     """Engines that can run a checkpoint, the usual one first."""
-    suffix = "" if Path(checkpoint).is_dir() else Path(checkpoint).suffix.lower()
-    return {".onnx": ("onnx", "openvino"), ".xml": ("openvino",)}.get(suffix, ("pytorch",))
+    return (PYTORCH,) if Path(checkpoint).is_dir() else engines_for(Path(checkpoint)) or (PYTORCH,)
 
 
 def _exported(kind: str, path: Path, downsample_ratio: float | None, threads: int | None) -> StepEngine:
     """The engine of an exported file, which brings its own ratio."""
     if downsample_ratio is not None:
         raise ConfigError(f"downsample_ratio={downsample_ratio:g} was chosen when {path} was exported: leave it out")
-    return OnnxEngine(path, threads) if kind == "onnx" else OpenVinoEngine(path, threads)
+    return open_file(path, threads, kind)
 
 
 def _of_a_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -50,3 +51,10 @@ class MattingEngine(ABC):
         Returns:
             Alpha ``(H, W)`` and foreground ``(H, W, 3)``, of the frame's own size.
         """
+
+    def executed_types(self) -> Mapping[tuple[str, str], int] | None:
+        """How many operations run in each type, as ``(kind, type)``: ``("Convolution", "u8")``, ...
+
+        ``None`` where the engine does not tell. Convolutions are of the kind ``Convolution``.
+        """
+        return None

@@ -5,17 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import MattingEngine, automatic_ratio
 from ptq4vm.engines.memory import peak_memory
-from ptq4vm.engines.openvino import OpenVinoEngine
+from ptq4vm.engines.registry import engine_class
 from ptq4vm.errors import ConfigError, DataError
-from ptq4vm.types import Clip, ClipSource
+
+if TYPE_CHECKING:
+    from ptq4vm.types import Clip, ClipSource
 
 Frames = Sequence[NDArray[np.uint8]]
 
@@ -120,6 +124,36 @@ class Contender:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+def file_contenders(
+    file: Path,
+    name: str,
+    threads: int | None,
+    precisions: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> list[Contender]:
+    """An exported file as what it is benchmarked as.
+
+    Args:
+        file: Exported.
+        name: Of the file, in tables.
+        threads: CPU threads; as many as the engine likes for ``None``.
+        precisions: One contender each, where the engine can be told in which to compute floats.
+        metadata: What the file says about itself.
+
+    Raises:
+        ConfigError: No engine opens such files.
+    """
+    engine = engine_class(file)
+    shared = ((engine.package,), engine.files(file), dict(metadata or {}))
+    opens = partial(engine.open, file, threads)
+    if not engine.precisions:
+        return [Contender(f"{engine.title} {name}", opens, *shared)]
+    return [
+        Contender(f"{engine.title} {name} {precision}", partial(opens, precision=precision), *shared)
+        for precision in precisions
+    ]
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What was measured of a contender.
@@ -194,9 +228,10 @@ def steps(contenders: int, plan: Plan, clips: int) -> int:
 
 
 def _integers(engine: MattingEngine) -> tuple[int, int] | None:
-    if not isinstance(engine, OpenVinoEngine):
+    executed = engine.executed_types()
+    if executed is None:
         return None
-    counts = {kind: count for kind, count in engine.executed_types().items() if kind[0] == "Convolution"}
+    counts = {kind: count for kind, count in executed.items() if kind[0] == "Convolution"}
     return sum(count for (_, used), count in counts.items() if used in INTEGERS), sum(counts.values())
 
 

@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -40,6 +40,9 @@ class StepEngine(MattingEngine):
 
     A graph may instead keep its states inside and take and give pictures as they lie in memory.
 
+    A class is registered with :data:`ptq4vm.engines.registry.ENGINES`. Its own constructor takes ``file``, ``threads``
+    and, as keywords, options of its own.
+
     Args:
         file: That the graph is in.
         inputs: Of the graph.
@@ -49,14 +52,24 @@ class StepEngine(MattingEngine):
     A file whose integers only a CPU with VNNI computes exactly is opened with a warning where there is none.
 
     Attributes:
-        downsample_ratio: What is fixed in the graph.
+        title: The engine's name for people, such as ``ONNX Runtime``.
+        package: The Python package that it needs.
+        suffixes: Of files that it opens, in lower case: first of those that are made for it.
+        precisions: In which it can be told to compute floats, by the option ``precision``; empty: it has no such.
         uses_onednn: Whether the engine's integer kernels are oneDNN's.
+        file: What is open.
+        metadata: What the file says about itself.
+        downsample_ratio: What is fixed in the graph.
 
     Raises:
         ExportError: Inputs or outputs are not those of a file that ``ptq4vm export`` wrote.
     """
 
-    uses_onednn = False
+    title: ClassVar[str] = ""
+    package: ClassVar[str] = ""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    precisions: ClassVar[tuple[str, ...]] = ()
+    uses_onednn: ClassVar[bool] = False
 
     def __init__(
         self, file: str | Path, inputs: Sequence[Port], outputs: Sequence[str], metadata: Mapping[str, str]
@@ -76,12 +89,39 @@ class StepEngine(MattingEngine):
         self._strides = _strides(metadata.get("state_strides", ""), states)
         self._states: Tensors = {}
         self._size: tuple[int, int] | None = None
-        if not self.cpu.exact and needs_vnni(self.metadata):
+        if not self.exact(self.cpu) and needs_vnni(self.metadata):
             log.warning(
                 "%s was made for CPUs with VNNI (%s): on this %s its mattes may be wrong; quantize again with "
                 "overflow=safe and export again",
                 *(file, self.metadata.get("overflow", "by a version that knew no other"), self.cpu),
             )
+
+    @classmethod
+    def open(cls, file: Path, threads: int | None = None, **options: Any) -> StepEngine:
+        """Open a file, by the constructor of the class.
+
+        Args:
+            file: Exported.
+            threads: CPU threads; as many as the engine likes when not given.
+            options: More that the constructor takes.
+
+        Raises:
+            ConfigError: The engine's package is not installed, or a value is out of range.
+            ExportError: The file is missing, damaged or not one of ours.
+        """
+        build: Any = cls
+        engine: StepEngine = build(file, threads, **options)
+        return engine
+
+    @classmethod
+    def files(cls, file: Path) -> tuple[Path, ...]:
+        """All files that make up an exported one, ``file`` first."""
+        return (file,)
+
+    @classmethod
+    def exact(cls, cpu: Cpu) -> bool:
+        """Whether the engine computes sums of products of 8-bit integers on ``cpu`` without cutting them off."""
+        return cpu.exact
 
     @property
     def cpu(self) -> Cpu:
@@ -118,6 +158,24 @@ class StepEngine(MattingEngine):
         outputs = self._run({"src": src, **self._states})
         self._states = {name: outputs[after] for name, after in self._carried}
         return Matte(outputs["pha"][0, 0], cv2.merge(list(outputs["fgr"][0])))  # far quicker than NumPy's transposition
+
+    def layer_results(
+        self, feeds: Mapping[str, NDArray[np.float32]], names: Sequence[str], earlier: Sequence[NDArray[np.uint8]] = ()
+    ) -> Tensors:
+        """Results inside the graph for one frame; for the search after a failed verification, not for speed.
+
+        Args:
+            feeds: ``src`` ``(1, 3, H, W)`` in [0, 1] and the states before it.
+            names: Of tensors, which exported files call by the layers' paths.
+            earlier: ``(H, W, 3)`` uint8: the frames before, for a file that keeps its states inside.
+
+        Returns:
+            ``(1, C, H, W)`` each, of those that the file still has; none where the engine does not tell any.
+
+        Raises:
+            ExportError: The file is missing or damaged by now.
+        """
+        return {}
 
     @abstractmethod
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:

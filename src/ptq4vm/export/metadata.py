@@ -9,18 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from ptq4vm.errors import CheckpointError
-from ptq4vm.export.trace import FrameShape
+from ptq4vm.export.shape import FrameShape
+from ptq4vm.export.target import Target
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
 from ptq4vm.quant.overflow import saturating_layers
+from ptq4vm.system.cpu import Cpu
 
 UNKNOWN = "unknown"
 OWN_LICENCE = "made with ptq4vm, Apache-2.0"
 
 
+_WITHOUT_VNNI = Cpu((), exact=False)
+
+
 def describe(
-    folder: Path, info: CheckpointInfo, network: MattingNetwork, shape: FrameShape, version: str
+    folder: Path,
+    info: CheckpointInfo,
+    network: MattingNetwork,
+    shape: FrameShape,
+    version: str,
+    target: Target | None = None,
 ) -> dict[str, str]:
     """Metadata of an exported file, all as text.
 
@@ -30,23 +40,25 @@ def describe(
         network: Its quantized network.
         shape: What the graph takes.
         version: Of ptq4vm.
+        target: What the file is for; an engine that may cut sums off without VNNI when not given.
 
     Returns:
         ``bits`` (``w4a4``), ``edge_bits``, ``overflow`` (``safe`` where every CPU computes the integers exactly, by
-        their codes, otherwise ``vnni``), ``method``, ``model``, ``version``, ``calibration`` (hash of the clips),
-        ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size`` (``512x288``), ``dynamic`` and
-        ``downsample_ratio``; ``state_strides`` (``4,8``) where they are not 2, 4, 8, ... What the run does not say is
-        ``unknown``.
+        their codes or by what the target's engine does, otherwise ``vnni``), ``method``, ``model``, ``version``,
+        ``calibration`` (hash of the clips), ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size``
+        (``512x288``), ``dynamic`` and ``downsample_ratio``; ``state_strides`` (``4,8``) where they are not 2, 4, 8, ...
+        What the run does not say is ``unknown``.
 
     Raises:
         CheckpointError: The tensors cannot be read.
         ConfigError: There is no such family of networks.
     """
     method = info.extra.get("method")
+    exact = target is not None and target.exact(_WITHOUT_VNNI)
     return {
         "bits": "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}",
         "edge_bits": str(info.spec.edge_bits),
-        "overflow": "vnni" if saturating_layers(network) else "safe",
+        "overflow": "vnni" if not exact and saturating_layers(network) else "safe",
         "method": str(method.get("name", UNKNOWN)) if isinstance(method, dict) else str(method or UNKNOWN),
         "model": _name(info.model),
         "version": version,

@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.backends import mkldnn
 
-from ptq4vm.engines.onnx import OnnxEngine
-from ptq4vm.engines.openvino import OpenVinoEngine
+from ptq4vm.engines.registry import open_engine
 from ptq4vm.engines.step import StepEngine
-from ptq4vm.errors import ConfigError, DataError
+from ptq4vm.errors import DataError
 from ptq4vm.export.deviations import Deviation, deviations
 from ptq4vm.media.portrait import draw_portrait
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.overflow import saturating_layers
 from ptq4vm.types import Clip, MattingOutput, States
+
+__all__ = ["Parity", "moving_portrait", "open_engine", "verify"]
 
 LARGEST_DIFFERENCE = 2 / 255
 """Of alpha, on average over all pixels and frames."""
@@ -107,26 +107,12 @@ class Parity:
             )
 
 
-def open_engine(file: Path, threads: int | None = None) -> StepEngine:
-    """The engine of an exported file, by its suffix.
-
-    Raises:
-        ConfigError: Neither ``.onnx`` nor ``.xml``, or the engine's package is not installed.
-        ExportError: The file is missing or damaged.
-    """
-    if file.suffix == ".onnx":
-        return OnnxEngine(file, threads)
-    if file.suffix == ".xml":
-        return OpenVinoEngine(file, threads)
-    raise ConfigError(f"{file} is neither .onnx nor .xml: give a file that `ptq4vm export` wrote")
-
-
 def verify(network: MattingNetwork, engine: StepEngine, clips: Sequence[Clip]) -> Parity:
     """Compare an exported file with the network that it was made from, frame by frame, each with its own states.
 
     Args:
         network: From :func:`ptq4vm.api.load_checkpoint`.
-        engine: Of the file; see :func:`open_engine`.
+        engine: Of the file; see :func:`ptq4vm.engines.registry.open_engine`.
         clips: Frames of the file's size, with their true alpha. States begin anew with each clip.
 
     Raises:
@@ -140,8 +126,8 @@ def verify(network: MattingNetwork, engine: StepEngine, clips: Sequence[Clip]) -
     own = _compare(in_pytorch, partial(in_pytorch, onednn=False), clips) if mkldnn.is_available() else None
     clip, frame = clips[parity.worst[0]], parity.worst[1]
     inputs = _inputs(network, clip, frame, ratio)
-    layers = deviations(network, engine.file, inputs, ratio, clip.frames[:frame])
-    saturating = {} if engine.cpu.exact else saturating_layers(network)
+    layers = deviations(network, engine, inputs, ratio, clip.frames[:frame])
+    saturating = {} if engine.exact(engine.cpu) else saturating_layers(network)
     return replace(parity, layers=tuple(layers), own=own, saturating=saturating)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
 from ptq4vm.errors import ConfigError, ExportError
 from ptq4vm.system.extras import needed
 
 
+@ENGINES.register("onnx")
 class OnnxEngine(StepEngine):
     """ONNX Runtime on the CPU.
 
@@ -28,6 +31,10 @@ class OnnxEngine(StepEngine):
         ConfigError: onnxruntime is not installed, or ``threads`` is not positive.
     """
 
+    title = "ONNX Runtime"
+    package = "onnxruntime"
+    suffixes = (".onnx",)
+
     def __init__(self, file: str | Path, threads: int | None = None, integer_bias: bool = False) -> None:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads={threads}: use 1 or more")
@@ -42,6 +49,22 @@ class OnnxEngine(StepEngine):
         ]
         self._names = [output.name for output in self._session.get_outputs()]
         super().__init__(file, inputs, self._names, self._session.get_modelmeta().custom_metadata_map)
+
+    def layer_results(
+        self, feeds: Mapping[str, NDArray[np.float32]], names: Sequence[str], earlier: Sequence[NDArray[np.uint8]] = ()
+    ) -> Tensors:
+        """See :meth:`StepEngine.layer_results`; needs the onnx package."""
+        onnx = needed("onnx", "onnx")
+        try:
+            model = onnx.load_model(self.file)
+        except (OSError, needed("google.protobuf.message", "onnx").DecodeError) as error:
+            raise ExportError(f"{self.file} is no ONNX file or is damaged: export again") from error
+        made = {name for node in model.graph.node for name in node.output}
+        found = [name for name in names if name in made]
+        for name in found:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        session = open_session(model.SerializeToString())
+        return dict(zip(found, session.run(found, dict(feeds)), strict=True))
 
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))

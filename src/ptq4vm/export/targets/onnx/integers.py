@@ -7,12 +7,10 @@ graph stays one of standard ONNX operations, and computes the same, up to the ro
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ptq4vm.export.graph.channels import pad_channels
 from ptq4vm.export.graph.editor import Editor, Grid
+from ptq4vm.export.targets.onnx.channels import pad_channels
 
 TOP = 255
 """The largest code."""
@@ -20,14 +18,12 @@ _ROWS_FIRST, _PLANES_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _BIAS_LIMIT = 2.0**30
 
 
-def shape_for_onnx_runtime(model: Any) -> None:
+def shape_for_onnx_runtime(editor: Editor) -> None:
     """Rewrite a graph whose operations all end in codes (``stores=operations``), in place.
 
     Args:
-        model: An ``onnx.ModelProto`` of fixed or dynamic size, through which
-            :class:`ptq4vm.export.graph.codes.CodeMover` went.
+        editor: Of a graph of fixed or dynamic size, through which :func:`ptq4vm.export.graph.codes.move_codes` went.
     """
-    editor = Editor(model)
     _clip_relus(editor)
     _round_hard_sigmoids(editor)
     _multiply_hard_swishes(editor)
@@ -139,7 +135,7 @@ def _upsample_by_convolutions(editor: Editor) -> None:
     Each gives the pixels of one of four places; they are rounded to the nearest code, where a Resize of codes would
     cut off. Two run as one, over a doubled picture, and their pixels lie side by side without being moved.
     """
-    shapes = editor.shapes()
+    shapes = editor.known_shapes()
     for node in editor.nodes("Resize"):
         codes = node.input[0]
         attributes = editor.attributes(node)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
 from ptq4vm.errors import ConfigError, ExportError
 from ptq4vm.system.extras import needed
@@ -19,6 +20,7 @@ RT_INFO = "ptq4vm"
 """Where the metadata is in a model's runtime information."""
 
 
+@ENGINES.register("openvino")
 class OpenVinoEngine(StepEngine):
     """OpenVINO on the CPU.
 
@@ -32,13 +34,17 @@ class OpenVinoEngine(StepEngine):
         ConfigError: openvino is not installed, or a value is out of range.
     """
 
+    title = "OpenVINO"
+    package = "openvino"
+    suffixes = (".xml", ".onnx")
+    precisions = ("f32", "bf16")
     uses_onednn = True
 
     def __init__(self, file: str | Path, threads: int | None = None, precision: str = "f32") -> None:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads={threads}: use 1 or more")
-        if precision not in ("f32", "bf16"):
-            raise ConfigError(f"precision={precision!r} is unknown: use one of f32, bf16")
+        if precision not in self.precisions:
+            raise ConfigError(f"precision={precision!r} is unknown: use one of {', '.join(self.precisions)}")
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
@@ -57,6 +63,11 @@ class OpenVinoEngine(StepEngine):
         outputs = [output.get_any_name() for output in self._compiled.outputs]
         super().__init__(file, inputs, outputs, read_metadata(model))
 
+    @classmethod
+    def files(cls, file: Path) -> tuple[Path, ...]:
+        """An ``.xml`` and its ``.bin``, or the one ``.onnx``."""
+        return (file, file.with_suffix(".bin")) if file.suffix == cls.suffixes[0] else (file,)
+
     def reset(self) -> None:
         """Start the next frame from zero states, wherever they are kept."""
         super().reset()
@@ -66,8 +77,25 @@ class OpenVinoEngine(StepEngine):
         results = self._request.infer(dict(inputs))
         return {output.get_any_name(): np.array(value) for output, value in results.items()}
 
+    def layer_results(
+        self, feeds: Mapping[str, NDArray[np.float32]], names: Sequence[str], earlier: Sequence[NDArray[np.uint8]] = ()
+    ) -> Tensors:
+        """See :meth:`StepEngine.layer_results`; layers that the conversion joined with others are left out."""
+        core = needed("openvino", "openvino").Core()
+        model = read_model(self.file, core)
+        made = {name for op in model.get_ops() for output in op.outputs() for name in output.get_names()}
+        found = [name for name in names if name in made]
+        model.add_outputs(found)
+        request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+        if self._ports["src"].rows_first:  # states are inside, pictures as they lie in memory
+            for frame in earlier:
+                request.infer({"src": np.ascontiguousarray(frame)[None]})
+            feeds = {"src": np.ascontiguousarray((feeds["src"] * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))}
+        results = request.infer(dict(feeds))
+        return {name: np.array(results[name]) for name in found}
+
     def executed_types(self) -> Counter[tuple[str, str]]:
-        """How many nodes of each kind run in each type, as ``(kind, type)``: ``("Convolution", "u8")``, ..."""
+        """See :meth:`MattingEngine.executed_types`."""
         counts: Counter[tuple[str, str]] = Counter()
         for node in self._compiled.get_runtime_model().get_ops():
             info = node.get_rt_info()
@@ -87,8 +115,7 @@ def read_model(file: Path, core: Any = None) -> Any:
         ExportError: It is missing or damaged.
         ConfigError: openvino is not installed.
     """
-    weights = file.with_suffix(".bin")
-    for needs in (file, *([weights] if file.suffix == ".xml" else [])):
+    for needs in OpenVinoEngine.files(file):
         if not needs.is_file():
             raise ExportError(f"{needs} is missing: give a file that `ptq4vm export target=openvino` wrote")
     core = core or needed("openvino", "openvino").Core()

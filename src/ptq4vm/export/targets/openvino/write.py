@@ -7,36 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptq4vm.engines.openvino import RT_INFO
-from ptq4vm.errors import ConfigError, SaveError
-from ptq4vm.export.graph.codes import states_as_codes
-from ptq4vm.export.trace import FrameShape, input_names, to_onnx
-from ptq4vm.models.base import MattingNetwork
+from ptq4vm.engines.files.openvino import RT_INFO
+from ptq4vm.errors import SaveError
 from ptq4vm.system.extras import needed
 
 
-def export_openvino(network: MattingNetwork, out: Path, shape: FrameShape, metadata: Mapping[str, str]) -> None:
+def write_model(graph: Any, out: Path, metadata: Mapping[str, str], zeros: Mapping[str, int]) -> None:
     """Write ``out`` (``.xml``) and its ``.bin``; an earlier pair stays whole until both are written.
 
-    A network that was quantized where engines store tensors (placement ``engine``) becomes a graph for video where the
-    frame size is fixed: it takes and gives pictures as they lie in memory, ``(1, H, W, C)``, frames as uint8, and keeps
-    its recurrent states inside, as codes. Otherwise the graph has the inputs and outputs of the ONNX file.
-
     Args:
-        network: From :func:`ptq4vm.api.load_checkpoint`; not changed.
-        out: Must end in ``.xml``.
-        shape: Of the input.
+        graph: An ``onnx.ModelProto``.
+        out: Ends in ``.xml``.
         metadata: Becomes the runtime information ``ptq4vm``.
+        zeros: The code of 0 of every state that enters the graph as codes, by name (``r1i``, ...): the file becomes
+            one for video, which keeps them inside. Empty: inputs and outputs are those of ``graph``.
 
     Raises:
-        ConfigError: openvino or onnx is not installed, or ``out`` has another suffix.
+        ConfigError: openvino is not installed.
         SaveError: A file cannot be written.
     """
-    if out.suffix != ".xml":
-        raise ConfigError(f"out={out}: OpenVINO needs a name that ends in .xml (the .bin is written beside it)")
     openvino = needed("openvino", "openvino")
-    graph = to_onnx(network, shape, metadata, openvino=True)
-    zeros = {} if shape.dynamic else states_as_codes(graph, input_names(network.num_states)[1:])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:

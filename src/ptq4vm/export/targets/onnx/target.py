@@ -1,0 +1,51 @@
+"""The file for ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from ptq4vm.engines.files.onnx import OnnxEngine
+from ptq4vm.export.graph.codes import MOVES, move_codes, multiply_apart
+from ptq4vm.export.graph.editor import Pass, drop_unread
+from ptq4vm.export.target import TARGETS, Target
+from ptq4vm.export.targets.onnx.integers import shape_for_onnx_runtime
+from ptq4vm.export.trace import FrameShape
+from ptq4vm.io import atomic_path
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.quant.insert import quantized_layers
+
+_EXACT_MOVES = tuple(kind for kind in MOVES if kind != "Resize")
+
+
+@TARGETS.register("onnx")
+class OnnxTarget(Target):
+    """A network as one ``.onnx`` file of standard operations, shaped for ONNX Runtime."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    engine = OnnxEngine
+
+    def passes(self, network: MattingNetwork, shape: FrameShape) -> Sequence[Pass]:
+        """See :meth:`Target.passes`.
+
+        ONNX Runtime cuts off where it should round in resizing codes, and refuses sums and products of tensors with a
+        scale for each channel. Where the result of every operation is quantized, and sizes are known, neither is left.
+        """
+        operations = _stores_operations(network)
+        moving: list[Pass] = [move_codes]
+        if not operations or shape.dynamic:
+            moving = [partial(move_codes, moves=_EXACT_MOVES), multiply_apart]
+        return [*moving, drop_unread, *([shape_for_onnx_runtime] if operations else [])]
+
+    def write(self, network: MattingNetwork, out: Path, shape: FrameShape, metadata: Mapping[str, str]) -> None:
+        """Write the file, whole or not at all; see :meth:`Target.write`."""
+        content = self.graph(network, shape, metadata).SerializeToString()
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(content)
+
+
+def _stores_operations(network: MattingNetwork) -> bool:
+    """Whether the result of every operation is quantized."""
+    return any(layer.reads and layer.output_quantizer is not None for layer in quantized_layers(network).values())
