@@ -17,7 +17,7 @@ from ptq4vm.engines.memory import peak_memory
 from ptq4vm.engines.openvino import OpenVinoEngine
 from ptq4vm.engines.pytorch import automatic_ratio
 from ptq4vm.errors import ConfigError, DataError
-from ptq4vm.metrics.functional.mad import mean_absolute_difference
+from ptq4vm.metrics.functional import mean_absolute_difference
 from ptq4vm.ops.clips import fitted
 from ptq4vm.types import Clip, ClipSource
 

@@ -16,14 +16,7 @@ from torch.utils.data import DataLoader
 
 from ptq4vm.errors import ConfigError, DataError, TrainingError
 from ptq4vm.evaluation.results import EvaluationResult, join_chunks
-from ptq4vm.metrics.functional import (
-    FOREGROUND_METRIC,
-    METRIC_NAMES,
-    FramePair,
-    foreground_squared_error,
-    frame_metrics,
-    last_frames,
-)
+from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.system.trainers import interruptible
 from ptq4vm.types import ClipList, EvalChunk, States
@@ -31,6 +24,9 @@ from ptq4vm.types import ClipList, EvalChunk, States
 logger = logging.getLogger(__name__)
 
 _IN_FLIGHT = 3  # chunks whose metrics may still be computing while the network goes on
+
+# Inference mode is a thread's own: without it, in-place work on what the network returned is refused.
+_measure_in_thread = torch.inference_mode()(frame_metrics)
 
 
 class FrameObserver(Protocol):
@@ -209,7 +205,7 @@ class MattingEvaluation(pl.LightningModule):
         previous, self._previous = self._previous, last_frames(alpha, true)
         work = (alpha, true, previous, self.metrics, colours)
         if self._pool is None:
-            self._values[clip].append(measure_frames(*work))
+            self._values[clip].append(frame_metrics(*work))
             return
         self._pending.append((clip, self._pool.submit(_measure_in_thread, *work)))
         if len(self._pending) > _IN_FLIGHT:
@@ -268,29 +264,3 @@ def evaluate(
     with interruptible(trainer):
         trainer.test(module, dataloaders=datamodule.test_dataloader(), verbose=False)
     return module.results
-
-
-def measure_frames(
-    alpha: Tensor,
-    true: Tensor,
-    previous: FramePair | None,
-    names: Sequence[str],
-    colours: tuple[Tensor, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """:func:`ptq4vm.metrics.functional.frame_metrics` of alpha, and ``fgr_mse`` of predicted and true ``colours``."""
-    values = frame_metrics(alpha, true, previous, names)
-    if colours is not None:
-        values[FOREGROUND_METRIC] = foreground_squared_error(*colours, true, reduction="none")
-    return values
-
-
-@torch.inference_mode()
-def _measure_in_thread(
-    alpha: Tensor,
-    true: Tensor,
-    previous: FramePair | None,
-    names: Sequence[str],
-    colours: tuple[Tensor, Tensor] | None,
-) -> dict[str, Tensor]:
-    # Inference mode is a thread's own: without it, in-place work on what the network returned is refused.
-    return measure_frames(alpha, true, previous, names, colours)

@@ -14,10 +14,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ptq4vm.errors import ConfigError, DataError
-from ptq4vm.evaluation.evaluator import measure_frames
 from ptq4vm.evaluation.results import EvaluationResult, join_chunks
 from ptq4vm.media.images import list_folders, list_frames, read_alpha, read_rgb
-from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, last_frames
+from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _measure(clip: FramePairs, metrics: Sequence[str], advance: Advance) -> dict
             raise DataError(_sizes(clip.foreground[start][1], colours[1], clip.alpha[start][1], truth))
         if previous is not None and previous[1].shape[-2:] != truth.shape[-2:]:
             raise DataError(_sizes(clip.alpha[start][1], truth, clip.alpha[start - 1][1], previous[1]))
-        parts.append(measure_frames(alpha, truth, previous, metrics, colours))
+        parts.append(frame_metrics(alpha, truth, previous, metrics, colours))
         previous = last_frames(alpha, truth)
         advance(len(alpha))
     return join_chunks(parts)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.metrics.functional import METRIC_SETS
+from ptq4vm.metrics.table import METRIC_SETS
 
 FrameValues = Mapping[str, tuple[float, ...]]
 """Metric name to the value of every frame of a clip."""

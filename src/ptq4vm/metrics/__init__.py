@@ -1,24 +1,24 @@
-"""Matting metrics as torchmetrics; :mod:`ptq4vm.metrics.functional` has them as functions."""
+"""Matting metrics: what each is called (:mod:`~ptq4vm.metrics.table`), pure functions of tensors
+(:mod:`~ptq4vm.metrics.functional`) and torchmetrics (:mod:`~ptq4vm.metrics.classes`). Tensors and names enter; files,
+clips and networks do not. Another metric is a function, its row in the table, and nothing outside this room."""
 
 from __future__ import annotations
 
-from ptq4vm.metrics.collection import MattingMetrics
-from ptq4vm.metrics.connectivity import ConnectivityError
-from ptq4vm.metrics.dtssd import DTSSD
-from ptq4vm.metrics.functional.frames import FOREGROUND_METRIC, METRIC_NAMES, METRIC_SETS
-from ptq4vm.metrics.gradient import GradientError
-from ptq4vm.metrics.mad import MAD, SAD
-from ptq4vm.metrics.mse import MSE
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "DTSSD",
-    "FOREGROUND_METRIC",
-    "MAD",
-    "METRIC_NAMES",
-    "METRIC_SETS",
-    "MSE",
-    "SAD",
-    "ConnectivityError",
-    "GradientError",
-    "MattingMetrics",
-]
+from ptq4vm.metrics.table import FOREGROUND_METRIC, METRIC_NAMES, METRIC_SETS, METRICS, MetricInfo
+
+if TYPE_CHECKING:
+    from ptq4vm.metrics.classes import DTSSD, MAD, MSE, SAD, ConnectivityError, GradientError, MattingMetrics
+
+__all__ = ["DTSSD", "MAD", "MSE", "SAD", "ConnectivityError", "GradientError", "MattingMetrics"]
+__all__ += ["FOREGROUND_METRIC", "METRICS", "METRIC_NAMES", "METRIC_SETS", "MetricInfo"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the classes when one is asked for: torchmetrics takes seconds, and most of ptq4vm wants functions."""
+    if name in __all__:
+        from ptq4vm.metrics import classes
+
+        return getattr(classes, name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")
