@@ -13,7 +13,7 @@ _SHOWN = ("model", "preset", "data", "flow")
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """Mean and sample standard deviation of ``n`` values; the deviation of a single value is 0."""
 
     mean: float
@@ -21,7 +21,7 @@ class Spread:
     n: int
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> Spread | None:
+    def of(cls, values: Iterable[float | None]) -> SeedSpread | None:
         """Of the values that are known; ``None`` when there is none."""
         known = [value for value in values if value is not None]
         if not known:
@@ -51,15 +51,15 @@ class Group:
         """Groups of the same arena compete: same network, same data, same bits."""
         return self.runs[0].model, self.runs[0].data, self.bits
 
-    def spread(self, value: Callable[[Run], float | None]) -> Spread | None:
+    def spread(self, value: Callable[[Run], float | None]) -> SeedSpread | None:
         """Mean and standard deviation of something over the seeds."""
-        return Spread.of(value(run) for run in self.runs)
+        return SeedSpread.of(value(run) for run in self.runs)
 
-    def metric(self, name: str) -> Spread | None:
+    def metric(self, name: str) -> SeedSpread | None:
         """Of the final network."""
         return self.spread(lambda run: run.mean.get(name))
 
-    def delta(self, name: str) -> Spread | None:
+    def delta(self, name: str) -> SeedSpread | None:
         """Of the difference to each run's own float stage."""
         return self.spread(lambda run: run.delta(name))
 
@@ -113,14 +113,15 @@ def references(runs: Sequence[Run]) -> list[Reference]:
     for run in runs:
         if run.measured and (run.reference or run.bits == "FP32"):
             met.setdefault((run.model, run.data), []).append(run)
-    found = []
+    bases = []
     for (model, data), members in met.items():
         floats = [run for run in members if run.bits == "FP32"]
         values = [run.reference or run.mean for run in members]
-        metrics = {name: statistics.fmean(value[name] for value in values) for name in METRIC_NAMES}
+        known = {name: [value[name] for value in values if name in value] for name in METRIC_NAMES}
+        metrics = {name: statistics.fmean(found) for name, found in known.items() if found}  # old files lack new ones
         cost = floats[0].cost if floats else _float_cost(members)
-        found.append(Reference(model, data, metrics, cost))
-    return found
+        bases.append(Reference(model, data, metrics, cost))
+    return bases
 
 
 def _float_cost(runs: Iterable[Run]) -> dict[str, float]:

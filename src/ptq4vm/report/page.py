@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import write_text
-from ptq4vm.metrics import METRIC_NAMES
+from ptq4vm.metrics import METRIC_NAMES, METRICS
 from ptq4vm.report import views
 from ptq4vm.report.curves import read_curves
-from ptq4vm.report.exports import METRIC_TITLES, results_csv, results_markdown
+from ptq4vm.report.exports import results_csv, results_markdown
 from ptq4vm.report.figures import write_figures
 from ptq4vm.report.groups import Group, group_runs, references, single_runs
 from ptq4vm.report.images import Gallery
@@ -80,8 +80,9 @@ def render(runs: Sequence[Run], title: str, plotly: str) -> str:
     seeded = any(len(group.runs) > 1 for group in groups)
     tables = [views.results_table("Mean over seeds", groups, floats, anchors, True)] if seeded else []
     tables.append(views.results_table("Every run", singles, floats, anchors, False))
+    metric_titles = {name: METRICS[name].title for name in METRIC_NAMES}
     data = {
-        "metrics": METRIC_TITLES,
+        "metrics": metric_titles,
         "scatter": views.scatter_data(groups, floats),
         "curves": curves,
         "heat": views.heat_data(groups),
@@ -105,7 +106,7 @@ def render(runs: Sequence[Run], title: str, plotly: str) -> str:
             warnings=[warning for run in runs for warning in run.warnings] + unreadable + gallery.warnings,
             tables=tables,
             metric_names=METRIC_NAMES,
-            metric_titles=METRIC_TITLES,
+            metric_titles=metric_titles,
             stage_columns=views.STAGE_COLUMNS,
             stage_rows=views.stage_rows(groups),
             left_out=gallery.left_out,

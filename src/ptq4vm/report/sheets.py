@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from ptq4vm.errors import ConfigError
 from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import atomic_path
+from ptq4vm.metrics import METRICS
 from ptq4vm.report.canvas import Bytes, colour_map, composite, fit_text, font, gray_to_rgb, resize_to_width
 from ptq4vm.report.collector import Pictures, SheetCollector
 from ptq4vm.report.tables import stage_title
@@ -110,7 +111,7 @@ def draw_sheet(
     return page
 
 
-_SCORES = (("mad", "MAD"), ("dtssd", "dtSSD"))
+_SCORES = tuple(METRICS[name] for name in ("mad", "dtssd"))
 
 
 def write_sheets(
@@ -160,7 +161,9 @@ def write_sheets(
         ]
         ours = results[stage].clips[clip]
         base = None if reference is None else results[reference].clips[clip]
-        scores = (f"{title} {ours[m]:.2f}" + (f"   (FP32 {base[m]:.2f})" if base else "") for m, title in _SCORES)
+        scores = (
+            f"{m.title} {m.text(ours[m.name])}" + (f"   (FP32 {m.text(base[m.name])})" if base else "") for m in _SCORES
+        )
         subtitle = "   ·   ".join([f"{label}, {stage_title(stage)}" if base else label, *scores])
         target = Path(folder) / f"{clip.replace('/', '__')}.png"
         with atomic_path(target) as temporary:

@@ -24,8 +24,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from ptq4vm.errors import ConfigError
 from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import write_json
-from ptq4vm.metrics import METRIC_NAMES
-from ptq4vm.report.tables import metrics_markdown
+from ptq4vm.report.tables import metrics_markdown, shared_metrics
 from ptq4vm.system.trainers import LoggerFactory, logging_into
 
 log = logging.getLogger(__name__)
@@ -180,13 +179,14 @@ class WandbTracking(_Service):
 
         run = self._begin("quantize", self._info.name)
         final = list(stages)[-1]
-        columns: list[str | int] = ["stage", *METRIC_NAMES]
-        rows = [[stage, *(result.mean[name] for name in METRIC_NAMES)] for stage, result in stages.items()]
-        run.log({f"metrics/{stage}/{name}": r.mean[name] for stage, r in stages.items() for name in METRIC_NAMES})
+        names = shared_metrics(stages)
+        columns: list[str | int] = ["stage", *names]
+        rows = [[stage, *(result.mean[name] for name in names)] for stage, result in stages.items()]
+        run.log({f"metrics/{stage}/{name}": r.mean[name] for stage, r in stages.items() for name in names})
         run.log({"metrics/stages": wandb.Table(columns=columns, data=rows)})
         for path in sheets:
             run.log({f"sheets/{path.stem}": wandb.Image(str(path), caption=path.stem.replace("__", "/"))})
-        run.summary.update({name: stages[final].mean[name] for name in METRIC_NAMES})
+        run.summary.update({name: stages[final].mean[name] for name in names})
 
     def sweep_table(self, rows: Sequence[Row]) -> None:
         """Log the summary of a sweep as the table ``results`` of a run of its own, in the sweep's group."""
@@ -266,7 +266,7 @@ class TensorBoardTracking(_Service):
             writer.add_text("configuration", _code(yaml.safe_dump(dict(self._info.config), sort_keys=False)))
             writer.add_text("metrics", metrics_markdown(stages))
             for step, result in enumerate(stages.values()):
-                for name in METRIC_NAMES:
+                for name in shared_metrics(stages):
                     writer.add_scalar(f"metrics/{name}", result.mean[name], step)
             for path in sheets:
                 with Image.open(path) as picture:
