@@ -29,12 +29,12 @@ Reader = Callable[[Path], Tensor]
 
 @dataclass(frozen=True)
 class FramePairs:
-    """Files of one clip, a pair for each frame.
+    """The files of one clip, a predicted and a true one for each frame.
 
     Attributes:
-        name: ``[subset/]clip``.
-        alpha: Predicted and true alpha of each frame.
-        foreground: Predicted and true foreground of each frame; empty where one of them is not there.
+        name: Name of the clip with its subset, ``[subset/]clip``.
+        alpha: Files of the predicted and the true alpha of each frame.
+        foreground: Files of the predicted and the true foreground of each frame; empty where one of them is not there.
     """
 
     name: str
@@ -78,10 +78,10 @@ def evaluate_folders(
     Args:
         pred: Folder of predictions; see :func:`pair_clips`.
         true: Folder of truth.
-        metrics: What is measured of alpha; those of one of :data:`ptq4vm.metrics.METRIC_SETS`. The foreground is
+        metrics: Names of the metrics of alpha; those of one of :data:`ptq4vm.metrics.METRIC_SETS`. The foreground is
             measured besides in clips that have it in both folders.
-        workers: Threads; as many as this process may use cores when 0.
-        progress: Show a progress bar.
+        workers: Number of threads; as many as this process may use cores when 0.
+        progress: Whether a progress bar is shown.
 
     Raises:
         DataError: As :func:`pair_clips`; an image is damaged, or the two of a pair differ in size.

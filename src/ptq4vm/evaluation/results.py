@@ -45,12 +45,12 @@ class EvaluationResult:
 
 
 def metric_set(name: str) -> tuple[str, ...]:
-    """Metrics of ``lr`` or ``hr``. Raises :class:`ConfigError` for another name."""
+    """Names of the metrics of the set ``lr`` or ``hr``. Raises :class:`ConfigError` for another name."""
     if name not in METRIC_SETS:
         raise ConfigError(f"metrics={name} is unknown: use {' or '.join(METRIC_SETS)}")
     return METRIC_SETS[name]
 
 
 def join_chunks(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, tuple[float, ...]]:
-    """Values ``(t,)`` of consecutive chunks as one tuple for each metric."""
+    """Join the values of consecutive chunks, float64 ``(t,)`` each, to one tuple for each metric."""
     return {name: tuple(torch.cat([part[name] for part in parts]).tolist()) for name in parts[0]}

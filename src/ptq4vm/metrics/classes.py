@@ -102,7 +102,7 @@ class GradientError(FrameMetric):
 
     Args:
         sigma: Standard deviation of the Gaussian derivative in pixels, in (0, 39].
-        kwargs: Those of :class:`torchmetrics.Metric`.
+        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Example:
         >>> import torch
@@ -205,7 +205,7 @@ class MattingMetrics(MetricCollection):
     for one result a clip, or :meth:`start_clip` for the mean over the frames of several.
 
     Args:
-        kwargs: ``prefix`` and ``postfix`` of :class:`torchmetrics.MetricCollection`.
+        kwargs: Keyword arguments ``prefix`` and ``postfix`` of :class:`torchmetrics.MetricCollection`.
 
     Example:
         >>> import torch

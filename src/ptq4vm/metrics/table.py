@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """What is known of a metric beside its function. Lower is better for every metric.
+    """The description of a metric: everything but its function. Lower is better for every metric.
 
     Attributes:
         name: Key in ``metrics.json``, lower case.

@@ -58,13 +58,13 @@ def benchmark_table(setting: Setting, rows: Sequence[Measurement], clips: str | 
 
 
 def write_benchmark(folder: Path, facts: Mapping[str, Any], clips: str | None, results: Results) -> None:
-    """Write both files.
+    """Write ``benchmark.json`` and ``benchmark.md``.
 
     Args:
-        folder: Made where it is missing.
-        facts: What the figures depend on: machine, versions, threads.
-        clips: Folder that MAD was measured on.
-        results: Of every size.
+        folder: The folder of both files, made where it is missing.
+        facts: Name to value of what the figures depend on: machine, versions, threads.
+        clips: Folder that MAD was measured on; ``None`` for drawn frames.
+        results: The measurements of every size.
 
     Raises:
         SaveError: A file cannot be written.

@@ -22,13 +22,13 @@ class ResultColumn:
 
     Attributes:
         name: Heading in ``results.csv``.
-        of: What a run has there, as it is written to ``results.csv``; ``None`` where that is not known.
+        of: Function from a run to its value, as it is written to ``results.csv``; ``None`` where it is not known.
         markdown: Heading in ``results.md``; empty where the column is not there.
         title: Heading on the page; empty where the column is not there.
         note: Fainter line below ``title``.
-        unit: What a value is divided by in ``results.md`` and on the page.
+        unit: Number that a value is divided by in ``results.md`` and on the page.
         decimals: Digits behind the point in both.
-        float_value: What a float network has there, or ``None``.
+        float_value: Function from a float network to its value, or to ``None``.
         metric: The metric that the column shows: its deviation over seeds is written too, and the best is marked.
         signed: Whether a value is a difference, written with its sign.
     """
@@ -50,7 +50,7 @@ class ResultColumn:
         return None if found is None else SeedSpread(found.mean / self.unit, found.deviation / self.unit, found.n)
 
     def float_number(self, base: Reference) -> float | None:
-        """What a float network has there, in ``unit``; ``None`` where that is not known."""
+        """The value of a float network, in ``unit``; ``None`` where it is not known."""
         value = self.float_value(base)
         return None if value is None else value / self.unit
 

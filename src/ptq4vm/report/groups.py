@@ -22,7 +22,7 @@ class SeedSpread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> SeedSpread | None:
-        """Of the values that are known; ``None`` when there is none."""
+        """The spread of the values that are known; ``None`` when there is none."""
         known = [value for value in values if value is not None]
         if not known:
             return None
@@ -43,7 +43,7 @@ class Group:
 
     @property
     def bits(self) -> str:
-        """``W4A8``."""
+        """The bits of weights and activations, ``W4A8``."""
         return self.runs[0].bits
 
     @property
@@ -56,15 +56,15 @@ class Group:
         return SeedSpread.of(value(run) for run in self.runs)
 
     def metric(self, name: str) -> SeedSpread | None:
-        """Of the final network."""
+        """Mean and deviation of one metric of the final network."""
         return self.spread(lambda run: run.mean.get(name))
 
     def delta(self, name: str) -> SeedSpread | None:
-        """Of the difference to each run's own float stage."""
+        """Mean and deviation of a metric's difference to each run's own float stage."""
         return self.spread(lambda run: run.delta(name))
 
     def cost(self, name: str) -> float | None:
-        """One of :attr:`Run.cost`; the mean, where seeds differ."""
+        """One entry of :attr:`Run.cost`; the mean, where seeds differ."""
         found = self.spread(lambda run: run.cost.get(name))
         return found.mean if found else None
 
@@ -74,10 +74,10 @@ class Reference:
     """The float network that runs on the same data are compared with.
 
     Attributes:
-        model: Its name.
-        data: What it was measured on.
-        metrics: Means over clips (and over the runs, should they differ).
-        cost: As of a run at 32 bits, or as much as the quantized runs tell of it.
+        model: Name of the network, a choice of ``conf/model``.
+        data: Name of the data that it was measured on.
+        metrics: Metric to its mean over clips (and over the runs, should they differ).
+        cost: Cost of a run at 32 bits, or as much as the quantized runs tell of it.
     """
 
     model: str
@@ -138,7 +138,7 @@ def _float_cost(runs: Iterable[Run]) -> dict[str, float]:
 
 
 def best_marks(groups: Sequence[Group]) -> dict[str, frozenset[int]]:
-    """Which groups are best at their bit-width.
+    """Find the groups that are best at their bit-width.
 
     Returns:
         Metric to the indices of the groups with the lowest mean among those of the same network, data and bits. A

@@ -37,7 +37,7 @@ def write_report(paths: Sequence[Path | str], out: Path | str | None = None, tit
         paths: Run folders, or folders with run folders somewhere below (a multirun); at least one.
         out: Gets ``index.html``, ``results.csv``, ``results.md`` and figures as pictures; ``report`` in the first path
             when not given.
-        title: Of the page; the names of the folders when not given.
+        title: Heading of the page; the names of the folders when not given.
 
     Returns:
         ``index.html``. It is one file: pictures, styles and scripts are inside, and it asks no network for anything.
@@ -62,12 +62,12 @@ def write_report(paths: Sequence[Path | str], out: Path | str | None = None, tit
 
 
 def render(runs: Sequence[Run], title: str, plotly: str) -> str:
-    """The page.
+    """The HTML of the page, complete in itself.
 
     Args:
-        runs: At least one.
-        title: Its heading.
-        plotly: Source of plotly.js.
+        runs: The runs to report on, at least one.
+        title: Heading of the page.
+        plotly: Source text of plotly.js.
     """
     groups, singles, floats = group_runs(runs), single_runs(runs), references(runs)
     shown = [group.runs[0] for group in singles]
@@ -150,7 +150,7 @@ def _plotly() -> str:
 
 
 def _titles(runs: Sequence[Run], singles: Sequence[Group]) -> dict[Path, str]:
-    """What a run is called on the page, by its folder: bits, method, seed where there are several; else its name."""
+    """Names of the runs on the page, by folder: bits, method, seed where there are several; else the run's name."""
     seeds = {run.seed for run in runs}
     titles = {run.folder: run.name for run in runs}
     for group in singles:

@@ -14,7 +14,7 @@ from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import atomic_path
 from ptq4vm.metrics import METRICS
 from ptq4vm.report.canvas import Bytes, colour_map, composite, fit_text, font, gray_to_rgb, resize_to_width
-from ptq4vm.report.collector import Pictures, SheetCollector
+from ptq4vm.report.collector import FramePictures, SheetCollector
 from ptq4vm.report.tables import stage_title
 
 AMPLIFIED = 4
@@ -127,11 +127,11 @@ def write_sheets(
     The stills of a clip are its last frame: ``<clip>/{input,truth,fp32,quantized}.jpg``; only with a ``reference``.
 
     Args:
-        folder: Where to; made when missing.
-        collector: Has watched the evaluation of both stages.
-        stage: Stage of the quantized network, as named in ``collector`` and ``results``.
+        folder: The folder of the sheets, made when missing.
+        collector: The collector that has watched the evaluation of both stages.
+        stage: Name of the quantized network's stage, in ``collector`` and ``results``.
         results: Metrics of both stages.
-        label: What the quantized network is called, e.g. ``W4A4``.
+        label: Name of the quantized network on the sheets, ``W4A4``.
         reference: Stage of the float network; ``None`` compares with the true alpha instead.
 
     Returns:
@@ -177,7 +177,7 @@ def write_sheets(
     return written
 
 
-def _write_stills(folder: Path, still: Pictures, reference: str, stage: str) -> None:
+def _write_stills(folder: Path, still: FramePictures, reference: str, stage: str) -> None:
     """Raises :class:`SaveError`."""
     pictures = {
         "input": still.image,

@@ -12,7 +12,7 @@ _STAGE_TITLES = {"fp32": "FP32", "rtn": "round to nearest", "biq": "BIQ", "gac":
 
 
 def stage_title(stage: str) -> str:
-    """How a stage is called in tables; its own name when it has no title."""
+    """The title of a stage in tables; its own name when it has none."""
     return _STAGE_TITLES.get(stage, stage)
 
 
@@ -25,8 +25,8 @@ def metrics_table(stages: Stages, title: str | None = None, reference: str = "fp
     """Stages in rows, mean metrics in columns (lower is better), for the terminal.
 
     Args:
-        stages: At least one stage.
-        title: Above the table.
+        stages: Name of each stage to its result, at least one.
+        title: Heading above the table.
         reference: Stage that the last column compares MAD with; the column is left out when it is not in ``stages``.
 
     Returns:

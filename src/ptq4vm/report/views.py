@@ -60,9 +60,9 @@ def results_table(
     """The table of the results.
 
     Args:
-        caption: For readers who do not see the heading above it.
-        groups: In their first order.
-        floats: Float networks, which stay on top.
+        caption: The table's name, for readers who do not see the heading above it.
+        groups: The groups, in the order that the table begins with.
+        floats: The float networks, which stay on top.
         anchors: Run folder to the id of its own part of the page.
         seeds: Whether a row stands for several seeds: it says how many, instead of which.
     """
@@ -114,14 +114,14 @@ STAGE_COLUMNS = ("FP32", "Round to nearest", "Reconstruction", "GAC / OFA")
 
 @dataclass(frozen=True)
 class StageCell:
-    """What a stage reached: metric to text, and the stage's name where the heading does not say it."""
+    """The errors of a stage: metric to text, and the stage's name where the heading does not say it."""
 
     texts: Mapping[str, str]
     note: str = ""
 
 
 def stage_rows(groups: Sequence[Group]) -> list[tuple[Group, list[StageCell]]]:
-    """For each group what every stage of :data:`STAGE_COLUMNS` reached."""
+    """Each group with the errors of every stage of :data:`STAGE_COLUMNS`."""
     return [(group, [_stage_cell(group, index) for index in range(len(STAGE_COLUMNS))]) for group in groups]
 
 
@@ -144,7 +144,7 @@ def _slot(stage: str) -> int:
 
 @dataclass(frozen=True)
 class StageRow:
-    """A stage in a run's own table."""
+    """The row of a stage in a run's own table, as texts."""
 
     title: str
     metrics: Sequence[str]
@@ -166,7 +166,7 @@ def run_stages(run: Run) -> list[StageRow]:
 
 
 def facts(run: Run) -> dict[str, str]:
-    """What a run's own part of the page lists beside its command."""
+    """The facts that a run's own part of the page lists beside its command: name to text."""
     named = {
         "Folder": str(run.folder),
         "Model": run.model,

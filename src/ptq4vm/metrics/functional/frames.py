@@ -24,7 +24,7 @@ def frame_metrics(
         pred: Predicted alpha, consecutive frames, ``(T, 1, H, W)`` or ``(B, T, 1, H, W)``, floating in [0, 1] or uint8.
         true: True alpha, same shape; its dtype may differ.
         previous: The frame before these when they continue a clip; see :func:`dtssd_error`.
-        names: Which metrics of alpha; those of one of :data:`METRIC_SETS`.
+        names: Names of the metrics of alpha, such as those of one of :data:`METRIC_SETS`.
         colours: Predicted and true foreground, ``(T, 3, H, W)`` or ``(B, T, 3, H, W)``: their error is measured too.
 
     Returns:

@@ -140,8 +140,8 @@ def measure_images(pair: AlphaPair, error: Callable[[NDArray, NDArray], float]) 
     """Apply a function of two NumPy images to every frame, on the CPU.
 
     Args:
-        pair: The alphas.
-        error: Takes prediction and truth of one frame, ``(H, W)`` each, uint8 or float32.
+        pair: Predicted and true alphas, checked.
+        error: Function of the prediction and the truth of one frame, ``(H, W)`` each, uint8 or float32.
 
     Returns:
         float64 ``(T,)`` or ``(B, T)``, on the device of the prediction.
