@@ -44,7 +44,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
 
 
 def write_text(target: Path | str, text: str) -> None:
-    """Write UTF-8 text atomically. Raises :class:`SaveError`."""
+    """Write a UTF-8 text file atomically. Raises :class:`SaveError`."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

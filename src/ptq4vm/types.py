@@ -45,12 +45,12 @@ class ClipSource(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """How many frames it has."""
+        """The number of frames of the clip."""
         ...
 
     @property
     def size(self) -> tuple[int, int]:
-        """``(H, W)`` in pixels."""
+        """The size of a frame, ``(H, W)`` in pixels."""
         ...
 
     def read(self, start: int = 0, stop: int | None = None) -> Clip:
@@ -74,9 +74,9 @@ class FlowPair(NamedTuple):
     """Optical flow between the ``T - 1`` consecutive pairs of a clip.
 
     Attributes:
-        backward: ``(T-1, 2, H, W)`` float32, pixels (x, then y). Entry i lives on the grid of frame i+1 and points to
-            frame i: ``frame[i+1](p)`` shows what ``frame[i](p + backward[i](p))`` shows.
-        visible: ``(T-1, 1, H, W)`` bool. True where the pixel of frame i+1 is also seen in frame i.
+        backward: Flow, ``(T-1, 2, H, W)`` float32, pixels (x, then y). Entry i lives on the grid of frame i+1 and
+            points to frame i: ``frame[i+1](p)`` shows what ``frame[i](p + backward[i](p))`` shows.
+        visible: Mask, ``(T-1, 1, H, W)`` bool. True where the pixel of frame i+1 is also seen in frame i.
     """
 
     backward: Tensor
@@ -87,11 +87,11 @@ class ClipBatch(NamedTuple):
     """A batch of equally long clips, ready for a network.
 
     Attributes:
-        frames: ``(B, T, 3, H, W)`` float32 in [0, 1].
-        alpha: ``(B, T, 1, H, W)`` float32 in [0, 1].
-        flow: ``(B, T-1, 2, H, W)`` float32 pixels, :attr:`FlowPair.backward`; ``None`` when flow was not asked for.
-        visible: ``(B, T-1, 1, H, W)`` float32, 1 where flow holds; ``None`` with ``flow``.
-        index: ``(B,)`` int64, which calibration samples these are (to look up what was cached for each).
+        frames: Composites, ``(B, T, 3, H, W)`` float32 in [0, 1].
+        alpha: True alphas, ``(B, T, 1, H, W)`` float32 in [0, 1].
+        flow: Flow as in :attr:`FlowPair.backward`, ``(B, T-1, 2, H, W)`` float32 pixels; ``None`` when not asked for.
+        visible: Mask of the flow, ``(B, T-1, 1, H, W)`` float32, 1 where flow holds; ``None`` with ``flow``.
+        index: Numbers of the calibration samples, ``(B,)`` int64, to look up what was cached for each.
     """
 
     frames: Tensor
@@ -107,10 +107,10 @@ class EvalChunk(NamedTuple):
     Attributes:
         clip: Index of the clip in the evaluation list.
         start: Index of the chunk's first frame in the clip (0: reset recurrent states).
-        last: True for the clip's last chunk.
-        frames: ``(t, 3, H, W)`` uint8 composite.
-        alpha: ``(t, 1, H, W)`` uint8 true alpha.
-        foreground: ``(t, 3, H, W)`` uint8 true foreground, or ``None`` where it is unknown.
+        last: Whether it is the clip's last chunk.
+        frames: Composites, ``(t, 3, H, W)`` uint8.
+        alpha: True alphas, ``(t, 1, H, W)`` uint8.
+        foreground: True foreground, ``(t, 3, H, W)`` uint8, or ``None`` where it is unknown.
     """
 
     clip: int
@@ -122,11 +122,11 @@ class EvalChunk(NamedTuple):
 
 
 class MattingOutput(NamedTuple):
-    """What a matting network predicts.
+    """The prediction of a matting network.
 
     Attributes:
-        foreground: ``(B, T, 3, H, W)`` (or ``(B, 3, H, W)`` for single frames) in [0, 1].
-        alpha: ``(B, T, 1, H, W)`` (or ``(B, 1, H, W)``) in [0, 1].
+        foreground: Colours of the foreground, ``(B, T, 3, H, W)`` (or ``(B, 3, H, W)`` for single frames) in [0, 1].
+        alpha: Opacity of the foreground, ``(B, T, 1, H, W)`` (or ``(B, 1, H, W)``) in [0, 1].
         states: Recurrent states after the last frame, each ``(B, C_i, H_i, W_i)``.
     """
 

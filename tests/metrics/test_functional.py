@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.metrics import functional as F
-from ptq4vm.metrics.functional.conn import _levels, connected_levels
+from ptq4vm.metrics.functional.structure import _levels, connected_levels
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "metrics_golden.npz"
 FUNCTIONS = {

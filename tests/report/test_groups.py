@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ptq4vm.report.groups import Spread, best_marks, group_runs, references, single_runs
+from ptq4vm.report.groups import SeedSpread, best_marks, group_runs, references, single_runs
 from ptq4vm.runs.reading import load_runs
 from sample_runs import FP32, write_run
 
@@ -13,15 +13,15 @@ def test_seeds_are_one_row_with_mean_and_sample_deviation(tmp_path):
     for seed, error in enumerate((5.0, 6.0, 8.5)):
         write_run(tmp_path, seed=seed, mad=error)
     (group,) = group_runs(load_runs([tmp_path]))
-    assert group.metric("mad") == Spread(6.5, pytest.approx(1.802776), 3)
+    assert group.metric("mad") == SeedSpread(6.5, pytest.approx(1.802776), 3)
     assert group.delta("mad").mean == pytest.approx(2.5) and group.label == "brecq" and group.bits == "W4A4"
     assert [run.seed for run in group.runs] == [0, 1, 2]
     assert len(single_runs(load_runs([tmp_path]))) == 3
 
 
 def test_single_value_has_no_deviation_and_no_value_no_spread():
-    assert Spread.of([3.0, None]) == Spread(3.0, 0.0, 1)
-    assert Spread.of([None]) is None
+    assert SeedSpread.of([3.0, None]) == SeedSpread(3.0, 0.0, 1)
+    assert SeedSpread.of([None]) is None
 
 
 @pytest.mark.parametrize(

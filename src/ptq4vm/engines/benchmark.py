@@ -314,7 +314,7 @@ def mean_mad(
     """
     import torch  # late, with what needs it: exported files are timed without
 
-    from ptq4vm.metrics.functional.mad import mean_absolute_difference
+    from ptq4vm.metrics.functional import mean_absolute_difference
     from ptq4vm.ops.clips import fitted
 
     if not clips:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,9 @@ class Cost:
         gmacs: Multiply-accumulates of all convolutions and linear layers, in 10^9.
         bops: Bit operations: each multiply-accumulate counted as weight bits times activation bits, with
             every layer's own bits (first and last at 8, float layers at 32).
-        stored_bytes: Of a packed file: codes at their bit-width, scales, zero points and biases at 32 bits.
-        paper_gflops: By the convention of PTQ4VM's tables: multiply-accumulates over the mean of ``32 / W`` and
-            ``32 / A``, as if every layer had W and A bits.
+        stored_bytes: Size of a packed file: codes at their bit-width, scales, zero points and biases at 32 bits.
+        paper_gflops: Multiply-accumulates, in 10^9, by the convention of PTQ4VM's tables: over the mean of ``32 / W``
+            and ``32 / A``, as if every layer had W and A bits.
         paper_mb: The float network's size in 10^6 bytes over the same mean, which is no size of weights: at W4A8 they
             take an eighth.
     """
@@ -44,21 +45,21 @@ def count_macs(network: MattingNetwork, size: tuple[int, int], downsample_ratio:
     """Multiply-accumulates of every convolution and linear layer for one frame, by path.
 
     Args:
-        network: In eval mode; run once.
+        network: The network in eval mode; it is run once.
         size: ``(H, W)`` pixels.
         downsample_ratio: Size at which the network itself runs, as a fraction of the frame's.
     """
     counts: dict[str, int] = {}
 
-    def count(path: str, layer: nn.Module, output: Tensor) -> None:
+    def count(path: str, weights: int, layer: nn.Module, inputs: object, output: Tensor) -> None:
         # one multiply-accumulate per output value and weight of its filter
-        counts[path] = counts.get(path, 0) + output.numel() * layer.weight[0].numel()  # type: ignore[index]
+        counts[path] = counts.get(path, 0) + output.numel() * weights
 
     frame = torch.zeros(1, 1, 3, *size, device=next(network.parameters()).device)
     with ExitStack() as hooks, torch.no_grad():
         for path, module in network.named_modules():
             if isinstance(module, QUANTIZABLE):
-                hooks.enter_context(module.register_forward_hook(lambda m, args, out, path=path: count(path, m, out)))
+                hooks.enter_context(module.register_forward_hook(partial(count, path, module.weight[0].numel())))
         network.matte(frame, downsample_ratio=downsample_ratio)
     return counts
 
@@ -74,10 +75,10 @@ def measure_cost(
     """Cost of a quantized network.
 
     Args:
-        network: Quantized, or the folded float network for ``bits=fp32``.
+        network: The quantized network, or the folded float network for ``bits=fp32``.
         teacher: The folded float network.
-        partition: Resolved.
-        spec: What ``network`` was quantized with.
+        partition: The network's blocks and float modules, patterns resolved.
+        spec: The choices that ``network`` was quantized with.
         size: ``(H, W)`` of a frame in pixels.
         downsample_ratio: Size at which the network itself runs, as a fraction of the frame's.
     """
@@ -98,6 +99,6 @@ def measure_cost(
 
 
 def float_bytes(network: nn.Module) -> int:
-    """Bytes of the parameters at 32 bits."""
+    """Size of a network's parameters at 32 bits each, in bytes; statistics of batch norms are left out."""
     state = network.state_dict()
     return sum(4 * tensor.numel() for key, tensor in state.items() if not key.endswith(_STATISTICS))

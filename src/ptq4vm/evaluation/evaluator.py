@@ -16,14 +16,7 @@ from torch.utils.data import DataLoader
 
 from ptq4vm.errors import ConfigError, DataError, TrainingError
 from ptq4vm.evaluation.results import EvaluationResult, join_chunks
-from ptq4vm.metrics.functional import (
-    FOREGROUND_METRIC,
-    METRIC_NAMES,
-    FramePair,
-    foreground_squared_error,
-    frame_metrics,
-    last_frames,
-)
+from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.system.trainers import interruptible
 from ptq4vm.types import ClipList, EvalChunk, States
@@ -32,14 +25,17 @@ logger = logging.getLogger(__name__)
 
 _IN_FLIGHT = 3  # chunks whose metrics may still be computing while the network goes on
 
+# Inference mode is a thread's own: without it, in-place work on what the network returned is refused.
+_measure_in_thread = torch.inference_mode()(frame_metrics)
+
 
 class FrameObserver(Protocol):
-    """Sees what the network predicts while it is evaluated, e.g. to draw pictures."""
+    """Someone who sees what a network predicts while it is evaluated, to draw pictures for example."""
 
     def on_frames(
         self, clip_index: int, start: int, frames: Tensor, true_alpha: Tensor, alpha: Tensor, foreground: Tensor
     ) -> None:
-        """Consecutive frames of a clip, clip after clip, in order.
+        """Take consecutive frames of a clip; calls come clip after clip, in order.
 
         Args:
             clip_index: Position of the clip in the evaluation list.
@@ -54,12 +50,12 @@ class FrameObserver(Protocol):
         ...
 
 
-class EvaluationData(Protocol):
-    """What :func:`evaluate` needs of a datamodule."""
+class EvaluationSource(Protocol):
+    """A datamodule as :func:`evaluate` needs it: it lists its evaluation clips and streams them in chunks."""
 
     @property
     def evaluation_clips(self) -> ClipList:
-        """Clips in the order of :attr:`EvalChunk.clip`."""
+        """The clips, in the order of :attr:`EvalChunk.clip`."""
         ...
 
     def setup(self, stage: str | None = None) -> None:
@@ -72,7 +68,7 @@ class EvaluationData(Protocol):
 
 
 class MattingEvaluation(pl.LightningModule):
-    """Runs a network over clips streamed in chunks and measures every frame; for ``Trainer.test`` on one device.
+    """A module for ``Trainer.test`` on one device: runs a network over clips streamed in chunks, measures every frame.
 
     Recurrent states are carried from chunk to chunk and dropped at the start of a clip. Metrics are computed in a
     thread beside the network, on the CPU.
@@ -80,11 +76,11 @@ class MattingEvaluation(pl.LightningModule):
     Args:
         network: The matting network.
         clip_names: Name of each clip, by :attr:`EvalChunk.clip`.
-        downsample_ratio: Passed to :meth:`MattingNetwork.matte`, in (0, 1].
-        observers: Shown every prediction.
+        downsample_ratio: Size at which the network itself runs, as a fraction of the frames' size, in (0, 1].
+        observers: Those who are shown every prediction.
         metric_threads: Threads that compute metrics; 0 computes them between the network's steps.
-        metrics: What is measured of alpha; those of one of :data:`ptq4vm.metrics.METRIC_SETS`.
-        foreground: Measure the foreground too, of clips whose true foreground is known.
+        metrics: Names of the metrics of alpha; those of one of :data:`ptq4vm.metrics.METRIC_SETS`.
+        foreground: Whether the foreground is measured too, of clips whose true foreground is known.
 
     Raises:
         ConfigError: The ratio or the number of threads is out of range.
@@ -123,7 +119,7 @@ class MattingEvaluation(pl.LightningModule):
 
     @property
     def results(self) -> EvaluationResult:
-        """What the last test run measured. Raises :class:`ConfigError` before the first one has ended."""
+        """The metrics of the last test run. Raises :class:`ConfigError` before the first one has ended."""
         if self._results is None:
             raise ConfigError("there are no evaluation results yet; call Trainer.test first")
         return self._results
@@ -209,7 +205,7 @@ class MattingEvaluation(pl.LightningModule):
         previous, self._previous = self._previous, last_frames(alpha, true)
         work = (alpha, true, previous, self.metrics, colours)
         if self._pool is None:
-            self._values[clip].append(measure_frames(*work))
+            self._values[clip].append(frame_metrics(*work))
             return
         self._pending.append((clip, self._pool.submit(_measure_in_thread, *work)))
         if len(self._pending) > _IN_FLIGHT:
@@ -222,7 +218,7 @@ class MattingEvaluation(pl.LightningModule):
 
 def evaluate(
     network: MattingNetwork,
-    datamodule: EvaluationData,
+    datamodule: EvaluationSource,
     trainer: pl.Trainer | None = None,
     downsample_ratio: float = 1.0,
     observers: Sequence[FrameObserver] = (),
@@ -234,13 +230,13 @@ def evaluate(
 
     Args:
         network: The matting network. On a CPU, ``network.to(memory_format=torch.channels_last)`` is faster.
-        datamodule: Streams the clips.
-        trainer: Runs it; a quiet one on one device when not given.
+        datamodule: The datamodule that streams the clips.
+        trainer: The Trainer that runs the test; a quiet one on one device when not given.
         downsample_ratio: Size at which the network itself runs, as a fraction of the frames' size, in (0, 1].
-        observers: Shown every prediction.
-        progress: Show a progress bar; for the trainer that is made here.
-        metrics: What is measured of alpha; see :class:`MattingEvaluation`.
-        foreground: Measure the foreground too, where the true one is known.
+        observers: Those who are shown every prediction.
+        progress: Whether the trainer that is made here shows a progress bar.
+        metrics: Names of the metrics of alpha; see :class:`MattingEvaluation`.
+        foreground: Whether the foreground is measured too, where the true one is known.
 
     Returns:
         Metrics per clip and their means.
@@ -268,29 +264,3 @@ def evaluate(
     with interruptible(trainer):
         trainer.test(module, dataloaders=datamodule.test_dataloader(), verbose=False)
     return module.results
-
-
-def measure_frames(
-    alpha: Tensor,
-    true: Tensor,
-    previous: FramePair | None,
-    names: Sequence[str],
-    colours: tuple[Tensor, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """:func:`ptq4vm.metrics.functional.frame_metrics` of alpha, and ``fgr_mse`` of predicted and true ``colours``."""
-    values = frame_metrics(alpha, true, previous, names)
-    if colours is not None:
-        values[FOREGROUND_METRIC] = foreground_squared_error(*colours, true, reduction="none")
-    return values
-
-
-@torch.inference_mode()
-def _measure_in_thread(
-    alpha: Tensor,
-    true: Tensor,
-    previous: FramePair | None,
-    names: Sequence[str],
-    colours: tuple[Tensor, Tensor] | None,
-) -> dict[str, Tensor]:
-    # Inference mode is a thread's own: without it, in-place work on what the network returned is refused.
-    return measure_frames(alpha, true, previous, names, colours)

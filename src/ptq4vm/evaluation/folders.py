@@ -14,10 +14,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ptq4vm.errors import ConfigError, DataError
-from ptq4vm.evaluation.evaluator import measure_frames
 from ptq4vm.evaluation.results import EvaluationResult, join_chunks
 from ptq4vm.media.images import list_folders, list_frames, read_alpha, read_rgb
-from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, last_frames
+from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +29,12 @@ Reader = Callable[[Path], Tensor]
 
 @dataclass(frozen=True)
 class FramePairs:
-    """Files of one clip, a pair for each frame.
+    """The files of one clip, a predicted and a true one for each frame.
 
     Attributes:
-        name: ``[subset/]clip``.
-        alpha: Predicted and true alpha of each frame.
-        foreground: Predicted and true foreground of each frame; empty where one of them is not there.
+        name: Name of the clip with its subset, ``[subset/]clip``.
+        alpha: Files of the predicted and the true alpha of each frame.
+        foreground: Files of the predicted and the true foreground of each frame; empty where one of them is not there.
     """
 
     name: str
@@ -79,10 +78,10 @@ def evaluate_folders(
     Args:
         pred: Folder of predictions; see :func:`pair_clips`.
         true: Folder of truth.
-        metrics: What is measured of alpha; those of one of :data:`ptq4vm.metrics.METRIC_SETS`. The foreground is
+        metrics: Names of the metrics of alpha; those of one of :data:`ptq4vm.metrics.METRIC_SETS`. The foreground is
             measured besides in clips that have it in both folders.
-        workers: Threads; as many as this process may use cores when 0.
-        progress: Show a progress bar.
+        workers: Number of threads; as many as this process may use cores when 0.
+        progress: Whether a progress bar is shown.
 
     Raises:
         DataError: As :func:`pair_clips`; an image is damaged, or the two of a pair differ in size.
@@ -116,7 +115,7 @@ def _measure(clip: FramePairs, metrics: Sequence[str], advance: Advance) -> dict
             raise DataError(_sizes(clip.foreground[start][1], colours[1], clip.alpha[start][1], truth))
         if previous is not None and previous[1].shape[-2:] != truth.shape[-2:]:
             raise DataError(_sizes(clip.alpha[start][1], truth, clip.alpha[start - 1][1], previous[1]))
-        parts.append(measure_frames(alpha, truth, previous, metrics, colours))
+        parts.append(frame_metrics(alpha, truth, previous, metrics, colours))
         previous = last_frames(alpha, truth)
         advance(len(alpha))
     return join_chunks(parts)

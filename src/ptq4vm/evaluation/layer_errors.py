@@ -17,13 +17,13 @@ def layer_errors(teacher: MattingNetwork, network: MattingNetwork, frames: Tenso
     """Noise power over signal power at the output of every quantized layer, each network running by itself.
 
     Args:
-        teacher: Folded float network.
-        network: Its quantized copy.
-        frames: One clip ``(1, T, 3, H, W)`` float in [0, 1].
+        teacher: The folded float network.
+        network: The quantized copy of ``teacher``.
+        frames: One clip, ``(1, T, 3, H, W)`` float RGB in [0, 1].
 
     Returns:
-        By layer path, in definition order; 0 is no error, 1 is as much noise as signal. Layers that the clip does not
-        reach are left out.
+        Path of a layer to its error, in definition order; 0 is no error, 1 is as much noise as signal. Layers that the
+        clip does not reach are left out.
     """
     paths = list(quantized_layers(network))
     targets = _outputs(teacher, paths, frames)

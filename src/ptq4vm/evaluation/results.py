@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.metrics.names import METRIC_SETS
+from ptq4vm.metrics.table import METRIC_SETS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class EvaluationResult:
 
 
 def metric_set(name: str) -> tuple[str, ...]:
-    """Metrics of ``lr`` or ``hr``. Raises :class:`ConfigError` for another name."""
+    """Names of the metrics of the set ``lr`` or ``hr``. Raises :class:`ConfigError` for another name."""
     if name not in METRIC_SETS:
         raise ConfigError(f"metrics={name} is unknown: use {' or '.join(METRIC_SETS)}")
     return METRIC_SETS[name]

@@ -1,44 +1,27 @@
-"""Matting metrics as torchmetrics; :mod:`ptq4vm.metrics.functional` has them as functions.
-
-Their names are there at once, the classes when they are first asked for: a report needs no torch.
-"""
+"""Matting metrics: what each is called (:mod:`~ptq4vm.metrics.table`), pure functions of tensors
+(:mod:`~ptq4vm.metrics.functional`) and torchmetrics (:mod:`~ptq4vm.metrics.classes`). Tensors and names enter; files,
+clips and networks do not. Another metric is a function, its row in the table, and nothing outside this room."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ptq4vm.metrics.names import FOREGROUND_METRIC, METRIC_NAMES, METRIC_SETS
+from ptq4vm.metrics.table import FOREGROUND_METRIC, METRIC_NAMES, METRIC_SETS, METRICS, MetricInfo
 from ptq4vm.system.lazy import imported_late
 
 if TYPE_CHECKING:
-    from ptq4vm.metrics.collection import MattingMetrics
-    from ptq4vm.metrics.connectivity import ConnectivityError
-    from ptq4vm.metrics.dtssd import DTSSD
-    from ptq4vm.metrics.gradient import GradientError
-    from ptq4vm.metrics.mad import MAD, SAD
-    from ptq4vm.metrics.mse import MSE
+    from ptq4vm.metrics.classes import DTSSD, MAD, MSE, SAD, ConnectivityError, GradientError, MattingMetrics
 
-__all__ = [
-    "DTSSD",
-    "FOREGROUND_METRIC",
-    "MAD",
-    "METRIC_NAMES",
-    "METRIC_SETS",
-    "MSE",
-    "SAD",
-    "ConnectivityError",
-    "GradientError",
-    "MattingMetrics",
-]
+__all__ = ["DTSSD", "MAD", "MSE", "SAD", "ConnectivityError", "GradientError", "MattingMetrics"]
+__all__ += ["FOREGROUND_METRIC", "METRICS", "METRIC_NAMES", "METRIC_SETS", "MetricInfo"]
+
 
 __getattr__ = imported_late(
-    __name__,
+    __name__,  # torchmetrics takes seconds, and most of ptq4vm wants names and functions
     {
-        "ptq4vm.metrics.collection": ("MattingMetrics",),
-        "ptq4vm.metrics.connectivity": ("ConnectivityError",),
-        "ptq4vm.metrics.dtssd": ("DTSSD",),
-        "ptq4vm.metrics.gradient": ("GradientError",),
-        "ptq4vm.metrics.mad": ("MAD", "SAD"),
-        "ptq4vm.metrics.mse": ("MSE",),
+        "ptq4vm.metrics.classes": (
+            *("DTSSD", "MAD", "MSE", "SAD"),
+            *("ConnectivityError", "GradientError", "MattingMetrics"),
+        )
     },
 )

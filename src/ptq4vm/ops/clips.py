@@ -8,7 +8,15 @@ from ptq4vm.types import Clip
 
 
 def fitted(clip: Clip, size: tuple[int, int] | None) -> Clip:
-    """The clip resized to ``(H, W)``, or as it is for ``None``."""
+    """Resize the frames and alphas of a clip, bilinearly with antialiasing.
+
+    Args:
+        clip: Decoded clip, uint8.
+        size: New ``(H, W)`` in pixels; ``None`` or the clip's own size gives back the clip itself.
+
+    Returns:
+        A clip of the same name without its foreground.
+    """
     if size is None or clip.frames.shape[-2:] == size:
         return clip
     frames, alpha = (

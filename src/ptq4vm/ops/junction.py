@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Junction(nn.Identity):
-    """What elementwise arithmetic gives: the sum of a skip, a gated tensor, a recurrent state, a pooled image.
+    """The place of what arithmetic gives: the sum of a skip, a gated tensor, a recurrent state, a pooled image.
 
     It changes nothing and holds nothing. A network puts one wherever an integer engine would store such a tensor for
     layers to read, so that a quantizer can take its place.
@@ -14,4 +14,4 @@ class Junction(nn.Identity):
 
 
 class Regrid(Junction):
-    """A tensor resampled from others: an engine rounds it to the codes of what it was made from."""
+    """The place of a tensor resampled from others: an engine rounds it to the codes of what it was made from."""

@@ -50,7 +50,14 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def in_frame(flow: Tensor) -> Tensor:
-    """``(B, 1, H, W)`` bool: whether ``p + flow(p)`` lies on the image. ``flow``: ``(B, 2, H, W)``, pixels."""
+    """Find the pixels whose ``p + flow(p)`` lies on the image.
+
+    Args:
+        flow: Flow in pixels, x then y, ``(B, 2, H, W)`` floating point.
+
+    Returns:
+        ``(B, 1, H, W)`` bool.
+    """
     height, width = flow.shape[2:]
     target = flow + pixel_grid(height, width, flow)
     x, y = target[:, :1], target[:, 1:]

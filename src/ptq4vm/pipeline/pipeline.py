@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from rich.progress import track
 from torch import nn
 
@@ -22,6 +21,7 @@ from ptq4vm.evaluation.layer_errors import layer_errors
 from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.methods.method import Method, Preset
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.ops.formats import channels_last
 from ptq4vm.pipeline.training import Training
 from ptq4vm.quant.checkpoint import (
     CheckpointInfo,
@@ -48,15 +48,15 @@ ObserverFactory = Callable[[str], FrameObserver]
 
 @dataclass(frozen=True)
 class QuantizationResult:
-    """What a run gives.
+    """The result of a whole run.
 
     Attributes:
         network: The quantized network, absorbed, in eval mode (the folded float one for ``bits=fp32``).
         stages: Evaluation after each stage (``fp32``, ``rtn``, ``biq``, ``gac``); empty without evaluation clips.
         timing: ``{"stages": {name: seconds}, "blocks": {path: seconds}, "total": seconds}``.
-        steps: Gradient steps of each learning stage.
-        cost: Of one frame, and of the file.
-        layers: Noise over signal at the output of every quantized layer; see :func:`layer_errors`.
+        steps: Number of gradient steps of each learning stage.
+        cost: Cost of one frame, and size of the file.
+        layers: Noise power over signal power at the output of every quantized layer; see :func:`layer_errors`.
     """
 
     network: MattingNetwork
@@ -69,27 +69,29 @@ class QuantizationResult:
 
 @dataclass
 class Pipeline:
-    """Quantizes one network on one data module.
+    """The quantization of one network on one data module, resumable at every step.
 
     Attributes:
-        network: Float network in eval mode; not changed.
-        model: What ``quantizer.yaml`` says to rebuild its architecture.
+        network: The float network in eval mode; it is not changed.
+        model: The entry of ``quantizer.yaml`` that rebuilds the network's architecture.
         datamodule: Calibration samples and evaluation clips.
-        spec: Bits and placement.
+        spec: Bits, observers and placement of the quantizers.
         partition: Blocks, float modules and edge layers (patterns allowed).
-        method: Which stages run.
-        preset: Their schedules.
-        run_dir: Where everything goes.
-        trainer: Builds a Lightning Trainer from the arguments that a stage adds.
-        loggers: Gives the Lightning loggers of a training stage, by its name.
-        observer: Gives, for a stage's name, who looks at its evaluated frames; pictures are drawn from that.
-        seed: Of everything random.
+        method: The method, which says which stages run.
+        preset: The schedules of the stages.
+        run_dir: The run folder, where everything goes.
+        trainer: Factory that builds a Lightning Trainer from the arguments that a stage adds.
+        loggers: Factory that gives the Lightning loggers of a training stage, by its name.
+        observer: Factory that gives, for a stage's name, who looks at its evaluated frames; pictures are drawn from
+            that.
+        seed: Seed of everything random.
         downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
-        baseline: Also measure rounding to nearest with min-max ranges, as the stage ``rtn``.
+        baseline: Whether rounding to nearest with min-max ranges is measured too, as the stage ``rtn``.
         stage_cache: Folder where runs that begin alike share their reconstruction: the grid of an ablation then
             computes it once.
-        notes: Written into ``quantizer.yaml``.
-        finish: Called with the result before the run counts as finished, to write what else belongs to it.
+        notes: Further entries of ``quantizer.yaml``.
+        finish: Function that is called with the result before the run counts as finished, to write what else belongs
+            to it.
     """
 
     network: MattingNetwork
@@ -111,7 +113,7 @@ class Pipeline:
     finish: Callable[[QuantizationResult], None] = lambda result: None
 
     def run(self) -> QuantizationResult:
-        """Do what is left to do.
+        """Do what is left to do of the run.
 
         Raises:
             PTQ4VMError: With one line that says what is wrong and what to do; what was finished stays.
@@ -147,9 +149,9 @@ class Pipeline:
     def _teacher(self) -> tuple[MattingNetwork, Partition]:
         """The folded float network, and its blocks."""
         partition = resolve(self.network, self.partition)
-        teacher = fold_batch_norm(copy.deepcopy(self.network).eval(), partition.float_modules)
-        teacher = teacher.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return teacher, partition
+        teacher = copy.deepcopy(self.network).eval()
+        fold_batch_norm(teacher, partition.float_modules)
+        return channels_last(teacher.requires_grad_(False)), partition
 
     def _cost(self, network: MattingNetwork, teacher: MattingNetwork, partition: Partition) -> Cost:
         """Cost at the size of the frames that are evaluated; at that of the samples where there are none."""
@@ -191,7 +193,7 @@ class Pipeline:
                 log.warning("%s; making it again from the finished stages", error)
                 return None
         log.info("%s is finished: nothing is left to do", self.run_dir)
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return channels_last(_matting(network))
 
     def _identity(self, partition: Partition) -> dict[str, str]:
         """Everything that decides the result, under the names that users know it by; no budgets, no paths."""
@@ -228,7 +230,7 @@ class Pipeline:
         return (self.method.stages or ("rtn",))[-1]
 
     def _shared(self) -> SharedStages | None:
-        """Where runs that begin alike find each other's reconstruction, if anywhere."""
+        """The place where runs that begin alike find each other's reconstruction; ``None`` without a stage cache."""
         if self.stage_cache is None or not self.method.biq:
             return None
         parts = self._state.notes["fingerprint"]
@@ -242,7 +244,7 @@ class Pipeline:
         )
         return SharedStages(self.stage_cache, {k: v for k, v in parts.items() if k not in apart} | own)
 
-    def _evaluate(self, network: nn.Module, stage: str) -> None:
+    def _evaluate(self, network: MattingNetwork, stage: str) -> None:
         """Evaluate a stage's network, unless an earlier run did.
 
         The float network and the final one are looked at again in a run that was not finished: the pictures, which
@@ -255,7 +257,7 @@ class Pipeline:
         log.info("evaluating %s on %d clips", stage, len(self.datamodule.evaluation_clips))
         with self._state.clock(f"evaluate_{stage}"):
             found = evaluate(
-                network,  # type: ignore[arg-type]
+                network,
                 self.datamodule,
                 self.trainer(**EVALUATING),
                 self.downsample_ratio,
@@ -280,9 +282,10 @@ class Pipeline:
             self._evaluate(network, form.label)
         if self.method.learns_globally:
             training.calibrate(teacher, network, self.method.global_settings(self.preset.gac), self._final)
-            network = absorb(network)  # type: ignore[assignment]
+            absorb(network)
             self._evaluate(network, self._final)
-        return absorb(network)  # type: ignore[return-value]
+        absorb(network)
+        return network
 
     def _calibrated(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:
         """The network with its ranges observed, as an earlier run left it where there was one."""
@@ -290,7 +293,7 @@ class Pipeline:
         if saved is not None:
             network = quantized_skeleton(teacher, partition, self.spec)
             load_quantized_state(network, saved[0], str(self._state.path("start.safetensors")))
-            return network  # type: ignore[return-value]
+            return _matting(network)
         with self._state.clock("calibrate"):
             network = self._start(teacher, partition, self.spec)
         self._state.save_tensors("start", quantized_state(network), {})
@@ -305,7 +308,13 @@ class Pipeline:
             for clip in track(clips, description=f"observing ({spec.activation.observer})", transient=True):
                 teacher.matte(clip.frames)
 
-        return swap(teacher, plan, observe(teacher, plan, run, self.seed))  # type: ignore[return-value]
+        return _matting(swap(teacher, plan, observe(teacher, plan, run, self.seed)))
+
+
+def _matting(network: nn.Module) -> MattingNetwork:
+    """The same network, whose class quantizing keeps."""
+    assert isinstance(network, MattingNetwork)
+    return network
 
 
 def _nearest(spec: QuantSpec) -> QuantSpec:

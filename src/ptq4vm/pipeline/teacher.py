@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ptq4vm.data.base import NeedsTruth
 from ptq4vm.errors import TrainingError
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.ops.formats import channels_last
 from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.partition import expand
 from ptq4vm.quant.spec import Partition
@@ -50,8 +51,8 @@ def fingerprint(network: nn.Module, downsample_ratio: float) -> str:
 def folded(network: MattingNetwork, partition: Partition) -> MattingNetwork:
     """A copy of a float network with its batch norms folded, as it is measured."""
     network = copy.deepcopy(network).eval()
-    floats = expand(network, partition.float_modules, "float_modules")
-    return fold_batch_norm(network, floats).to(memory_format=torch.channels_last)  # type: ignore
+    fold_batch_norm(network, expand(network, partition.float_modules, "float_modules"))
+    return channels_last(network)
 
 
 def make_truth(data: NeedsTruth, network: MattingNetwork, partition: Partition, downsample_ratio: float = 1.0) -> None:

@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Training:
-    """Runs the training stages.
+    """The training stages of a run.
 
     Attributes:
-        state: What is done, and where it is kept.
-        datamodule: Calibration samples.
-        trainer: Builds a Lightning Trainer from the arguments that a stage adds.
-        loggers: Gives the Lightning loggers of a stage, by its name.
-        shared: Where a reconstruction that another run has finished is found.
+        state: The state of the run: what is done, and where it is kept.
+        datamodule: The data module with the calibration samples.
+        trainer: Factory that builds a Lightning Trainer from the arguments that a stage adds.
+        loggers: Factory that gives the Lightning loggers of a stage, by its name.
+        shared: The place where a reconstruction that another run has finished is found.
     """
 
     state: RunState
@@ -140,7 +140,7 @@ class Training:
     def calibrate(
         self, teacher: MattingNetwork, network: MattingNetwork, settings: GACSettings, label: str = "gac"
     ) -> None:
-        """GAC with OFA of ``network`` in place, from the last epoch that was saved."""
+        """Calibrate ``network`` globally (GAC with OFA), in place, from the last epoch that was saved."""
         module = GlobalAffineCalibration(network, settings, None)
         saved = self.state.load_tensors("gac")
         if saved is not None:
@@ -184,5 +184,5 @@ class Training:
 
 
 def _inside(key: str, path: str) -> bool:
-    """Whether a tensor belongs to a module; the empty path is the whole network."""
+    """Tell whether a tensor belongs to a module; the empty path is the whole network."""
     return path == "" or key.startswith(f"{path}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,33 @@ from rich.table import Table
 
 from ptq4vm.engines.benchmark import BASELINE, Measurement, Setting
 from ptq4vm.io import write_json, write_text
+from ptq4vm.metrics import METRICS
 
 Results = Mapping[Setting, Sequence[Measurement]]
 """Size to what was measured there, in the order of the rows."""
 
 JSON = "benchmark.json"
 MARKDOWN = "benchmark.md"
-HEADER = ("engine", "ms/frame", "5%-95%", "vs PyTorch", "MAD", "peak MB", "file MB", "int8 conv.")
+
+CellText = Callable[[Measurement, Measurement | None], str]
+"""A cell's text, from a row's measurement and that of PyTorch; empty where something was not measured."""
+
+
+def _mega(value: int | None) -> str:
+    return "" if value is None else f"{value / 1e6:.1f}"
+
+
+COLUMNS: dict[str, CellText] = {
+    "engine": lambda row, base: row.contender.name,
+    "ms/frame": lambda row, base: f"{row.time.median:.1f}",
+    "5%-95%": lambda row, base: f"{row.time.low:.1f}-{row.time.high:.1f}",
+    "vs PyTorch": lambda row, base: "" if base is None else f"{row.times_faster(base):.2f}",
+    METRICS["mad"].title: lambda row, base: "" if row.mad is None else f"{row.mad:.3f}",
+    "peak MB": lambda row, base: _mega(row.memory),
+    "file MB": lambda row, base: _mega(row.file_bytes),
+    "int8 conv.": lambda row, base: "" if row.integers is None else f"{row.integers[0]} of {row.integers[1]}",
+}
+"""Heading of each column to what it shows, for the terminal and for ``benchmark.md``."""
 
 
 def benchmark_table(setting: Setting, rows: Sequence[Measurement], clips: str | None = None) -> Table:
@@ -27,23 +47,24 @@ def benchmark_table(setting: Setting, rows: Sequence[Measurement], clips: str | 
     )
     cells = _cells(rows)
     # a narrow terminal folds names, not figures, and has no room for what was not measured
-    shown = [index for index in range(len(HEADER)) if any(row[index] for row in cells)]
-    table.add_column(HEADER[0], min_width=16, overflow="fold")
+    header = list(COLUMNS)
+    shown = [index for index in range(len(header)) if any(row[index] for row in cells)]
+    table.add_column(header[0], min_width=16, overflow="fold")
     for index in shown[1:]:
-        table.add_column(HEADER[index].replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(header[index].replace(" ", "\n"), justify="right", no_wrap=True)
     for row in cells:
         table.add_row(*(row[index] for index in shown))
     return table
 
 
 def write_benchmark(folder: Path, facts: Mapping[str, Any], clips: str | None, results: Results) -> None:
-    """Write both files.
+    """Write ``benchmark.json`` and ``benchmark.md``.
 
     Args:
-        folder: Made where it is missing.
-        facts: What the figures depend on: machine, versions, threads.
-        clips: Folder that MAD was measured on.
-        results: Of every size.
+        folder: The folder of both files, made where it is missing.
+        facts: Name to value of what the figures depend on: machine, versions, threads.
+        clips: Folder that MAD was measured on; ``None`` for drawn frames.
+        results: The measurements of every size.
 
     Raises:
         SaveError: A file cannot be written.
@@ -57,7 +78,7 @@ def write_benchmark(folder: Path, facts: Mapping[str, Any], clips: str | None, r
     write_json(folder / JSON, {**facts, "clips": clips, "sizes": sizes})
     parts = [", ".join(f"{key}: {value}" for key, value in facts.items())]
     for setting, rows in results.items():
-        lines = [list(HEADER), [":--", *["--:"] * (len(HEADER) - 1)], *_cells(rows)]
+        lines = [list(COLUMNS), [":--", *["--:"] * (len(COLUMNS) - 1)], *_cells(rows)]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         parts.append(f"{_title(setting, clips)}\n\n{table}")
     write_text(folder / MARKDOWN, "\n\n".join(parts) + "\n")
@@ -73,25 +94,8 @@ def _title(setting: Setting, clips: str | None) -> str:
 
 
 def _cells(rows: Sequence[Measurement]) -> list[list[str]]:
-    """Text of a table's rows; empty where something was not measured."""
     baseline = _baseline(rows)
-    return [
-        [
-            row.contender.name,
-            f"{row.time.median:.1f}",
-            f"{row.time.low:.1f}-{row.time.high:.1f}",
-            "" if baseline is None else f"{row.times_faster(baseline):.2f}",
-            "" if row.mad is None else f"{row.mad:.3f}",
-            _mega(row.memory),
-            _mega(row.file_bytes),
-            "" if row.integers is None else f"{row.integers[0]} of {row.integers[1]}",
-        ]
-        for row in rows
-    ]
-
-
-def _mega(value: int | None) -> str:
-    return "" if value is None else f"{value / 1e6:.1f}"
+    return [[text(row, baseline) for text in COLUMNS.values()] for row in rows]
 
 
 def _record(row: Measurement, baseline: Measurement | None) -> dict[str, Any]:

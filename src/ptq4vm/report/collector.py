@@ -13,8 +13,8 @@ from ptq4vm.report.canvas import Bytes, resize_to_width
 
 
 @dataclass
-class Pictures:
-    """What is kept of one frame. All uint8, scaled down together.
+class FramePictures:
+    """The pictures that are kept of one frame, all uint8 and scaled down together.
 
     Attributes:
         frame: Index of the frame in its clip.
@@ -60,15 +60,15 @@ class SheetCollector:
         self.rows = rows
         self.width = width
         self.still_width = still_width
-        self._kept: dict[str, dict[int, Pictures]] = {}
-        self._stills: dict[str, Pictures] = {}
+        self._kept: dict[str, dict[int, FramePictures]] = {}
+        self._stills: dict[str, FramePictures] = {}
 
     def observer(self, stage: str, foreground: bool = True) -> StageObserver:
         """An observer for :func:`ptq4vm.evaluation.evaluator.evaluate` that files pictures under ``stage``.
 
         Args:
-            stage: A name of your choice.
-            foreground: Keep the predicted colours too; only the network that is composited needs them.
+            stage: Name of the stage, of your choice.
+            foreground: Whether the predicted colours are kept too; only the network that is composited needs them.
         """
         return StageObserver(self, stage, foreground)
 
@@ -84,15 +84,15 @@ class SheetCollector:
         return names
 
     def has(self, *stages: str) -> bool:
-        """Whether at least one clip was watched in every one of these stages."""
+        """Tell whether at least one clip was watched in every one of these stages."""
         return any(self._seen(name, stages) for name in self._kept)
 
-    def pictures(self, clip: str, *stages: str) -> list[Pictures]:
+    def pictures(self, clip: str, *stages: str) -> list[FramePictures]:
         """At most ``rows`` frames of a clip, evenly spread, that every stage has."""
         frames = [frame for frame, kept in self._kept[clip].items() if all(s in kept.alphas for s in stages)]
         return [self._kept[clip][frame] for frame in _evenly(sorted(frames), self.rows)]
 
-    def still(self, clip: str, *stages: str) -> Pictures | None:
+    def still(self, clip: str, *stages: str) -> FramePictures | None:
         """The last frame of a clip, larger and without foregrounds; ``None`` when not every stage has shown it."""
         found = self._stills.get(clip)
         return found if found is not None and all(stage in found.alphas for stage in stages) else None
@@ -100,17 +100,17 @@ class SheetCollector:
     def _seen(self, clip: str, stages: Iterable[str]) -> bool:
         return any(all(stage in kept.alphas for stage in stages) for kept in self._kept[clip].values())
 
-    def _add(self, clip: str, frame: int, image: Tensor, truth: Tensor) -> Pictures:
+    def _add(self, clip: str, frame: int, image: Tensor, truth: Tensor) -> FramePictures:
         kept = self._kept.setdefault(clip, {})
         if frame not in kept:
-            kept[frame] = Pictures(frame, self._small(image), self._small(truth))
+            kept[frame] = FramePictures(frame, self._small(image), self._small(truth))
         return kept[frame]
 
     def _add_still(self, clip: str, frame: int, image: Tensor, truth: Tensor, stage: str, alpha: Tensor) -> None:
         """Keep what a stage shows of a frame, unless a later one is known; the length of a clip is not."""
         kept = self._stills.get(clip)
         if kept is None or frame > kept.frame:
-            kept = Pictures(frame, self._small(image, self.still_width), self._small(truth, self.still_width))
+            kept = FramePictures(frame, self._small(image, self.still_width), self._small(truth, self.still_width))
             self._stills[clip] = kept
         if frame == kept.frame:
             kept.alphas[stage] = self._small(alpha, self.still_width)

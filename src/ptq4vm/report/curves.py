@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +67,8 @@ def _files(folder: Path) -> list[Path]:
     """The CSV files, stages by name and the parts of a resumed stage in their order."""
 
     def order(path: Path) -> tuple[str, int]:
-        stage, part = re.fullmatch(r"(.*?)(?:-(\d+))?", path.parent.name).groups()  # type: ignore[union-attr]
-        return stage, int(part or 1)
+        stage, _, part = path.parent.name.rpartition("-")
+        return (stage, int(part)) if part.isdecimal() and stage else (path.parent.name, 1)
 
     return sorted((folder / LOGS).glob("*/metrics.csv"), key=order)
 

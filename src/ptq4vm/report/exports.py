@@ -4,55 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from ptq4vm.metrics import METRIC_NAMES
-from ptq4vm.report.groups import Group, Reference, Spread, best_marks
+from ptq4vm.report.columns import COLUMNS, MARKDOWN_COLUMNS, ResultColumn
+from ptq4vm.report.groups import Group, Reference, SeedSpread, best_marks
 from ptq4vm.runs.reading import Run
 
-METRIC_TITLES = {"mad": "MAD", "mse": "MSE", "grad": "Grad", "conn": "Conn", "dtssd": "dtSSD"}
-COSTS = ("stored_bytes", "bops", "gmacs", "paper_gflops", "paper_mb")
-
-CSV_COLUMNS = (
-    *("name", "model", "method", "stages", "bits", "weight_bits", "activation_bits", "seed", "status"),
-    *METRIC_NAMES,
-    *(f"delta_{name}" for name in METRIC_NAMES),
-    *(f"fp32_{name}" for name in METRIC_NAMES),
-    *("steps", "seconds", "total_seconds"),
-    *COSTS,
-    *("preset", "data", "flow", "choices", "machine", "version", "command", "error", "folder"),
-)
-"""Columns of ``results.csv``. ``delta_*`` is a run's metric less that of its own float stage, ``fp32_*`` the latter;
-``seconds`` leaves evaluations out; ``choices`` is a JSON object of the other values of a sweep."""
+CSV_COLUMNS = tuple(column.name for column in COLUMNS)
+"""Headings of ``results.csv``."""
 
 
 def results_csv(runs: Sequence[Run]) -> str:
-    """One row for each run, whatever its status; empty where a value is not known."""
+    """The CSV text: one row for each run, whatever its status; empty where a value is not known."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_record(run) for run in runs)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows([column.of(run) for column in COLUMNS] for run in runs)
     return text.getvalue()
-
-
-def _record(run: Run) -> dict[str, object]:
-    record: dict[str, object] = {
-        key: getattr(run, key)
-        for key in CSV_COLUMNS
-        if hasattr(run, key) and key not in ("stages", "steps", "choices", "folder")
-    }
-    record |= {name: run.mean.get(name) for name in METRIC_NAMES}
-    record |= {f"delta_{name}": run.delta(name) for name in METRIC_NAMES}
-    record |= {f"fp32_{name}": run.reference.get(name) for name in METRIC_NAMES}
-    record |= {name: run.cost.get(name) for name in COSTS}
-    record |= {
-        "stages": "+".join(run.planned),
-        "steps": run.total_steps,
-        "choices": json.dumps(dict(run.choices), ensure_ascii=False) if run.choices else None,
-        "folder": str(run.folder),
-    }
-    return record
 
 
 def results_markdown(title: str, groups: Sequence[Group], floats: Sequence[Reference], runs: Sequence[Run]) -> str:
@@ -90,50 +58,39 @@ def problems(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def _table(groups: Sequence[Group], floats: Sequence[Reference]) -> list[str]:
-    header = ["bits", "method", "seeds", *(METRIC_TITLES[name] for name in METRIC_NAMES), "Δ MAD"]
-    header += ["steps", "seconds", "stored MB", "GBOPs", "GFLOPs (paper)", "MB (paper)"]
+    header = ["bits", "method", "seeds", *(column.markdown for column in MARKDOWN_COLUMNS)]
     rows = [header, [":--", ":--", *["--:"] * (len(header) - 2)]]
     for base in floats:
         label = "float network" if len(floats) == 1 else ", ".join(filter(None, (base.model, base.data)))
-        metrics = [f"{base.metrics[name]:.2f}" for name in METRIC_NAMES]
-        rows.append(["FP32", _inline(label), "", *metrics, "", "", "", *_costs(base.cost)])
+        values = [_number(column, column.float_number(base)) for column in MARKDOWN_COLUMNS]
+        rows.append(["FP32", _inline(label), "", *values])
     marks = best_marks(groups)
     for index, group in enumerate(groups):
-        metrics = []
-        for name in METRIC_NAMES:
-            text = spread_text(group.metric(name))
-            metrics.append(f"**{text}**" if index in marks[name] else text)
-        delta, steps, seconds = group.delta("mad"), group.spread(_steps), group.spread(lambda run: run.seconds)
-        costs = {name: value for name in COSTS if (value := group.cost(name)) is not None}
-        rows.append(
-            [
-                group.bits,
-                _inline(group.label),
-                str(len(group.runs)),
-                *metrics,
-                signed(delta.mean) if delta else "",
-                f"{steps.mean:.0f}" if steps else "",
-                f"{seconds.mean:.0f}" if seconds else "",
-                *_costs(costs),
-            ]
-        )
+        values = [_value(column, group, index in marks.get(column.metric, ())) for column in MARKDOWN_COLUMNS]
+        rows.append([group.bits, _inline(group.label), str(len(group.runs)), *values])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _steps(run: Run) -> float | None:
-    return run.total_steps
+def _value(column: ResultColumn, group: Group, best: bool) -> str:
+    spread = column.spread(group)
+    if column.metric:
+        text = spread_text(spread, column.decimals)
+        return f"**{text}**" if best else text
+    return _number(column, spread.mean if spread else None)
 
 
-def _costs(cost: Mapping[str, float]) -> list[str]:
-    scaled = (("stored_bytes", 1e6), ("bops", 1e9), ("paper_gflops", 1.0), ("paper_mb", 1.0))
-    return [f"{cost[name] / unit:.2f}" if name in cost else "" for name, unit in scaled]
+def _number(column: ResultColumn, value: float | None) -> str:
+    if value is None:
+        return ""
+    return signed(value) if column.signed else f"{value:.{column.decimals}f}"
 
 
-def spread_text(spread: Spread | None) -> str:
-    """``15.75 ± 0.12``; without the deviation for a single value, empty for none."""
+def spread_text(spread: SeedSpread | None, decimals: int = 2) -> str:
+    """A text such as ``15.75 ± 0.12``; without the deviation for a single value, empty for none."""
     if spread is None:
         return ""
-    return f"{spread.mean:.2f} ± {spread.deviation:.2f}" if spread.n > 1 else f"{spread.mean:.2f}"
+    mean = f"{spread.mean:.{decimals}f}"
+    return f"{mean} ± {spread.deviation:.{decimals}f}" if spread.n > 1 else mean
 
 
 def signed(value: float) -> str:

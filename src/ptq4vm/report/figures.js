@@ -70,7 +70,7 @@ function scatter(id, key, title, metric, logarithmic) {
     type: "scatter", mode: "markers", name: bits, x: [null], y: [null], legendgroup: "bits", hoverinfo: "skip",
     marker: { color: colour("faint"), size: 9, symbol: SYMBOLS[index % SYMBOLS.length] },
   })) : [];
-  const lines = DATA.scatter.lines.map((line) => ({ text: line.label, y: line.metrics[metric] }));
+  const lines = DATA.scatter.lines.map((line) => ({ text: line.label, y: line.metrics[metric] })).filter((line) => line.y != null);
   const positive = [...points.map((p) => p.mean[metric]), ...lines.map((line) => line.y)].filter((y) => y > 0);
   const wide = positive.length && Math.max(...positive) / Math.min(...positive) > 4;
   const xs = points.map((p) => p[key]).filter((x) => x > 0);

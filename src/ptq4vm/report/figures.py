@@ -25,7 +25,7 @@ def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Draw what there is to draw; a figure without data is left out.
 
     Args:
-        runs: Of one or several sweeps.
+        runs: The runs of one or several sweeps.
         folder: Gets ``errors.png`` (MAD of every group of seeds, by bits, on a logarithmic axis) and
             ``convergence.png`` (error of the whole network over gradient steps, where runs have logged it).
 

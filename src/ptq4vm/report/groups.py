@@ -13,7 +13,7 @@ _SHOWN = ("model", "preset", "data", "flow")
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """Mean and sample standard deviation of ``n`` values; the deviation of a single value is 0."""
 
     mean: float
@@ -21,8 +21,8 @@ class Spread:
     n: int
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Of the values that are known; ``None`` when there is none."""
+    def of(cls, values: Iterable[float | None]) -> SeedSpread | None:
+        """The spread of the values that are known; ``None`` when there is none."""
         known = [value for value in values if value is not None]
         if not known:
             return None
@@ -43,7 +43,7 @@ class Group:
 
     @property
     def bits(self) -> str:
-        """``W4A8``."""
+        """The bits of weights and activations, ``W4A8``."""
         return self.runs[0].bits
 
     @property
@@ -51,20 +51,20 @@ class Group:
         """Groups of the same arena compete: same network, same data, same bits."""
         return self.runs[0].model, self.runs[0].data, self.bits
 
-    def spread(self, value: Callable[[Run], float | None]) -> Spread | None:
+    def spread(self, value: Callable[[Run], float | None]) -> SeedSpread | None:
         """Mean and standard deviation of something over the seeds."""
-        return Spread.of(value(run) for run in self.runs)
+        return SeedSpread.of(value(run) for run in self.runs)
 
-    def metric(self, name: str) -> Spread | None:
-        """Of the final network."""
+    def metric(self, name: str) -> SeedSpread | None:
+        """Mean and deviation of one metric of the final network."""
         return self.spread(lambda run: run.mean.get(name))
 
-    def delta(self, name: str) -> Spread | None:
-        """Of the difference to each run's own float stage."""
+    def delta(self, name: str) -> SeedSpread | None:
+        """Mean and deviation of a metric's difference to each run's own float stage."""
         return self.spread(lambda run: run.delta(name))
 
     def cost(self, name: str) -> float | None:
-        """One of :attr:`Run.cost`; the mean, where seeds differ."""
+        """One entry of :attr:`Run.cost`; the mean, where seeds differ."""
         found = self.spread(lambda run: run.cost.get(name))
         return found.mean if found else None
 
@@ -74,10 +74,10 @@ class Reference:
     """The float network that runs on the same data are compared with.
 
     Attributes:
-        model: Its name.
-        data: What it was measured on.
-        metrics: Means over clips (and over the runs, should they differ).
-        cost: As of a run at 32 bits, or as much as the quantized runs tell of it.
+        model: Name of the network, a choice of ``conf/model``.
+        data: Name of the data that it was measured on.
+        metrics: Metric to its mean over clips (and over the runs, should they differ).
+        cost: Cost of a run at 32 bits, or as much as the quantized runs tell of it.
     """
 
     model: str
@@ -113,14 +113,15 @@ def references(runs: Sequence[Run]) -> list[Reference]:
     for run in runs:
         if run.measured and (run.reference or run.bits == "FP32"):
             met.setdefault((run.model, run.data), []).append(run)
-    found = []
+    bases = []
     for (model, data), members in met.items():
         floats = [run for run in members if run.bits == "FP32"]
         values = [run.reference or run.mean for run in members]
-        metrics = {name: statistics.fmean(value[name] for value in values) for name in METRIC_NAMES}
+        known = {name: [value[name] for value in values if name in value] for name in METRIC_NAMES}
+        metrics = {name: statistics.fmean(found) for name, found in known.items() if found}  # old files lack new ones
         cost = floats[0].cost if floats else _float_cost(members)
-        found.append(Reference(model, data, metrics, cost))
-    return found
+        bases.append(Reference(model, data, metrics, cost))
+    return bases
 
 
 def _float_cost(runs: Iterable[Run]) -> dict[str, float]:
@@ -137,7 +138,7 @@ def _float_cost(runs: Iterable[Run]) -> dict[str, float]:
 
 
 def best_marks(groups: Sequence[Group]) -> dict[str, frozenset[int]]:
-    """Which groups are best at their bit-width.
+    """Find the groups that are best at their bit-width.
 
     Returns:
         Metric to the indices of the groups with the lowest mean among those of the same network, data and bits. A

@@ -21,9 +21,9 @@ def write_run_folder(run_dir: Path, result: QuantizationResult, pictures: SheetC
 
     Args:
         run_dir: The run folder.
-        result: What the pipeline gave.
-        pictures: Has watched the evaluations; nothing is drawn when an earlier run did and drew.
-        label: What the quantized network is called, e.g. ``W4A4``.
+        result: The result that the pipeline gave.
+        pictures: The collector that has watched the evaluations; nothing is drawn when an earlier run did and drew.
+        label: Name of the quantized network on the sheets, ``W4A4``.
 
     Raises:
         SaveError: A file cannot be written.

@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import write_text
-from ptq4vm.metrics import METRIC_NAMES
+from ptq4vm.metrics import METRIC_NAMES, METRICS
 from ptq4vm.report import views
 from ptq4vm.report.curves import read_curves
-from ptq4vm.report.exports import METRIC_TITLES, results_csv, results_markdown
+from ptq4vm.report.exports import results_csv, results_markdown
 from ptq4vm.report.figures import write_figures
 from ptq4vm.report.groups import Group, group_runs, references, single_runs
 from ptq4vm.report.images import Gallery
@@ -37,7 +37,7 @@ def write_report(paths: Sequence[Path | str], out: Path | str | None = None, tit
         paths: Run folders, or folders with run folders somewhere below (a multirun); at least one.
         out: Gets ``index.html``, ``results.csv``, ``results.md`` and figures as pictures; ``report`` in the first path
             when not given.
-        title: Of the page; the names of the folders when not given.
+        title: Heading of the page; the names of the folders when not given.
 
     Returns:
         ``index.html``. It is one file: pictures, styles and scripts are inside, and it asks no network for anything.
@@ -62,12 +62,12 @@ def write_report(paths: Sequence[Path | str], out: Path | str | None = None, tit
 
 
 def render(runs: Sequence[Run], title: str, plotly: str) -> str:
-    """The page.
+    """The HTML of the page, complete in itself.
 
     Args:
-        runs: At least one.
-        title: Its heading.
-        plotly: Source of plotly.js.
+        runs: The runs to report on, at least one.
+        title: Heading of the page.
+        plotly: Source text of plotly.js.
     """
     groups, singles, floats = group_runs(runs), single_runs(runs), references(runs)
     shown = [group.runs[0] for group in singles]
@@ -80,8 +80,9 @@ def render(runs: Sequence[Run], title: str, plotly: str) -> str:
     seeded = any(len(group.runs) > 1 for group in groups)
     tables = [views.results_table("Mean over seeds", groups, floats, anchors, True)] if seeded else []
     tables.append(views.results_table("Every run", singles, floats, anchors, False))
+    metric_titles = {name: METRICS[name].title for name in METRIC_NAMES}
     data = {
-        "metrics": METRIC_TITLES,
+        "metrics": metric_titles,
         "scatter": views.scatter_data(groups, floats),
         "curves": curves,
         "heat": views.heat_data(groups),
@@ -105,7 +106,7 @@ def render(runs: Sequence[Run], title: str, plotly: str) -> str:
             warnings=[warning for run in runs for warning in run.warnings] + unreadable + gallery.warnings,
             tables=tables,
             metric_names=METRIC_NAMES,
-            metric_titles=METRIC_TITLES,
+            metric_titles=metric_titles,
             stage_columns=views.STAGE_COLUMNS,
             stage_rows=views.stage_rows(groups),
             left_out=gallery.left_out,
@@ -149,7 +150,7 @@ def _plotly() -> str:
 
 
 def _titles(runs: Sequence[Run], singles: Sequence[Group]) -> dict[Path, str]:
-    """What a run is called on the page, by its folder: bits, method, seed where there are several; else its name."""
+    """Names of the runs on the page, by folder: bits, method, seed where there are several; else the run's name."""
     seeds = {run.seed for run in runs}
     titles = {run.folder: run.name for run in runs}
     for group in singles:

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 from ptq4vm.errors import ConfigError
 from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import atomic_path
+from ptq4vm.metrics import METRICS
 from ptq4vm.report.canvas import Bytes, colour_map, composite, fit_text, font, gray_to_rgb, resize_to_width
-from ptq4vm.report.collector import Pictures, SheetCollector
+from ptq4vm.report.collector import FramePictures, SheetCollector
 from ptq4vm.report.tables import stage_title
 
 AMPLIFIED = 4
@@ -110,7 +111,7 @@ def draw_sheet(
     return page
 
 
-_SCORES = (("mad", "MAD"), ("dtssd", "dtSSD"))
+_SCORES = tuple(METRICS[name] for name in ("mad", "dtssd"))
 
 
 def write_sheets(
@@ -126,11 +127,11 @@ def write_sheets(
     The stills of a clip are its last frame: ``<clip>/{input,truth,fp32,quantized}.jpg``; only with a ``reference``.
 
     Args:
-        folder: Where to; made when missing.
-        collector: Has watched the evaluation of both stages.
-        stage: Stage of the quantized network, as named in ``collector`` and ``results``.
+        folder: The folder of the sheets, made when missing.
+        collector: The collector that has watched the evaluation of both stages.
+        stage: Name of the quantized network's stage, in ``collector`` and ``results``.
         results: Metrics of both stages.
-        label: What the quantized network is called, e.g. ``W4A4``.
+        label: Name of the quantized network on the sheets, ``W4A4``.
         reference: Stage of the float network; ``None`` compares with the true alpha instead.
 
     Returns:
@@ -160,7 +161,9 @@ def write_sheets(
         ]
         ours = results[stage].clips[clip]
         base = None if reference is None else results[reference].clips[clip]
-        scores = (f"{title} {ours[m]:.2f}" + (f"   (FP32 {base[m]:.2f})" if base else "") for m, title in _SCORES)
+        scores = (
+            f"{m.title} {m.text(ours[m.name])}" + (f"   (FP32 {m.text(base[m.name])})" if base else "") for m in _SCORES
+        )
         subtitle = "   ·   ".join([f"{label}, {stage_title(stage)}" if base else label, *scores])
         target = Path(folder) / f"{clip.replace('/', '__')}.png"
         with atomic_path(target) as temporary:
@@ -174,7 +177,7 @@ def write_sheets(
     return written
 
 
-def _write_stills(folder: Path, still: Pictures, reference: str, stage: str) -> None:
+def _write_stills(folder: Path, still: FramePictures, reference: str, stage: str) -> None:
     """Raises :class:`SaveError`."""
     pictures = {
         "input": still.image,

@@ -5,25 +5,28 @@ from __future__ import annotations
 from rich.table import Table
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.metrics import FOREGROUND_METRIC
+from ptq4vm.metrics import METRICS
 from ptq4vm.runs.metrics import Stages
 
-_METRIC_TITLES = {"mad": "MAD", "mse": "MSE", "grad": "Grad", "conn": "Conn", "dtssd": "dtSSD"}
-_METRIC_TITLES |= {"sad": "SAD", FOREGROUND_METRIC: "Fgr MSE"}
 _STAGE_TITLES = {"fp32": "FP32", "rtn": "round to nearest", "biq": "BIQ", "gac": "GAC + OFA"}
 
 
 def stage_title(stage: str) -> str:
-    """How a stage is called in tables; its own name when it has no title."""
+    """The title of a stage in tables; its own name when it has none."""
     return _STAGE_TITLES.get(stage, stage)
+
+
+def shared_metrics(stages: Stages) -> list[str]:
+    """Names of the metrics that every stage has, in the order of tables."""
+    return [name for name in METRICS if all(name in result.mean for result in stages.values())]
 
 
 def metrics_table(stages: Stages, title: str | None = None, reference: str = "fp32") -> Table:
     """Stages in rows, mean metrics in columns (lower is better), for the terminal.
 
     Args:
-        stages: At least one stage.
-        title: Above the table.
+        stages: Name of each stage to its result, at least one.
+        title: Heading above the table.
         reference: Stage that the last column compares MAD with; the column is left out when it is not in ``stages``.
 
     Returns:
@@ -53,8 +56,8 @@ def _cells(stages: Stages, reference: str) -> tuple[list[str], list[list[tuple[s
     """Headings, and rows of (text, whether it is the best of its column)."""
     if not stages:
         raise ConfigError("there is no stage to show in a table")
-    names = [name for name in _METRIC_TITLES if all(name in result.mean for result in stages.values())]
-    header = ["stage", *(_METRIC_TITLES[name] for name in names)]
+    names = shared_metrics(stages)
+    header = ["stage", *(METRICS[name].title for name in names)]
     base = stages[reference].mean["mad"] if reference in stages else None
     if base is not None:
         header.append(f"MAD / {stage_title(reference)}")
@@ -65,7 +68,7 @@ def _cells(stages: Stages, reference: str) -> tuple[list[str], list[list[tuple[s
         row = [(stage_title(stage), False)]
         for name in names:
             value = result.mean[name]
-            row.append((f"{value:.2f}", stage != reference and name in best and value == best[name]))
+            row.append((METRICS[name].text(value), stage != reference and name in best and value == best[name]))
         if base is not None:
             value = result.mean["mad"]
             ratio = f"{value / base:.2f}x" if base > 0 else "–"

@@ -24,8 +24,8 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from ptq4vm.errors import ConfigError
 from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import write_json
-from ptq4vm.metrics import METRIC_NAMES
-from ptq4vm.report.tables import metrics_markdown
+from ptq4vm.report.tables import metrics_markdown, shared_metrics
+from ptq4vm.runs.layout import LOGS, RUN
 from ptq4vm.system.trainers import LoggerFactory, logging_into
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a tracker calls a run.
+    """The names that a tracker gives a run.
 
     Attributes:
         folder: Run folder (of a sweep's table: the sweep's folder); what is written goes below its ``logs``.
-        name: Of the run.
-        group: Of the sweep that the run belongs to, or ``None``.
-        config: The whole configuration, plain values.
+        name: Name of the run.
+        group: Name of the sweep that the run belongs to, or ``None``.
+        config: The whole configuration, in plain values.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class RunInfo:
 
 
 class Tracking:
-    """Gives the loggers of each training stage, and takes what is logged once: here it takes nothing.
+    """A tracker: gives the loggers of each training stage, and takes what is logged once. This one takes nothing.
 
     Calling it with a stage's name gives that stage's loggers: it is a
     :data:`ptq4vm.system.trainers.LoggerFactory`. As a context manager it is closed at its end, with errors as failed.
@@ -94,8 +94,8 @@ class _Service(Tracking):
     def __init__(self, info: RunInfo) -> None:
         super().__init__(logging_into(info.folder, partial(CSVLogger, version="")))
         self._info = info
-        self._logs = info.folder / "logs"
-        self._note = self._logs / self.kind / "run.json"
+        self._logs = info.folder / LOGS
+        self._note = self._logs / self.kind / RUN
         self._trained = False
 
     def __call__(self, stage: str) -> list[Logger]:
@@ -135,12 +135,12 @@ class WandbTracking(_Service):
     (``biq/...``, ``gac/...``), each over its own step. The runs of a sweep share a group.
 
     Args:
-        info: The run.
-        project: W&B project.
-        entity: W&B user or team; your own when ``None``.
-        group: In place of the sweep's name.
-        tags: Of the run.
-        offline: ``None`` decides: see :func:`wandb_mode`.
+        info: The run's folder, names and configuration.
+        project: Name of the W&B project.
+        entity: The W&B user or team; your own when ``None``.
+        group: Name of the group, in place of the sweep's name.
+        tags: Tags of the W&B run.
+        offline: Whether nothing is uploaded; ``None`` lets :func:`wandb_mode` decide.
 
     Raises:
         ConfigError: wandb is not installed.
@@ -180,13 +180,14 @@ class WandbTracking(_Service):
 
         run = self._begin("quantize", self._info.name)
         final = list(stages)[-1]
-        columns: list[str | int] = ["stage", *METRIC_NAMES]
-        rows = [[stage, *(result.mean[name] for name in METRIC_NAMES)] for stage, result in stages.items()]
-        run.log({f"metrics/{stage}/{name}": r.mean[name] for stage, r in stages.items() for name in METRIC_NAMES})
+        names = shared_metrics(stages)
+        columns: list[str | int] = ["stage", *names]
+        rows = [[stage, *(result.mean[name] for name in names)] for stage, result in stages.items()]
+        run.log({f"metrics/{stage}/{name}": r.mean[name] for stage, r in stages.items() for name in names})
         run.log({"metrics/stages": wandb.Table(columns=columns, data=rows)})
         for path in sheets:
             run.log({f"sheets/{path.stem}": wandb.Image(str(path), caption=path.stem.replace("__", "/"))})
-        run.summary.update({name: stages[final].mean[name] for name in METRIC_NAMES})
+        run.summary.update({name: stages[final].mean[name] for name in names})
 
     def sweep_table(self, rows: Sequence[Row]) -> None:
         """Log the summary of a sweep as the table ``results`` of a run of its own, in the sweep's group."""
@@ -205,7 +206,7 @@ class WandbTracking(_Service):
             return self._run
         import wandb
 
-        mode = wandb_mode(self._offline)
+        mode: Any = wandb_mode(self._offline)  # W&B itself refuses what WANDB_MODE says wrongly
         (self._logs / self.kind).mkdir(parents=True, exist_ok=True)
         known = self._read().get("id")
         try:
@@ -216,7 +217,7 @@ class WandbTracking(_Service):
                 dir=str(self._logs),
                 id=known,
                 resume="allow" if known and mode == "online" else None,
-                mode=mode,  # type: ignore[arg-type]
+                mode=mode,
                 config=dict(self._info.config),
                 settings=wandb.Settings(silent=True, console="off"),  # our terminal has a table of its own
             )
@@ -242,7 +243,7 @@ class TensorBoardTracking(_Service):
     Metrics are charts over the stages (step 0 is the first in the order of the run), and a table under Text.
 
     Args:
-        info: The run.
+        info: The run's folder, names and configuration.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -266,7 +267,7 @@ class TensorBoardTracking(_Service):
             writer.add_text("configuration", _code(yaml.safe_dump(dict(self._info.config), sort_keys=False)))
             writer.add_text("metrics", metrics_markdown(stages))
             for step, result in enumerate(stages.values()):
-                for name in METRIC_NAMES:
+                for name in shared_metrics(stages):
                     writer.add_scalar(f"metrics/{name}", result.mean[name], step)
             for path in sheets:
                 with Image.open(path) as picture:
@@ -301,7 +302,7 @@ def wandb_mode(offline: bool | None) -> str:
 
 
 def wandb_logged_in() -> bool:
-    """Whether W&B finds a key: in the environment, its settings, or the netrc file that ``wandb login`` writes."""
+    """Tell whether W&B finds a key: in the environment, its settings, or the netrc file that ``wandb login`` writes."""
     import wandb
 
     settings = wandb.setup().settings
@@ -335,5 +336,5 @@ def _need(package: str, extra: str) -> None:
 
 
 def _code(text: str) -> str:
-    """As Markdown that is shown letter by letter."""
+    """A text as Markdown that is shown letter by letter."""
     return "\n".join(f"    {line}" for line in text.splitlines())

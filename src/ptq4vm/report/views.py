@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptq4vm.metrics import METRIC_NAMES
-from ptq4vm.report.exports import METRIC_TITLES, signed, spread_text
-from ptq4vm.report.groups import Group, Reference, Spread, best_marks
+from ptq4vm.metrics import METRIC_NAMES, METRICS
+from ptq4vm.report.columns import PAGE_COLUMNS, ResultColumn
+from ptq4vm.report.exports import signed, spread_text
+from ptq4vm.report.groups import Group, Reference, SeedSpread, best_marks
 from ptq4vm.report.tables import stage_title
 from ptq4vm.runs.reading import REFERENCE, Run
 
@@ -18,7 +19,7 @@ NONE = "–"
 
 
 @dataclass(frozen=True)
-class Column:
+class Heading:
     """Heading of a table's column: a title, a fainter second line, and whether it holds numbers."""
 
     title: str
@@ -42,19 +43,11 @@ class SortableTable:
     """Columns, rows that stay on top, and rows to sort."""
 
     caption: str
-    columns: Sequence[Column]
+    columns: Sequence[Heading]
     pinned: Sequence[Sequence[Cell]]
     rows: Sequence[Sequence[Cell]]
     breaks: frozenset[int]
     """Rows that begin another bit-width, in the first order."""
-
-
-_COSTS = (
-    ("stored_bytes", 1e6, Column("Stored", "MB")),
-    ("bops", 1e9, Column("GBOPs", "per frame")),
-    ("paper_gflops", 1.0, Column("GFLOPs", "paper")),
-    ("paper_mb", 1.0, Column("MB", "paper")),
-)
 
 
 def results_table(
@@ -67,27 +60,23 @@ def results_table(
     """The table of the results.
 
     Args:
-        caption: For readers who do not see the heading above it.
-        groups: In their first order.
-        floats: Float networks, which stay on top.
+        caption: The table's name, for readers who do not see the heading above it.
+        groups: The groups, in the order that the table begins with.
+        floats: The float networks, which stay on top.
         anchors: Run folder to the id of its own part of the page.
         seeds: Whether a row stands for several seeds: it says how many, instead of which.
     """
     columns = [
-        Column("Method", numeric=False),
-        Column("Bits", numeric=False),
-        Column("Seeds" if seeds else "Seed"),
-        *(Column(METRIC_TITLES[name], "Δ FP32") for name in METRIC_NAMES),
-        Column("Steps"),
-        Column("Seconds"),
-        *(column for _, _, column in _COSTS),
+        Heading("Method", numeric=False),
+        Heading("Bits", numeric=False),
+        Heading("Seeds" if seeds else "Seed"),
+        *(Heading(column.title, column.note) for column in PAGE_COLUMNS),
     ]
     pinned = []
     for base in floats:
         name = "Float network" if len(floats) == 1 else ", ".join(filter(None, (base.model, base.data)))
-        metrics = [_number(base.metrics[name], 2) for name in METRIC_NAMES]
-        costs = [_number(_over(base.cost.get(name), unit), 2) for name, unit, _ in _COSTS]
-        pinned.append([Cell(name), Cell("FP32"), Cell(NONE), *metrics, Cell(NONE), Cell(NONE), *costs])
+        values = [_number(column.float_number(base), column.decimals) for column in PAGE_COLUMNS]
+        pinned.append([Cell(name), Cell("FP32"), Cell(NONE), *values])
     marks = best_marks(groups)
     rows = []
     for index, group in enumerate(groups):
@@ -100,32 +89,24 @@ def results_table(
                 Cell(group.label, group.label, group.bits, link=link),
                 Cell(group.bits or NONE, bits),
                 Cell(NONE if seed is None else f"{seed:.0f}", seed),
-                *(_metric(group, name, index in marks[name]) for name in METRIC_NAMES),
-                _spread(group.spread(lambda run: run.total_steps), 0),
-                _spread(group.spread(lambda run: run.seconds), 0),
-                *(_number(_over(group.cost(name), unit), 2) for name, unit, _ in _COSTS),
+                *(_value(column, group, index in marks.get(column.metric, ())) for column in PAGE_COLUMNS),
             ]
         )
     breaks = frozenset(i for i in range(1, len(groups)) if groups[i].bits != groups[i - 1].bits)
     return SortableTable(caption, columns, pinned, rows, breaks)
 
 
-def _metric(group: Group, name: str, best: bool) -> Cell:
-    value, delta = group.metric(name), group.delta(name)
-    note = signed(delta.mean) if delta else ""
-    return Cell(spread_text(value) or NONE, value.mean if value else None, note, best)
-
-
-def _spread(value: Spread | None, digits: int) -> Cell:
-    return _number(value.mean if value else None, digits)
+def _value(column: ResultColumn, group: Group, best: bool) -> Cell:
+    spread = column.spread(group)
+    mean = spread.mean if spread else None
+    if not column.metric:
+        return _number(mean, column.decimals)
+    delta = group.delta(column.metric)
+    return Cell(spread_text(spread, column.decimals) or NONE, mean, signed(delta.mean) if delta else "", best)
 
 
 def _number(value: float | None, digits: int) -> Cell:
     return Cell(NONE if value is None else f"{value:,.{digits}f}", value)
-
-
-def _over(value: float | None, unit: float) -> float | None:
-    return None if value is None else value / unit
 
 
 STAGE_COLUMNS = ("FP32", "Round to nearest", "Reconstruction", "GAC / OFA")
@@ -133,14 +114,14 @@ STAGE_COLUMNS = ("FP32", "Round to nearest", "Reconstruction", "GAC / OFA")
 
 @dataclass(frozen=True)
 class StageCell:
-    """What a stage reached: metric to text, and the stage's name where the heading does not say it."""
+    """The errors of a stage: metric to text, and the stage's name where the heading does not say it."""
 
     texts: Mapping[str, str]
     note: str = ""
 
 
 def stage_rows(groups: Sequence[Group]) -> list[tuple[Group, list[StageCell]]]:
-    """For each group what every stage of :data:`STAGE_COLUMNS` reached."""
+    """Each group with the errors of every stage of :data:`STAGE_COLUMNS`."""
     return [(group, [_stage_cell(group, index) for index in range(len(STAGE_COLUMNS))]) for group in groups]
 
 
@@ -163,7 +144,7 @@ def _slot(stage: str) -> int:
 
 @dataclass(frozen=True)
 class StageRow:
-    """A stage in a run's own table."""
+    """The row of a stage in a run's own table, as texts."""
 
     title: str
     metrics: Sequence[str]
@@ -176,7 +157,7 @@ def run_stages(run: Run) -> list[StageRow]:
     return [
         StageRow(
             stage_title(stage),
-            [f"{metrics[name]:.2f}" for name in METRIC_NAMES],
+            [METRICS[name].text(metrics.get(name)) or NONE for name in METRIC_NAMES],
             f"{run.steps[stage]:,}" if stage in run.steps else NONE,
             f"{run.stage_seconds[stage]:,.0f}" if stage in run.stage_seconds else NONE,
         )
@@ -185,7 +166,7 @@ def run_stages(run: Run) -> list[StageRow]:
 
 
 def facts(run: Run) -> dict[str, str]:
-    """What a run's own part of the page lists beside its command."""
+    """The facts that a run's own part of the page lists beside its command: name to text."""
     named = {
         "Folder": str(run.folder),
         "Model": run.model,
@@ -221,7 +202,7 @@ def scatter_data(groups: Sequence[Group], floats: Sequence[Reference]) -> dict[s
                 "label": group.label,
                 "bits": group.bits,
                 "n": len(group.runs),
-                "megabytes": _over(group.cost("stored_bytes"), 1e6),
+                "megabytes": None if (stored := group.cost("stored_bytes")) is None else stored / 1e6,
                 "seconds": seconds.mean if seconds else None,
                 "mean": {name: _short(spread.mean) for name, spread in values.items()},
                 "deviation": {name: _short(spread.deviation) for name, spread in values.items()},
@@ -251,7 +232,7 @@ def heat_data(groups: Sequence[Group]) -> dict[str, Any] | None:
 
 
 def _log_error(group: Group, layer: str) -> float | None:
-    found = Spread.of(math.log10(v) for run in group.runs if (v := run.layers.get(layer, 0.0)) > 0)
+    found = SeedSpread.of(math.log10(v) for run in group.runs if (v := run.layers.get(layer, 0.0)) > 0)
     return _short(found.mean) if found else None
 
 

@@ -14,10 +14,7 @@ from typing import Any
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import write_json, write_text
-from ptq4vm.metrics import FOREGROUND_METRIC, METRIC_NAMES, METRIC_SETS
-
-METRIC_ORDER = ("mad", "mse", "grad", "conn", "dtssd", "sad", FOREGROUND_METRIC)
-"""How metrics follow each other in files and tables."""
+from ptq4vm.metrics.table import METRICS, required_metrics
 
 Stages = Mapping[str, EvaluationResult]
 """Stage name (``fp32``, ``rtn``, ``biq``, ``gac``) to its result, in the order of the table's rows."""
@@ -73,7 +70,7 @@ def write_frames_csv(path: Path | str, stages: Stages) -> None:
     Raises:
         SaveError: The file cannot be written.
     """
-    names = [name for name in METRIC_ORDER if any(name in result.mean for result in stages.values())]
+    names = [name for name in METRICS if any(name in result.mean for result in stages.values())]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["stage", "clip", "frame", *names])
@@ -102,7 +99,7 @@ def read_metrics_json(path: Path | str) -> MetricsReport:
 
 
 def _ordered(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(metrics[name]) for name in METRIC_ORDER if name in metrics}
+    return {name: float(metrics[name]) for name in METRICS if name in metrics}
 
 
 def _clips(result: EvaluationResult) -> dict[str, dict[str, float]]:
@@ -121,8 +118,8 @@ def _result(entry: Any, path: Path, where: str) -> EvaluationResult:
 
 def _metrics(entry: Any, path: Path, where: str) -> dict[str, float]:
     values = _mapping(entry, path, where)
-    needed = METRIC_SETS["hr"] if "sad" in values else METRIC_NAMES
-    names = [name for name in METRIC_ORDER if name in needed or name in values]
+    required = required_metrics(values)
+    names = [name for name in METRICS if name in required or name in values]
     for name in names:
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -21,7 +21,7 @@ class Cpu:
     Attributes:
         features: Instruction sets that matter for integers, by Linux's names (``avx2``, ``avx512_vnni``, ...); empty
             where they cannot be told.
-        exact: Whether its sums of products of 8 bits cannot be cut off at 16 bits.
+        exact: Whether sums of products of 8 bits cannot be cut off at 16 bits.
     """
 
     features: tuple[str, ...]
@@ -37,7 +37,7 @@ def this_cpu(onednn: bool = False) -> Cpu:
     """The CPU that this process runs on.
 
     Args:
-        onednn: As oneDNN uses it: ``ONEDNN_MAX_CPU_ISA`` may keep it from what there is.
+        onednn: Whether to describe the CPU as oneDNN uses it, which ``ONEDNN_MAX_CPU_ISA`` may keep from what there is.
     """
     features = _features(Path("/proc/cpuinfo"))
     if onednn and os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_VNNI:
@@ -47,7 +47,7 @@ def this_cpu(onednn: bool = False) -> Cpu:
 
 
 def _features(file: Path) -> tuple[str, ...]:
-    """Those of :data:`_NAMED` in Linux's list of flags; none elsewhere."""
+    """The names of :data:`_NAMED` in Linux's list of flags; none elsewhere."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

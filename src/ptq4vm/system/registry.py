@@ -7,7 +7,7 @@ import logging
 import pkgutil
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from ptq4vm.errors import ConfigError
 
@@ -25,9 +25,9 @@ class Registry(Generic[T]):
     imported likewise and may register itself or be what its name stands for.
 
     Args:
-        kind: What is registered, in messages: ``quantizer``.
-        package: Of ptq4vm's own, such as ``ptq4vm.quant.quantizers``.
-        group: Of entry points; ``ptq4vm.<kind>s`` when not given.
+        kind: Word for what is registered, in messages: ``quantizer``.
+        package: Name of ptq4vm's own package, such as ``ptq4vm.quant.quantizers``.
+        group: Group of the entry points; ``ptq4vm.<kind>s`` when not given.
     """
 
     def __init__(self, kind: str, package: str, group: str = "") -> None:
@@ -45,10 +45,10 @@ class Registry(Generic[T]):
         """
 
         def keep(entry: Entry) -> Entry:
-            known = self._entries.setdefault(name, entry)  # type: ignore[arg-type]
+            known = self._entries.setdefault(name, cast(T, entry))
             if known is not entry and _place(known) != _place(entry):  # a module may be read twice
                 raise ConfigError(f"{self.kind} {name!r} is registered twice: by {_place(known)} and {_place(entry)}")
-            self._entries[name] = entry  # type: ignore[assignment]
+            self._entries[name] = cast(T, entry)
             return entry
 
         return keep
@@ -59,15 +59,15 @@ class Registry(Generic[T]):
         return tuple(sorted(self._entries))
 
     def __contains__(self, name: object) -> bool:
-        """Whether something has this name."""
+        """Tell whether something is registered under a name."""
         self._discover()
         return name in self._entries
 
     def __getitem__(self, name: str) -> T:
-        """What has this name.
+        """The entry that is registered under a name.
 
         Raises:
-            ConfigError: Nothing has; the line names those that there are.
+            ConfigError: Nothing is; the line names those that there are.
         """
         if name not in self._entries:
             self._discover()

@@ -71,7 +71,7 @@ def trainers(folder: Path | None = None, build: Callable[..., pl.Trainer] = defa
 
 
 def processes(make: TrainerFactory) -> int:
-    """How many processes share the batches of a training stage."""
+    """The number of processes that share the batches of a training stage."""
     return make(logger=False, enable_checkpointing=False).world_size
 
 

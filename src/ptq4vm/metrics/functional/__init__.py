@@ -1,15 +1,23 @@
-"""Matting metrics as pure functions."""
+"""Matting metrics as pure functions of tensors.
+
+Conventions: alpha is ``(T, 1, H, W)`` for the frames of one clip or ``(B, T, 1, H, W)`` for several, uint8 in [0, 255]
+or floating point in [0, 1]; prediction and truth share the shape and may differ in dtype. Every metric has one value a
+frame, computed without gradient and given as float64. Lower is better.
+"""
 
 from __future__ import annotations
 
-from ptq4vm.metrics.functional.conn import connectivity_error
-from ptq4vm.metrics.functional.dtssd import FramePair, dtssd_error, last_frames
-from ptq4vm.metrics.functional.foreground import foreground_squared_error
 from ptq4vm.metrics.functional.frames import frame_metrics
-from ptq4vm.metrics.functional.grad import gradient_error, gradient_magnitude
-from ptq4vm.metrics.functional.mad import mean_absolute_difference, sum_absolute_difference
-from ptq4vm.metrics.functional.mse import mean_squared_error
-from ptq4vm.metrics.names import FOREGROUND_METRIC, METRIC_NAMES, METRIC_SETS
+from ptq4vm.metrics.functional.inputs import FramePair, last_frames
+from ptq4vm.metrics.functional.pixels import (
+    foreground_squared_error,
+    mean_absolute_difference,
+    mean_squared_error,
+    sum_absolute_difference,
+)
+from ptq4vm.metrics.functional.structure import connectivity_error, gradient_error, gradient_magnitude
+from ptq4vm.metrics.functional.temporal import dtssd_error
+from ptq4vm.metrics.table import FOREGROUND_METRIC, METRIC_NAMES, METRIC_SETS
 
 __all__ = [
     "FOREGROUND_METRIC",
