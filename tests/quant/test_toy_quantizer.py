@@ -219,7 +219,7 @@ def test_what_lies_on_no_even_grid_says_so_in_one_line(quantized: MattingNetwork
         lambda: ExportActivation(quantizer),
         lambda: LogQuantizer.joined(TOY, seen, one_scale=True),
     ):
-        with pytest.raises(ConfigError, match="LogQuantizer has no grid with even steps.*quantizer=uniform") as caught:
+        with pytest.raises(ConfigError, match=r"LogQuantizer has no grid with even steps.*quantizer=uniform") as caught:
             needs_a_grid()
         assert "\n" not in str(caught.value)
 
