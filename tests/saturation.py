@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.layers import QuantConv2d
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.quant.quantizers.base import ActivationQuantizer
 
 
 def saturating_product(activations: NDArray[np.uint8], weights: NDArray[np.int8]) -> NDArray[np.int64]:

@@ -70,6 +70,6 @@ def test_choices_refer_to_values_at_the_top() -> None:
 def test_published_method_is_as_published() -> None:
     values = settings.read_choice("method", "ptq4vm_published")
     spec = settings.quant_spec({"weight": 4, "activation": 4}, values["quantizer"])
-    assert spec.placement == "output" and not spec.activation.affine and spec.activation.granularity == "tensor"
+    assert spec.placement == "output" and not spec.activation.asymmetric and spec.activation.granularity == "tensor"
     with pytest.raises(ConfigError, match=r"method\.quantizer\.nope"):
         settings.quant_spec({"weight": 4, "activation": 4}, {**values["quantizer"], "nope": 1})

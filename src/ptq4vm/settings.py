@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -17,6 +18,8 @@ from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Method, Preset, ReconstructionForm
 from ptq4vm.methods.schedule import ReconstructionSettings
 from ptq4vm.quant.spec import MAX_BITS, MIN_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -86,6 +89,7 @@ def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     hints = get_type_hints(cls)
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
+    values = _with_new_names(getattr(cls, "RENAMED", {}), values, prefix)
     for key in values:
         if key not in known:
             raise ConfigError(f"{prefix}{key} is unknown: use one of {', '.join(known)}")
@@ -96,6 +100,13 @@ def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {error}" if where else str(error)) from error
     except TypeError as error:
         raise ConfigError(f"{where} is not complete: {error}") from error
+
+
+def _with_new_names(renamed: Mapping[str, str], values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """``values`` under the names that fields have now; says so for each old one, which goes with the next release."""
+    for old in renamed.keys() & values.keys():
+        log.warning("%s%s is called %s%s now: write that, the old name will go", prefix, old, prefix, renamed[old])
+    return {renamed.get(key, key): value for key, value in values.items()}
 
 
 def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> None:

@@ -11,8 +11,8 @@ from ptq4vm.export.form import ExportActivation, ExportLayer
 from ptq4vm.export.graph.int4 import pack_int4
 from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.layers import Affine, QuantConv2d
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.quant.quantizers.weight import WeightQuantizer
+from ptq4vm.quant.quantizers.nearest import Nearest
+from ptq4vm.quant.quantizers.uniform import UniformQuantizer
 
 
 @settings(deadline=None, max_examples=40)
@@ -24,7 +24,7 @@ from ptq4vm.quant.quantizers.weight import WeightQuantizer
 )
 def test_lower_bits_are_exact_on_the_8_bit_type(bits: int, scale: float, zero: float, seed: int) -> None:
     levels = 2**bits - 1
-    quantizer = ActivationQuantizer(bits, torch.tensor([scale]), round(zero * levels))
+    quantizer = UniformQuantizer(bits, torch.tensor([scale]), round(zero * levels))
     codes = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 * levels - levels
     # away from the middle between two codes, where the two round either way
     x = (codes.round() + (codes - codes.round()) * 0.9) * quantizer.scale.detach()
@@ -36,11 +36,11 @@ def test_lower_bits_are_exact_on_the_8_bit_type(bits: int, scale: float, zero: f
 def test_scales_of_channels(groups: int, bits: int) -> None:
     torch.manual_seed(0)
     conv = QuantConv2d(nn.Conv2d(4, 8, 3, padding=1, groups=groups)).requires_grad_(False)
-    conv.weight_quantizer = WeightQuantizer(bits, torch.rand(8) * 0.05 + 0.01)
+    conv.weight_quantizer = Nearest(bits, torch.rand(8) * 0.05 + 0.01)
     conv.harden()
     sizes = (1, 1, 1, 1) if groups == 4 else (3, 1)
     scale = torch.rand(len(sizes)) + 0.05
-    conv.input_quantizer = ActivationQuantizer(bits, scale, 3, sizes).requires_grad_(False)
+    conv.input_quantizer = UniformQuantizer(bits, scale, 3, sizes).requires_grad_(False)
     exported = ExportLayer(conv)
     x = torch.randn(2, 4, 6, 6) * 3
     torch.testing.assert_close(exported(x), conv(x), rtol=1e-4, atol=1e-4)
@@ -51,7 +51,7 @@ def test_scales_of_channels(groups: int, bits: int) -> None:
 @torch.no_grad()
 def test_affine_is_absorbed() -> None:
     conv = QuantConv2d(nn.Conv2d(3, 4, 1))
-    conv.weight_quantizer = WeightQuantizer(4, torch.full((4,), 0.1))
+    conv.weight_quantizer = Nearest(4, torch.full((4,), 0.1))
     conv.affine = Affine(4)
     conv.affine.log_scale.copy_(torch.tensor([0.3, -0.2, 0.1, 0.5]))
     conv.affine.shift.copy_(torch.tensor([0.5, -1, 2, 0.1]))

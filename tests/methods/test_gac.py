@@ -19,7 +19,7 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.layers import Affine
-from ptq4vm.quant.quantizers.weight import AdaRound
+from ptq4vm.quant.quantizers.adaround import AdaRound
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 from ptq4vm.types import ClipBatch
 

@@ -21,7 +21,7 @@ from ptq4vm.pipeline.training import Training
 from ptq4vm.quant.capture import BlockCall, TensorStore, layer_calls
 from ptq4vm.quant.insert import activation_quantizers, quantized_layers
 from ptq4vm.quant.layers import QuantLayer
-from ptq4vm.quant.quantizers.weight import FixedCodes
+from ptq4vm.quant.quantizers.fixed import FixedCodes
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 from ptq4vm.system.trainers import default_trainer
 

@@ -20,7 +20,8 @@ from ptq4vm.methods.units import StepSampler, reconstruction_loss
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import load_quantized_state, quantized_state
 from ptq4vm.quant.insert import activation_quantizers, quantized_layers
-from ptq4vm.quant.quantizers.weight import AdaRound, FixedCodes
+from ptq4vm.quant.quantizers.adaround import AdaRound
+from ptq4vm.quant.quantizers.fixed import FixedCodes
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 
 W4A4 = QuantSpec(WeightSpec(4, observer="minmax"), ActivationSpec(4, granularity="branch", observer="minmax"))

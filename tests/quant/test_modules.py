@@ -10,8 +10,10 @@ from ptq4vm.errors import ConfigError
 from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.layers import Affine, QuantActivation, QuantConv2d, QuantLayer, QuantLinear
 from ptq4vm.quant.observers import weight_scale
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.quant.quantizers.weight import AdaRound, FixedCodes, WeightQuantizer
+from ptq4vm.quant.quantizers.adaround import AdaRound
+from ptq4vm.quant.quantizers.fixed import FixedCodes
+from ptq4vm.quant.quantizers.nearest import Nearest
+from ptq4vm.quant.quantizers.uniform import UniformQuantizer
 from ptq4vm.quant.spec import WeightSpec
 
 
@@ -41,12 +43,12 @@ def _equip(layer: QuantLayer, granularity: str, weights: str) -> None:
     channels = layer.weight.shape[0]
     scale = weight_scale(layer.weight, WeightSpec(4, granularity))
     if weights == "nearest":
-        layer.weight_quantizer = WeightQuantizer(4, scale)
+        layer.weight_quantizer = Nearest(4, scale)
     elif weights == "adaround":
         layer.weight_quantizer = AdaRound(layer.weight, 4, scale)
         with torch.no_grad():
             layer.weight_quantizer.rounding.add_(_randn(*layer.weight.shape, seed=4))
-    layer.input_quantizer = ActivationQuantizer(8, torch.tensor([0.03]), 128)
+    layer.input_quantizer = UniformQuantizer(8, torch.tensor([0.03]), 128)
     layer.affine = Affine(channels if granularity == "channel" else 1)
     with torch.no_grad():
         layer.affine.log_scale.normal_(0, 0.5)
@@ -100,7 +102,7 @@ def test_absorbed_equals_unabsorbed(case: tuple[QuantLayer, nn.Module, Tensor], 
 @torch.no_grad()
 def test_channel_affine_over_one_weight_scale_gives_a_scale_per_channel() -> None:
     layer = QuantConv2d(nn.Conv2d(4, 6, 3))
-    layer.weight_quantizer = WeightQuantizer(4, weight_scale(layer.weight, WeightSpec(4, "tensor")))
+    layer.weight_quantizer = Nearest(4, weight_scale(layer.weight, WeightSpec(4, "tensor")))
     layer.affine = Affine(6)
     layer.affine.log_scale.copy_(_randn(6))
     x = _randn(1, 4, 5, 5)
@@ -123,7 +125,7 @@ def test_harden_decides_the_rounding() -> None:
 
 
 def test_quantizers_act_in_their_slots() -> None:
-    quantizer = ActivationQuantizer(2, torch.tensor([1.0]), 0)
+    quantizer = UniformQuantizer(2, torch.tensor([1.0]), 0)
     layer = QuantLinear(nn.Linear(1, 1, bias=False))
     with torch.no_grad():
         layer.weight.fill_(0.4)

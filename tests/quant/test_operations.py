@@ -13,7 +13,7 @@ from ptq4vm.quant.insert import observe, quantized_layers
 from ptq4vm.quant.layers import QuantActivation
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.placement.plan import Plan, make_plan
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.quant.quantizers.base import ActivationQuantizer
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 
 SPEC = QuantSpec(WeightSpec(8), ActivationSpec(8, observer="minmax"), "engine", stores="operations")

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from deploy_runs import random_quantized, spec
 from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.overflow import PAIR_MAX, PAIR_MIN, grid_may_saturate, outside, pair_bounds, saturating_layers
-from ptq4vm.quant.quantizers.weight import FixedCodes
+from ptq4vm.quant.quantizers.fixed import FixedCodes
 from ptq4vm.quant.spec import WeightSpec
 from saturation import saturating_product, wrong_layers
 
@@ -78,7 +78,7 @@ def test_grids(bits: int, top: int, saturates: bool) -> None:
 def test_a_reduced_range_is_a_bit_less_in_as_many_bits() -> None:
     assert WeightSpec(8, reduce_range=True).code_range == SAFE == WeightSpec(7).code_range
     fixed = FixedCodes(torch.zeros(1, 1, dtype=torch.int8), 8, torch.ones(1), reduce_range=True)
-    assert (fixed.bits, fixed.low, fixed.high) == (8, *SAFE)
+    assert (fixed.bits, fixed.quant_min, fixed.quant_max) == (8, *SAFE)
 
 
 @pytest.mark.parametrize("placement", ("input", "output", "engine"))
@@ -87,7 +87,9 @@ def test_no_layer_of_a_safe_network_can_saturate(bits: str, placement: str) -> N
     granularity = "tensor" if placement == "output" else "mixed"
     network = random_quantized(spec(bits, granularity, placement))
     assert saturating_layers(network) == {}
-    ranges = {(layer.weight_quantizer.bits, layer.weight_quantizer.low) for layer in quantized_layers(network).values()}
+    ranges = {
+        (layer.weight_quantizer.bits, layer.weight_quantizer.quant_min) for layer in quantized_layers(network).values()
+    }
     assert (8, -64) in ranges, ranges  # stored as before
     old = random_quantized(replace(spec(bits, granularity, placement), overflow="vnni"))
     assert saturating_layers(old), "all codes of 8 bits, and nothing can saturate?"
@@ -104,5 +106,5 @@ def test_only_the_old_network_is_computed_wrongly_without_vnni(bits: str) -> Non
 
 def test_eight_bits_that_meet_fewer_keep_their_codes() -> None:
     network = random_quantized(replace(spec("w8a4"), edge_bits=4))
-    assert {layer.weight_quantizer.low for layer in quantized_layers(network).values()} == {-128}
+    assert {layer.weight_quantizer.quant_min for layer in quantized_layers(network).values()} == {-128}
     assert saturating_layers(network) == {}

@@ -15,8 +15,8 @@ from ptq4vm.quant.insert import activation_quantizers, activation_quantizers_of,
 from ptq4vm.quant.layers import QuantActivation, QuantLayer
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.placement.plan import Plan, Site, make_plan
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.quant.quantizers.weight import FixedCodes
+from ptq4vm.quant.quantizers.base import ActivationQuantizer
+from ptq4vm.quant.quantizers.fixed import FixedCodes
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 
 

@@ -18,7 +18,7 @@ from ptq4vm.quant.layers import QuantActivation
 from ptq4vm.quant.partition import layers, resolve
 from ptq4vm.quant.placement.plan import make_plan
 from ptq4vm.quant.placement.wiring import Segment, _slice, trace
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.quant.quantizers.base import ActivationQuantizer
 from ptq4vm.quant.spec import ActivationSpec, Partition, QuantSpec, WeightSpec
 
 POOLED = {"backbone.layer1.0.conv1", "backbone.layer1.0.downsample.0"}

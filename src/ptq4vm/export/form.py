@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.fold import absorb
+from ptq4vm.quant.functional import dequantize, quantize
 from ptq4vm.quant.insert import quantized_layers, segment_scales
 from ptq4vm.quant.layers import QuantActivation, QuantConv2d, QuantLayer
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.quant.quantizers.weight import per_column, per_row
+from ptq4vm.quant.quantizers.base import ActivationQuantizer, per_column, per_row
 
 CODES = "codes"
 """Name of the buffer that holds a layer's weight codes: by it the layer is found again in the graph."""
@@ -32,8 +32,8 @@ class _Quantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
-        codes = (x / _along(scale, x, axis)).round() + _along(zero, x, axis)
-        return codes.clamp(0, U8_LEVELS).to(torch.uint8)
+        codes = quantize(x, _along(scale, x, axis), _along(zero, x, axis), 0, U8_LEVELS)
+        return codes.to(torch.uint8)
 
     @staticmethod
     def symbolic(g: Any, x: Any, scale: Any, zero: Any, axis: int) -> Any:
@@ -45,7 +45,7 @@ class _Dequantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, codes: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
-        return (codes.float() - _along(zero, codes, axis)) * _along(scale, codes, axis)
+        return dequantize(codes.float(), _along(scale, codes, axis), _along(zero, codes, axis))
 
     @staticmethod
     def symbolic(g: Any, codes: Any, scale: Any, zero: Any, axis: int) -> Any:
@@ -77,18 +77,16 @@ class ExportActivation(nn.Module):
 
     def __init__(self, quantizer: ActivationQuantizer, fold: bool = False) -> None:
         super().__init__()
-        per_channel = bool(quantizer.sizes)
-        scale = quantizer.channel_scale().detach().float()
-        scale = scale if per_channel else scale.reshape(())
-        zero = quantizer.zero_point.detach().to(torch.uint8).reshape(())
-        self.clips = quantizer.levels < U8_LEVELS
+        scale, zero_point, quant_max = quantizer.qparams()
+        zero = zero_point.to(torch.uint8)
+        self.clips = quant_max < U8_LEVELS
         self.register_buffer("scale", scale)
         self.register_buffer("zero", zero.expand_as(scale).clone())
         self.register_buffer("out_scale", torch.ones(()) if fold else scale.clone())
         self.register_buffer("out_zero", zero.clone() if fold else self.zero.clone())
-        upper = (quantizer.levels - zero.float()) * scale
+        upper = (quant_max - zero.float()) * scale
         self.upper_value = float(upper.max())
-        self.register_buffer("upper", upper.view(-1, 1, 1) if per_channel else upper)
+        self.register_buffer("upper", upper.view(-1, 1, 1) if scale.ndim else upper)
 
     def forward(self, x: Tensor) -> Tensor:
         """The rounded ``x``, any shape (channels at dimension -3 where each has its own scale)."""

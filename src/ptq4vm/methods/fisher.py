@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ptq4vm.methods.gac import alpha_loss
+from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.tree import tree_leaves, tree_map
 from ptq4vm.quant.capture import TensorStore
 
@@ -36,7 +37,7 @@ class FisherWeights:
     damping: float = 0.1
 
     def __call__(
-        self, teacher: nn.Module, blocks: Sequence[str], clips: int, store: TensorStore
+        self, teacher: MattingNetwork, blocks: Sequence[str], clips: int, store: TensorStore
     ) -> dict[str, list[Any]]:
         """Weights ``float16`` by block path: for each chunk of ``clips`` clips a tree of the form of its output."""
         squares: dict[str, list[Any]] = {path: [] for path in blocks}
@@ -49,11 +50,11 @@ class FisherWeights:
                 squares[path].append(tree_map(store.keep, tree))
         return {path: self._weights(squares.pop(path), clips, store) for path in blocks}
 
-    def _squares(self, teacher: nn.Module, blocks: Sequence[str], frames: Tensor, alpha: Tensor) -> dict[str, Any]:
+    def _squares(self, teacher: MattingNetwork, blocks: Sequence[str], frames: Tensor, alpha: Tensor) -> dict[str, Any]:
         """Squared gradients of one clip."""
         device = next(teacher.parameters()).device
         with torch.enable_grad(), _retained(teacher, blocks) as outputs:
-            loss = alpha_loss(teacher.matte(frames.to(device).requires_grad_()).alpha, alpha.to(device))  # type: ignore[operator]
+            loss = alpha_loss(teacher.matte(frames.to(device).requires_grad_()).alpha, alpha.to(device))
             loss.backward()
         return {path: tree_map(_squared_gradient, tree) for path, tree in outputs.items()}
 

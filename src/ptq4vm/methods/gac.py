@@ -18,7 +18,7 @@ from ptq4vm.errors import ConfigError, TrainingError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.warp import warp
 from ptq4vm.quant.layers import Affine, QuantLayer
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.quant.quantizers.base import ActivationQuantizer
 from ptq4vm.types import ClipBatch, MattingOutput, States
 
 log = logging.getLogger(__name__)
@@ -157,8 +157,8 @@ class GlobalAffineCalibration(pl.LightningModule):
         for module in self.quantized.modules():
             if isinstance(module, Affine):
                 affines += [module.log_scale, module.shift]
-            elif isinstance(module, ActivationQuantizer) and module.learns:
-                scales.append(module.log_scale)
+            elif isinstance(module, ActivationQuantizer):
+                scales += module.learned()
         groups = [{"params": affines, "lr": settings.affine_lr}, {"params": scales, "lr": settings.scale_lr}]
         optimizer = torch.optim.Adam([g for g in groups if g["params"]])
         total = int(self.trainer.estimated_stepping_batches)
@@ -182,15 +182,12 @@ class GlobalAffineCalibration(pl.LightningModule):
         return self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Let LSQ's factor on the gradient, ``1 / sqrt(N)``, count the elements of the whole batch.
-
-        Each process has counted its own. Adam would hide a factor if such gradients were not as small as its epsilon.
-        """
+        """Let every quantizer count the elements of the whole batch, where each process has counted its own."""
         if self._processes == 1:
             return
         for module in self.quantized.modules():
-            if isinstance(module, ActivationQuantizer) and module.log_scale.grad is not None:
-                module.log_scale.grad /= math.sqrt(self._processes)
+            if isinstance(module, ActivationQuantizer):
+                module.share_gradients(self._processes)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         """Loss of one batch of clips: alpha, flow, and what the settings add."""

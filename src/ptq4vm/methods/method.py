@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.schedule import UNITS, ReconstructionPass, ReconstructionSettings
+from ptq4vm.quant.registries import ROUNDINGS
 
 PASSES: Mapping[str, Mapping[str, float]] = {
     "joint": {"joint": 1.0},
@@ -34,6 +36,8 @@ class ReconstructionForm:
         damping: Share of the plain squared error in that weighting, in [0, 1]: where alpha is clamped its gradient
             is 0, and the output there would be free.
         drop: Mix in unquantized activations, with the preset's probabilities (QDrop).
+        rounding: What learns how weights round: ``adaround``, ``nearest`` (nothing is learned), or what
+            :data:`ptq4vm.quant.registries.ROUNDINGS` knows besides.
     """
 
     label: str = "biq"
@@ -42,9 +46,10 @@ class ReconstructionForm:
     fisher: bool = False
     damping: float = 0.1
     drop: bool = True
+    rounding: str = "adaround"
 
     def __post_init__(self) -> None:
-        for key, choices in (("unit", UNITS), ("learn", tuple(PASSES))):
+        for key, choices in (("unit", UNITS), ("learn", tuple(PASSES)), ("rounding", ROUNDINGS.names())):
             if getattr(self, key) not in choices:
                 raise ConfigError(
                     f"method.reconstruction.{key}={getattr(self, key)!r} is unknown: use {', '.join(choices)}"
@@ -67,7 +72,7 @@ class ReconstructionForm:
             rounding_lr = 0.0 if kind == "scales" else schedule.rounding_lr
             scale_lr = 0.0 if kind == "weights" else schedule.scale_lr
             settings = replace(schedule, steps=steps, rounding_lr=rounding_lr, scale_lr=scale_lr)
-            found.append(ReconstructionPass(settings, self.unit, kind != "weights"))
+            found.append(ReconstructionPass(settings, self.unit, kind != "weights", self.rounding))
         return tuple(found)
 
 
@@ -114,6 +119,17 @@ class Method:
             flow_weight=schedule.flow_weight if self.ofa else 0.0,
             affine_lr=schedule.affine_lr if self.gac else 0.0,
         )
+
+
+def method_values(method: Method) -> dict[str, Any]:
+    """All switches as plain values, as files and fingerprints have them.
+
+    A choice that came after the first files is left out where it is the default: a run of before is no other run.
+    """
+    values = asdict(method)
+    if values["reconstruction"]["rounding"] == ReconstructionForm.rounding:
+        del values["reconstruction"]["rounding"]
+    return values
 
 
 @dataclass(frozen=True)

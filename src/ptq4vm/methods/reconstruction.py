@@ -1,8 +1,8 @@
 """Reconstruction unit by unit: the one implementation behind BIQ, BRECQ, QDrop, AdaRound and the whole-network form.
 
-Each unit learns how its weights round (AdaRound) and how far its activations reach (LSQ), so that its output, fed by
-the quantized units before it, matches the float unit's (PTQ4VM section 3.2; BRECQ, Li et al., ICLR 2021). A unit is a
-block, a single layer of one, or the whole network.
+Each unit learns how its weights round (AdaRound, say) and how far its activations reach (LSQ, say), so that its
+output, fed by the quantized units before it, matches the float unit's (PTQ4VM section 3.2; BRECQ, Li et al., ICLR
+2021). A unit is a block, a single layer of one, or the whole network.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from torch.utils.data import DataLoader
 from ptq4vm.errors import TrainingError
 from ptq4vm.methods.schedule import ReconstructionPass, ReconstructionSettings, beta
 from ptq4vm.methods.units import StepSampler, Unit, make_units, reconstruction_loss
+from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.tree import tree_map
 from ptq4vm.quant.capture import BlockCall, BlockSamples, BlockStream, TensorStore, layer_calls
 from ptq4vm.quant.layers import QuantLayer
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.quant.quantizers.base import ActivationQuantizer, WeightQuantizer
 from ptq4vm.quant.quantizers.drop import random_keep
-from ptq4vm.quant.quantizers.weight import AdaRound
+from ptq4vm.quant.registries import ROUNDINGS
 
 log = logging.getLogger(__name__)
 
-FisherSource = Callable[[nn.Module, Sequence[str], int, TensorStore], dict[str, list[Any]]]
+FisherSource = Callable[[MattingNetwork, Sequence[str], int, TensorStore], dict[str, list[Any]]]
 """Teacher, blocks, clips in a chunk, and where tensors are kept; gives weights by block, a tree for each chunk."""
 
 
@@ -53,7 +54,7 @@ class _Current:
     unit: Unit
     module: nn.Module
     samples: BlockSamples
-    rounding: list[AdaRound] = field(default_factory=list)
+    rounding: list[WeightQuantizer] = field(default_factory=list)
 
 
 class BlockReconstruction(pl.LightningModule):
@@ -80,8 +81,8 @@ class BlockReconstruction(pl.LightningModule):
 
     def __init__(
         self,
-        teacher: nn.Module,
-        quantized: nn.Module,
+        teacher: MattingNetwork,
+        quantized: MattingNetwork,
         blocks: Sequence[str],
         frames: Tensor,
         settings: ReconstructionPass | ReconstructionSettings,
@@ -114,7 +115,8 @@ class BlockReconstruction(pl.LightningModule):
         self._activations = what.activations
         self._began = 0.0
         for unit in self.units[start:]:
-            _start_rounding(quantized.get_submodule(unit.path), self.settings.rounding_lr > 0)
+            if self.settings.rounding_lr > 0:
+                _start_rounding(quantized.get_submodule(unit.path), ROUNDINGS[what.rounding])
         _enable_activations(quantized, what.activations)
 
     @property
@@ -129,10 +131,10 @@ class BlockReconstruction(pl.LightningModule):
         scales: list[Tensor] = []
         biases: list[Tensor] = []
         for module in self.quantized.modules():
-            if isinstance(module, AdaRound):
-                rounding.append(module.rounding)
-            elif isinstance(module, ActivationQuantizer) and module.learns and settings.scale_lr > 0:
-                scales.append(module.log_scale)
+            if isinstance(module, WeightQuantizer):
+                rounding += module.learned()
+            elif isinstance(module, ActivationQuantizer) and settings.scale_lr > 0:
+                scales += module.learned()
             elif isinstance(module, QuantLayer) and settings.bias_lr > 0:
                 module.bias.requires_grad_()
                 biases.append(module.bias)
@@ -183,7 +185,7 @@ class BlockReconstruction(pl.LightningModule):
         # A loader without a generator draws from the global one: in a run's first epoch before it is seeded, in later
         # epochs after. A resumed run would then drop other activations than an uninterrupted one.
         generator = torch.Generator().manual_seed(seed)
-        return DataLoader(current.samples, batch_sampler=sampler, collate_fn=lambda rows: rows, generator=generator)  # type: ignore[arg-type]
+        return DataLoader(current.samples, batch_sampler=sampler, collate_fn=lambda rows: rows, generator=generator)
 
     def _enter(self, index: int) -> None:
         """Bring both networks to a unit: through the blocks of an earlier run first, where there was one."""
@@ -203,7 +205,7 @@ class BlockReconstruction(pl.LightningModule):
                 layer_calls(module, unit.layer, calls) for module, calls in zip(block, self._calls, strict=True)
             )
         module = self.quantized.get_submodule(unit.path)
-        rounding = [m for m in module.modules() if isinstance(m, AdaRound)]
+        rounding = [m for m in module.modules() if isinstance(m, WeightQuantizer) and m.learned()]
         self._current = _Current(
             unit, module, BlockSamples(inputs, targets, self._weights.get(unit.block) or ()), rounding
         )
@@ -249,7 +251,7 @@ class BlockReconstruction(pl.LightningModule):
         """The unit's error on a batch while its weights are still rounded to nearest. Scalar."""
         current = self._current
         assert current is not None
-        current.module.eval()  # AdaRound decides
+        current.module.eval()  # roundings decide
         loss = reconstruction_loss(current.module(*args, **kwargs), target, weight)
         current.module.train()
         return loss
@@ -260,19 +262,19 @@ class BlockReconstruction(pl.LightningModule):
         clip = self._frames[:1].to(self.device)
         training = [module for module in self.quantized.modules() if module.training]
         self.quantized.eval()
-        found, target = (network.matte(clip).alpha for network in (self.quantized, self.teacher))  # type: ignore[operator]
+        found, target = (network.matte(clip).alpha for network in (self.quantized, self.teacher))
         for module in training:
             module.training = True
         return (found - target).abs().mean()
 
-    def _with_regularizer(self, loss: Tensor, exponent: float | None, rounding: Sequence[AdaRound]) -> Tensor:
+    def _with_regularizer(self, loss: Tensor, exponent: float | None, rounding: Sequence[WeightQuantizer]) -> Tensor:
         if self.settings.relative:
             loss = loss / self._reference.clamp_min(1e-12)
         if exponent is None or not rounding:
             return loss
         total = torch.stack([module.regularizer(exponent) for module in rounding]).sum()
         if self.settings.relative:
-            total = total / sum(module.rounding.numel() for module in rounding)
+            total = total / sum(learned.numel() for module in rounding for learned in module.learned())
         return loss + self.settings.round_weight * total
 
     def on_train_epoch_end(self) -> None:
@@ -308,9 +310,8 @@ def _enable_activations(network: nn.Module, enabled: bool) -> None:
             module.enabled = enabled
 
 
-def _start_rounding(block: nn.Module, learn: bool) -> None:
-    """Give every quantized layer of a block its AdaRound, in place of rounding to nearest."""
+def _start_rounding(block: nn.Module, kind: type[WeightQuantizer]) -> None:
+    """Give every quantized layer of a block its learned rounding, in place of rounding to nearest."""
     for module in block.modules():
-        if isinstance(module, QuantLayer) and module.weight_quantizer is not None and learn:
-            old = module.weight_quantizer
-            module.weight_quantizer = AdaRound(module.weight, old.bits, old.scale, old.factor, old.reduce_range)
+        if isinstance(module, QuantLayer) and module.weight_quantizer is not None:
+            module.weight_quantizer = kind.start(module.weight, module.weight_quantizer)

@@ -72,11 +72,13 @@ class ReconstructionPass:
         settings: The schedule; a rate of 0 says what is not learned.
         unit: One of :data:`UNITS`.
         activations: False lets activations pass unquantized meanwhile.
+        rounding: What learns how weights round: a name of :data:`ptq4vm.quant.registries.ROUNDINGS`.
     """
 
     settings: ReconstructionSettings
     unit: str = "block"
     activations: bool = True
+    rounding: str = "adaround"
 
 
 def beta(step: int, settings: ReconstructionSettings) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ptq4vm.evaluation.cost import Cost, measure_cost
 from ptq4vm.evaluation.evaluator import FrameObserver, evaluate
 from ptq4vm.evaluation.layer_errors import layer_errors
 from ptq4vm.evaluation.results import EvaluationResult
-from ptq4vm.methods.method import Method, Preset
+from ptq4vm.methods.method import Method, Preset, method_values
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.formats import channels_last
 from ptq4vm.pipeline.training import Training
@@ -37,7 +37,7 @@ from ptq4vm.quant.fold import absorb, fold_batch_norm
 from ptq4vm.quant.insert import observe, swap
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.placement.plan import make_plan
-from ptq4vm.quant.spec import Partition, QuantSpec
+from ptq4vm.quant.spec import Partition, QuantSpec, spec_values
 from ptq4vm.runs.progress import RunState, SharedStages, fingerprint, tensors_hash
 from ptq4vm.system.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer, processes
 
@@ -132,7 +132,8 @@ class Pipeline:
             network = teacher
             if not self.spec.is_float:
                 network = self._quantize(teacher, partition)
-                info = CheckpointInfo(self.model, self.spec, partition, {"method": asdict(self.method), **self.notes})
+                notes = {"method": method_values(self.method), **self.notes}
+                info = CheckpointInfo(self.model, self.spec, partition, notes)
                 save_quantized(self.run_dir, network, info)
         stages = {name: _result(value) for name, value in (self._state.get("results") or {}).items()}
         timing = self._state.timing
@@ -211,7 +212,7 @@ class Pipeline:
             model=dict(self.model),
             weights=tensors_hash(self.network.state_dict()),
             bits=[self.spec.weight.bits, self.spec.activation.bits],
-            method=[asdict(self.method), asdict(self.spec)],
+            method=[method_values(self.method), spec_values(self.spec)],
             partition=partition,
             preset=None if self.spec.is_float else schedule,
             seed=self.seed,
@@ -235,10 +236,10 @@ class Pipeline:
             return None
         parts = self._state.notes["fingerprint"]
         apart = ("method", "preset", "calibration_clips", "evaluation_clips", "downsample_ratio")
-        form = {k: v for k, v in asdict(self.method.reconstruction).items() if k != "label"}
+        form = {k: v for k, v in method_values(self.method)["reconstruction"].items() if k != "label"}
         schedule = replace(self.preset.reconstruction, memory_mib=0)
         own = fingerprint(
-            form=[form, asdict(self.spec)],
+            form=[form, spec_values(self.spec)],
             schedule=[self.preset.calibration, schedule],
             clips=self.datamodule.content_hash(flow=False),
         )

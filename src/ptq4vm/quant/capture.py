@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.ops.tree import tree_leaves, tree_map
@@ -201,7 +202,7 @@ class BlockStream:
         self._forwards.clear()
 
 
-class BlockSamples:
+class BlockSamples(Dataset[tuple[Any, Any, Any, Any]]):
     """Inputs and targets of one block over all chunks, addressed by row of the leading dimension.
 
     Args:

@@ -22,8 +22,8 @@ from ptq4vm.quant.insert import quantized_layers, swap
 from ptq4vm.quant.layers import QuantLayer
 from ptq4vm.quant.names import CHOICES, TENSORS
 from ptq4vm.quant.placement.plan import make_plan
-from ptq4vm.quant.quantizers.weight import FixedCodes
-from ptq4vm.quant.spec import ActivationSpec, Partition, QuantSpec, WeightSpec
+from ptq4vm.quant.quantizers.fixed import FixedCodes
+from ptq4vm.quant.spec import Partition, QuantSpec, spec_from_values, spec_values
 
 FORMAT = 1
 MEANT_BEFORE = {"stores": "layers", "overflow": "vnni"}
@@ -51,7 +51,7 @@ def quantized_state(network: nn.Module) -> dict[str, Tensor]:
     """State of a quantized network without the float weights that integer codes replace."""
     state = dict(network.state_dict())
     for path, layer in quantized_layers(network).items():
-        if isinstance(layer.weight_quantizer, FixedCodes):
+        if layer.weight_quantizer is not None and layer.weight_quantizer.decided:
             del state[f"{path}.weight"]
     return state
 
@@ -85,7 +85,7 @@ def save_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo)
         ConfigError: The network still has an affine or an undecided rounding: call ``absorb`` first.
     """
     for path, layer in quantized_layers(network).items():
-        undecided = layer.weight_quantizer is not None and not isinstance(layer.weight_quantizer, FixedCodes)
+        undecided = layer.weight_quantizer is not None and not layer.weight_quantizer.decided
         if layer.affine is not None or undecided:
             raise ConfigError(f"layer {path!r} is not absorbed: call ptq4vm.quant.fold.absorb before saving")
     choices = {"format": FORMAT, **_structure(info), **_plain(info.extra)}
@@ -102,7 +102,7 @@ def has_quantized(folder: Path | str) -> bool:
 def _structure(info: CheckpointInfo) -> dict[str, Any]:
     """What the tensors mean, as plain values; a choice that the first files did not know is left out where it is
     what they meant."""
-    spec = _plain(asdict(info.spec))
+    spec = _plain(spec_values(info.spec))
     for key, value in MEANT_BEFORE.items():
         if spec[key] == value:
             del spec[key]
@@ -143,15 +143,13 @@ def read_info(folder: Path | str) -> CheckpointInfo:
     try:
         if choices["format"] > FORMAT:
             raise CheckpointError(f"{path} has format {choices['format']}, newer than this version: update ptq4vm")
-        spec = dict(choices["spec"])
-        spec["weight"], spec["activation"] = WeightSpec(**spec["weight"]), ActivationSpec(**spec["activation"])
-        spec = {**MEANT_BEFORE, **spec}
+        spec = spec_from_values({**MEANT_BEFORE, **choices["spec"]})
         parts = dict(choices["partition"])
         branches = {k: tuple(v) for k, v in parts.pop("branches").items()}
         partition = Partition(**{k: tuple(v) for k, v in parts.items()}, branches=branches)
         extra = {k: v for k, v in choices.items() if k not in ("format", "model", "spec", "partition")}
         model = {"family": str(choices["model"]["family"]), "arguments": dict(choices["model"]["arguments"])}
-        return CheckpointInfo(model, QuantSpec(**spec), partition, extra)
+        return CheckpointInfo(model, spec, partition, extra)
     except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} is not complete or was changed ({error}): quantize again") from error
 
@@ -187,7 +185,7 @@ def load_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo)
     quantized = quantized_skeleton(network, info.partition, info.spec)
     load_quantized_state(quantized, state, str(path))
     for layer in quantized_layers(quantized).values():
-        if isinstance(layer.weight_quantizer, FixedCodes):
+        if layer.weight_quantizer is not None and layer.weight_quantizer.decided:
             layer.weight.data.copy_(layer.weight_quantizer(layer.weight))
     return quantized.requires_grad_(False).eval()
 

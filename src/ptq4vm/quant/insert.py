@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from itertools import accumulate
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.quant.layers import QuantActivation, QuantConv2d, QuantLayer, QuantLinear
-from ptq4vm.quant.observers import Observer, activation_observer, affine_qparams, weight_scale
-from ptq4vm.quant.observers.shared import SharedZeroObserver
+from ptq4vm.quant.layers import QuantActivation, QuantLayer, quant_layer
+from ptq4vm.quant.observers import JointObserver, Observer, activation_observer, weight_scale
 from ptq4vm.quant.partition import QUANTIZABLE
 from ptq4vm.quant.placement.plan import Plan, Site
 from ptq4vm.quant.placement.wiring import Segments
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
-from ptq4vm.quant.quantizers.weight import WeightQuantizer, per_column
-from ptq4vm.quant.spec import ActivationSpec, WeightSpec
+from ptq4vm.quant.quantizers.base import ActivationQuantizer, SiteRanges, WeightQuantizer, per_column
+from ptq4vm.quant.quantizers.nearest import Nearest
+from ptq4vm.quant.registries import OBSERVERS, QUANTIZERS
+from ptq4vm.quant.spec import WeightSpec
 
 
 def observe(
@@ -60,16 +60,16 @@ class _SiteObserver:
         joint: The observer of the site's group, and the site's first row in it.
     """
 
-    def __init__(self, site: Site, seed: int, joint: tuple[SharedZeroObserver, int] | None = None) -> None:
+    def __init__(self, site: Site, seed: int, joint: tuple[JointObserver, int] | None = None) -> None:
         self._sizes = site.sizes
         self._bounds = site.bounds
         spec = site.spec
-        self._joint: SharedZeroObserver | None = joint[0] if joint else None
+        self._joint: JointObserver | None = joint[0] if joint else None
         self._first = joint[1] if joint else 0
         self._parts: list[Observer] = []
-        if joint is None and site.sizes and spec.observer == "mse":
-            self._joint = SharedZeroObserver(len(site.sizes), spec.code_range[1], spec.affine, seed=seed)
-        elif joint is None:
+        if self._joint is None and site.sizes:
+            self._joint = OBSERVERS[spec.observer].joint(spec, len(site.sizes), seed, relative=False)
+        if self._joint is None:
             self._parts = [activation_observer(spec, seed) for _ in site.sizes or (0,)]
 
     def see(self, tensor: Tensor) -> None:
@@ -94,14 +94,15 @@ def _observers(sites: Mapping[str, Site], seed: int) -> dict[str, _SiteObserver]
     """One observer for each site; those of a group search their zero point together."""
     groups: dict[str, list[str]] = {}
     for path, site in sites.items():
-        if site.group and site.spec.observer == "mse":
+        if site.group:
             groups.setdefault(site.group, []).append(path)
-    joints: dict[str, tuple[SharedZeroObserver, int]] = {}
+    joints: dict[str, tuple[JointObserver, int]] = {}
     for paths in groups.values():
         rows = [max(1, len(sites[path].sizes)) for path in paths]
         spec = sites[paths[0]].spec
-        shared = SharedZeroObserver(sum(rows), spec.code_range[1], spec.affine, seed=seed, relative=True)
-        joints |= {path: (shared, first) for path, first in zip(paths, accumulate([0, *rows]), strict=False)}
+        shared = OBSERVERS[spec.observer].joint(spec, sum(rows), seed, relative=True)
+        if shared is not None:
+            joints |= {path: (shared, first) for path, first in zip(paths, accumulate([0, *rows]), strict=False)}
     return {path: _SiteObserver(site, seed, joints.get(path)) for path, site in sites.items()}
 
 
@@ -118,41 +119,14 @@ def activation_quantizers_of(
         groups.setdefault(site.group or path, []).append(path)
     for paths in groups.values():
         first = sites[paths[0]]
-        scale, zero = shared_grid([pair for path in paths for pair in ranges[path]], first.spec)
-        if first.group and not first.sizes and not first.own_scale:
-            scale = scale.max().expand(len(scale))  # layers that read them side by side know one scale
-        parts = scale.split([len(ranges[path]) for path in paths])
-        for path, part in zip(paths, parts, strict=True):
-            site = sites[path]
-            found[path] = ActivationQuantizer(site.spec.bits, part, zero, site.sizes, learns=not plan.frozen(path))
+        kind = QUANTIZERS[first.spec.quantizer]
+        seen = [SiteRanges(ranges[path], sites[path].sizes, not plan.frozen(path)) for path in paths]
+        if first.group:  # layers that read them side by side know one scale, unless their weights carry several
+            built = kind.joined(first.spec, seen, one_scale=not first.sizes and not first.own_scale)
+        else:
+            built = [kind.from_ranges(first.spec, seen[0])]
+        found.update(zip(paths, built, strict=True))
     return {path: found[path] for path in sites}
-
-
-def shared_grid(ranges: Iterable[tuple[float, float]], spec: ActivationSpec) -> tuple[Tensor, int]:
-    """Scales and the shared zero point for the observed ``(low, high)`` of each branch.
-
-    Branches share the zero point that coarsens their grids least: the mean square of the factors, by which the scales
-    have to grow beyond what each branch alone would need, is smallest there.
-
-    Returns:
-        ``(branches,)`` float32, and the integer code of 0.
-    """
-    lows, highs = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*ranges, strict=True))
-    levels = spec.code_range[1]
-    if not spec.affine and bool((lows < 0).any()):
-        highs = torch.maximum(-lows, highs)
-        lows = -highs
-    scale, zero = affine_qparams(lows, highs, levels)
-    if not spec.affine and bool((lows < 0).any()):
-        zero = torch.full_like(zero, 2 ** (spec.bits - 1))  # exactly halfway: not left to rounding
-    if len(zero) == 1:
-        return scale.float(), int(zero)
-    # what each branch's scale would have to be under every zero point, relative to the one of its own
-    zeros = torch.arange(levels + 1, dtype=torch.float64)[:, None]
-    room = torch.where(highs > 0, highs / (levels - zeros), 0.0)
-    needed = torch.maximum(room, torch.where(lows < 0, -lows / zeros, 0.0)).clamp_min(1e-8)
-    shared = int((needed / scale).square().mean(1).argmin())
-    return needed[shared].float(), shared
 
 
 def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, float]]]) -> nn.Module:
@@ -174,9 +148,7 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, flo
     quantizers = activation_quantizers_of(plan, ranges)
     readers = [s.layer for s in plan.sites.values() if isinstance(network.get_submodule(s.layer), QUANTIZABLE)]
     for path in dict.fromkeys([*plan.weights, *readers]):
-        layer = quantized.get_submodule(path)
-        new: QuantLayer = QuantConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantLinear(layer)  # type: ignore[arg-type]
-        new.requires_grad_(False)
+        new = quant_layer(quantized.get_submodule(path)).requires_grad_(False)
         new.reads = plan.inputs.get(path, ())
         if path in plan.weights:
             factor = segment_scales(quantizers, new.reads) if path in plan.carriers else None
@@ -186,11 +158,8 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, flo
     for path, site in plan.sites.items():
         _insert(quantized, site, quantizers[path])
     for path, segments in plan.regrids.items():
-        first = quantizers[segments[0].site]
-        separate = plan.separate_scales(segments)
-        scales = segment_scales(quantizers, segments) if separate else first.scale.detach()
-        sizes = (1,) * len(scales) if separate else ()
-        regrid = ActivationQuantizer(first.bits, scales, int(first.zero_point), sizes, learns=False)
+        scales = segment_scales(quantizers, segments) if plan.separate_scales(segments) else None
+        regrid = quantizers[segments[0].site].regrid(scales)
         quantized.set_submodule(path, QuantActivation(quantized.get_submodule(path), regrid))
     return quantized.eval()
 
@@ -206,7 +175,7 @@ def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segm
 
 def _weight_quantizer(weight: Tensor, spec: WeightSpec, factor: Tensor | None) -> WeightQuantizer:
     scaled = weight if factor is None else weight * per_column(factor, weight)
-    return WeightQuantizer(spec.bits, weight_scale(scaled, spec), factor, spec.reduce_range)
+    return Nearest(spec.bits, weight_scale(scaled, spec), factor, spec.reduce_range)
 
 
 def _insert(network: nn.Module, site: Site, quantizer: ActivationQuantizer) -> None:

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.placement.wiring import Segments
-from ptq4vm.quant.quantizers.weight import FixedCodes, WeightQuantizer, per_row
+from ptq4vm.quant.quantizers.base import WeightQuantizer, per_row
+from ptq4vm.quant.quantizers.fixed import FixedCodes
 
 
 class Affine(nn.Module):
@@ -69,16 +70,9 @@ class QuantLayer(nn.Module):
 
     @torch.no_grad()
     def harden(self) -> None:
-        """Replace a learned weight quantizer by its decided codes."""
-        quantizer = self.weight_quantizer
-        if quantizer is not None and not isinstance(quantizer, FixedCodes):
-            self.weight_quantizer = FixedCodes(
-                quantizer.codes(self.weight),
-                quantizer.bits,
-                quantizer.scale,
-                quantizer.factor,
-                quantizer.reduce_range,
-            )
+        """Replace a rounding that may still change by its decided codes."""
+        if self.weight_quantizer is not None and not self.weight_quantizer.decided:
+            self.weight_quantizer = FixedCodes.start(self.weight, self.weight_quantizer)
 
     @torch.no_grad()
     def absorb_affine(self) -> None:
@@ -109,10 +103,10 @@ class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # its bias is n
             self,
             layer.in_channels,
             layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,  # type: ignore[arg-type]
+            _pair(layer.kernel_size),
+            _pair(layer.stride),
+            _pair(layer.padding),
+            _pair(layer.dilation),
             layer.groups,
             device="meta",
         )
@@ -123,6 +117,11 @@ class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # its bias is n
         x = input if self.input_quantizer is None else self.input_quantizer(input)
         y = self._conv_forward(x, *self.effective())
         return y if self.output_quantizer is None else self.output_quantizer(y)
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    rows, columns = sizes
+    return rows, columns
 
 
 class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # a bias is always there
@@ -137,6 +136,19 @@ class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # a bias is alw
         x = input if self.input_quantizer is None else self.input_quantizer(input)
         y = F.linear(x, *self.effective())
         return y if self.output_quantizer is None else self.output_quantizer(y)
+
+
+def quant_layer(layer: nn.Module) -> QuantLayer:
+    """The quantized counterpart of a float layer, with empty slots.
+
+    Raises:
+        ConfigError: There is none for its type or its padding.
+    """
+    if isinstance(layer, nn.Conv2d):
+        return QuantConv2d(layer)
+    if isinstance(layer, nn.Linear):
+        return QuantLinear(layer)
+    raise ConfigError(f"a layer of type {type(layer).__name__} cannot be quantized: declare it in float_modules")
 
 
 class QuantActivation(nn.Module):

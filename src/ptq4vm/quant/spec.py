@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.quant.registries import OBSERVERS, PLACEMENTS, QUANTIZERS, WEIGHT_OBSERVERS
 
 MIN_BITS, MAX_BITS = 2, 8
 FLOAT_BITS = 32
@@ -28,7 +30,8 @@ class WeightSpec:
     Attributes:
         bits: 2 to 8, or 32 for float.
         granularity: ``channel`` gives scales of shape ``(C_out,)``, ``tensor`` of shape ``(1,)``.
-        observer: How the clipping range is found: ``minmax`` or ``mse``.
+        observer: How the clipping range is found: ``minmax``, ``mse``, or what
+            :data:`ptq4vm.quant.registries.WEIGHT_OBSERVERS` knows besides.
         reduce_range: True leaves half of the codes unused: those that are left fit into a bit less, but are still
             stored in ``bits`` bits (:attr:`QuantSpec.overflow` decides about it, layer by layer).
     """
@@ -41,7 +44,7 @@ class WeightSpec:
     def __post_init__(self) -> None:
         _check_bits("weight bits", self.bits)
         _check_choice("weight granularity", self.granularity, ("channel", "tensor"))
-        _check_choice("weight observer", self.observer, ("minmax", "mse"))
+        _check_choice("weight observer", self.observer, WEIGHT_OBSERVERS.names())
 
     @property
     def code_range(self) -> tuple[int, int]:
@@ -56,7 +59,7 @@ class ActivationSpec:
 
     Attributes:
         bits: 2 to 8, or 32 for float.
-        affine: True lets the zero point follow the observed range. False keeps it at 0 where the tensor is not
+        asymmetric: True lets the zero point follow the observed range. False keeps it at 0 where the tensor is not
             negative and at ``2^(bits-1)`` (a symmetric grid) elsewhere.
         granularity: ``tensor`` gives one scale, as published. ``depthwise`` gives the input of a depthwise convolution
             one scale per channel, which an integer engine gets for free: it multiplies the output channel's own
@@ -65,20 +68,26 @@ class ActivationSpec:
             ``mixed`` is both. Scales of one input always share its zero point. With placement ``engine``, ``branch``
             gives every channel of joined tensors its own scale, which the weights of the layer behind carry, and
             ``channel`` every channel of every tensor.
-        observer: ``minmax``, ``percentile`` or ``mse``.
+        observer: ``minmax``, ``percentile``, ``mse``, or what :data:`ptq4vm.quant.registries.OBSERVERS` knows besides.
         percentile: Share of values inside the range, for ``percentile``.
+        quantizer: ``uniform``, or what :data:`ptq4vm.quant.registries.QUANTIZERS` knows besides.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"affine": "asymmetric"}
+    """Old names of fields and what they are called now. Configurations may use them until the next release."""
+
     bits: int = 8
-    affine: bool = True
+    asymmetric: bool = True
     granularity: str = "tensor"
     observer: str = "mse"
     percentile: float = 0.9999
+    quantizer: str = "uniform"
 
     def __post_init__(self) -> None:
         _check_bits("activation bits", self.bits)
         _check_choice("activation granularity", self.granularity, ("tensor", "depthwise", "branch", "mixed", "channel"))
-        _check_choice("activation observer", self.observer, ("minmax", "percentile", "mse"))
+        _check_choice("activation observer", self.observer, OBSERVERS.names())
+        _check_choice("activation quantizer", self.quantizer, QUANTIZERS.names())
         if not 0.5 < self.percentile <= 1:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
 
@@ -117,7 +126,7 @@ class QuantSpec:
     overflow: str = "safe"
 
     def __post_init__(self) -> None:
-        _check_choice("placement", self.placement, ("input", "output", "engine"))
+        _check_choice("placement", self.placement, PLACEMENTS.names())
         _check_choice("stores", self.stores, ("layers", "operations"))
         if self.stores == "operations" and (self.placement, self.activation.granularity) != ("engine", "tensor"):
             raise ConfigError("stores=operations needs placement=engine and activation granularity=tensor")
@@ -128,6 +137,35 @@ class QuantSpec:
     def is_float(self) -> bool:
         """True when nothing is quantized (``bits=fp32``)."""
         return self.weight.bits == FLOAT_BITS and self.activation.bits == FLOAT_BITS
+
+
+_WRITTEN = {"asymmetric": "affine"}
+"""Names that files and fingerprints keep, so that those of earlier versions are not taken for others."""
+
+
+def spec_values(spec: QuantSpec) -> dict[str, Any]:
+    """All choices as plain values, as files and fingerprints have them; :func:`spec_from_values` reads them.
+
+    Fields keep the names that the first files had, and a choice that came later is left out where it is the default.
+    """
+    values = asdict(spec)
+    activation = {_WRITTEN.get(key, key): value for key, value in values["activation"].items()}
+    if activation["quantizer"] == ActivationSpec.quantizer:
+        del activation["quantizer"]
+    return {**values, "activation": activation}
+
+
+def spec_from_values(values: Mapping[str, Any]) -> QuantSpec:
+    """The choices that :func:`spec_values` gave.
+
+    Raises:
+        ConfigError: A value is out of range.
+        KeyError: ``weight`` or ``activation`` is missing.
+        TypeError: A key is unknown.
+    """
+    activation = {ActivationSpec.RENAMED.get(key, key): value for key, value in values["activation"].items()}
+    parts = {"weight": WeightSpec(**values["weight"]), "activation": ActivationSpec(**activation)}
+    return QuantSpec(**{**values, **parts})
 
 
 @dataclass(frozen=True)

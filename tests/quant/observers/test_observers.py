@@ -7,13 +7,13 @@ from hypothesis import example, given, settings
 from torch import Tensor
 
 from ptq4vm.errors import DataError
+from ptq4vm.quant.functional import choose_qparams
 from ptq4vm.quant.observers import (
     MinMaxObserver,
     MSEObserver,
     Observer,
     PercentileObserver,
     activation_observer,
-    affine_qparams,
     weight_scale,
 )
 from ptq4vm.quant.spec import ActivationSpec, WeightSpec
@@ -122,7 +122,7 @@ def test_mse_cuts_a_far_outlier_at_low_bits_and_minmax_does_not() -> None:
 @given(low=st.floats(-100, 0), high=st.floats(0, 100), bits=st.integers(2, 8))
 def test_affine_grid_covers_the_range_to_half_a_step(low: float, high: float, bits: int) -> None:
     levels = 2**bits - 1
-    scale, zero = affine_qparams(torch.tensor(low), torch.tensor(high), levels)
+    scale, zero = choose_qparams(torch.tensor(low), torch.tensor(high), 0, levels)
     assert scale > 0 and zero == zero.round() and 0 <= zero <= levels
     assert float(-zero * scale) <= low + float(scale) / 2 + 1e-4
     assert float((levels - zero) * scale) >= high - float(scale) / 2 - 1e-4

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ptq4vm.errors import DataError
-from ptq4vm.quant.observers import affine_qparams
+from ptq4vm.quant.functional import choose_qparams
 from ptq4vm.quant.observers.shared import SharedZeroObserver
 
 
@@ -23,7 +23,7 @@ def _observer(parts: list[Tensor], levels: int, affine: bool = True) -> SharedZe
 def _error(parts: list[Tensor], ranges: list[tuple[float, float]], levels: int) -> list[float]:
     errors = []
     for part, (low, high) in zip(parts, ranges, strict=True):
-        scale, zero = affine_qparams(torch.tensor(low), torch.tensor(high), levels)
+        scale, zero = choose_qparams(torch.tensor(low), torch.tensor(high), 0, levels)
         codes = (part / scale + zero).round().clamp(0, levels)
         errors.append(float(((codes - zero) * scale - part).square().mean()))
     return errors
@@ -36,7 +36,7 @@ def test_all_groups_get_one_zero_point(levels: int, affine: bool, offsets: tuple
     parts = _groups((offsets[0], 1.0), (offsets[1] * 10, 10.0))
     ranges = _observer(parts, levels, affine).ranges()
     lows, highs = (torch.tensor(ends) for ends in zip(*ranges, strict=True))
-    _, zero = affine_qparams(lows, highs, levels)
+    _, zero = choose_qparams(lows, highs, 0, levels)
     assert zero[0] == zero[1]
     if min(offsets) == 0:
         assert zero[0] == 0

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from ptq4vm.quant.quantizers.activation import ActivationQuantizer
+from ptq4vm.quant.quantizers.uniform import UniformQuantizer
 
 
-def _quantizer(bits: int = 4, scale: float = 0.1, zero: int = 5) -> ActivationQuantizer:
-    return ActivationQuantizer(bits, torch.tensor([scale]), zero)
+def _quantizer(bits: int = 4, scale: float = 0.1, zero: int = 5) -> UniformQuantizer:
+    return UniformQuantizer(bits, torch.tensor([scale]), zero)
 
 
 def _randn(*shape: int, seed: int = 0) -> Tensor:
@@ -69,11 +69,9 @@ def test_gradients_match_autograd(shape: tuple[int, ...]) -> None:
 
 def test_branches_equal_separate_quantizers() -> None:
     sizes, scales = (2, 3, 1), torch.tensor([0.1, 0.5, 2.0])
-    joined = ActivationQuantizer(4, scales, 4, sizes)
+    joined = UniformQuantizer(4, scales, 4, sizes)
     x = _randn(2, 6, 4, 4)
-    parts = [
-        ActivationQuantizer(4, scale.view(1), 4)(part) for scale, part in zip(scales, x.split(sizes, 1), strict=True)
-    ]
+    parts = [UniformQuantizer(4, scale.view(1), 4)(part) for scale, part in zip(scales, x.split(sizes, 1), strict=True)]
     torch.testing.assert_close(joined(x), torch.cat(parts, 1))
     clip = x.unflatten(0, (1, 2))
     assert torch.equal(joined(clip), joined(x).unflatten(0, (1, 2)))
@@ -81,14 +79,14 @@ def test_branches_equal_separate_quantizers() -> None:
 
 
 def test_branches_learn_each_their_own_scale() -> None:
-    joined = ActivationQuantizer(4, torch.tensor([0.1, 0.2]), 4, (2, 1))
+    joined = UniformQuantizer(4, torch.tensor([0.1, 0.2]), 4, (2, 1))
     joined(_randn(2, 3, 4, 4))[:, :2].sum().backward()
     assert joined.log_scale.grad[0] != 0 and joined.log_scale.grad[1] == 0
 
 
 def test_wrong_number_of_scales_is_refused() -> None:
     with pytest.raises(ValueError, match="one value per branch"):
-        ActivationQuantizer(4, torch.tensor([0.1]), 4, (2, 1))
+        UniformQuantizer(4, torch.tensor([0.1]), 4, (2, 1))
 
 
 def test_drop_lets_elements_through_while_training_only() -> None:

@@ -5,7 +5,10 @@ import torch
 from torch import Tensor
 
 from ptq4vm.quant.observers import weight_scale
-from ptq4vm.quant.quantizers.weight import AdaRound, FixedCodes, WeightQuantizer, per_column, per_row
+from ptq4vm.quant.quantizers.adaround import AdaRound
+from ptq4vm.quant.quantizers.base import per_column, per_row
+from ptq4vm.quant.quantizers.fixed import FixedCodes
+from ptq4vm.quant.quantizers.nearest import Nearest
 from ptq4vm.quant.spec import WeightSpec
 
 
@@ -30,7 +33,7 @@ def test_rows_and_columns_of_a_weight(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_nearest_rounds_and_clips(bits: int) -> None:
     weight = _randn(5, 7) * 3
-    quantizer = WeightQuantizer(bits, torch.full((5,), 0.5))
+    quantizer = Nearest(bits, torch.full((5,), 0.5))
     codes = quantizer.codes(weight)
     assert codes.dtype == torch.int8
     assert int(codes.min()) == max(-(2 ** (bits - 1)), round(float(weight.min()) * 2))
@@ -51,9 +54,9 @@ def test_adaround_starts_at_the_float_weight(scaled: tuple[Tensor, Tensor]) -> N
 
 def test_adaround_starts_like_round_to_nearest_once_decided(scaled: tuple[Tensor, Tensor]) -> None:
     weight, scale = scaled
-    nearest = WeightQuantizer(4, scale).codes(weight)
+    nearest = Nearest(4, scale).codes(weight)
     assert torch.equal(AdaRound(weight, 4, scale).codes(weight), nearest)
-    assert torch.equal(AdaRound(weight, 4, scale).eval()(weight), WeightQuantizer(4, scale)(weight))
+    assert torch.equal(AdaRound(weight, 4, scale).eval()(weight), Nearest(4, scale)(weight))
 
 
 def test_adaround_regularizer_is_zero_once_decided(scaled: tuple[Tensor, Tensor]) -> None:
@@ -97,7 +100,7 @@ def test_adaround_learns_only_through_the_soft_weight(scaled: tuple[Tensor, Tens
 
 def test_fixed_codes_ignore_the_weight(scaled: tuple[Tensor, Tensor]) -> None:
     weight, scale = scaled
-    codes = WeightQuantizer(4, scale).codes(weight)
+    codes = Nearest(4, scale).codes(weight)
     fixed = FixedCodes(codes, 4, scale)
-    assert torch.equal(fixed(torch.zeros_like(weight)), WeightQuantizer(4, scale)(weight))
+    assert torch.equal(fixed(torch.zeros_like(weight)), Nearest(4, scale)(weight))
     assert fixed.state_dict()["fixed"].dtype == torch.int8

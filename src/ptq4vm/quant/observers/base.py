@@ -3,15 +3,54 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from ptq4vm.errors import DataError
+from ptq4vm.quant.spec import ActivationSpec
+
+WeightObserver: TypeAlias = Callable[[Tensor, int, int], Tensor]
+"""Rows of a weight ``(G, N)``, smallest and largest code; gives the scale of every row's symmetric grid, ``(G,)``."""
+
+
+class JointObserver(ABC):
+    """Collects values of several groups (channels, branches of a concatenation) that will share one zero point."""
+
+    @abstractmethod
+    def observe(self, parts: Sequence[Tensor], first: int = 0) -> None:
+        """Take in the flat values of consecutive groups from ``first`` on, each ``(N_g,)``."""
+
+    @abstractmethod
+    def ranges(self) -> list[tuple[float, float]]:
+        """``(low, high)`` of every group; all give the same zero point. Raises :class:`DataError` when unobserved."""
 
 
 class Observer(ABC):
-    """Collects values of one site over calibration data."""
+    """Collects values of one site over calibration data.
+
+    One class a file, registered in :data:`ptq4vm.quant.registries.OBSERVERS` under the name that
+    :attr:`ptq4vm.quant.spec.ActivationSpec.observer` chooses it by.
+    """
+
+    @classmethod
+    def from_spec(cls, spec: ActivationSpec, seed: int) -> Observer:
+        """Build one for a site. Observers that need anything of the choices or of chance say so here."""
+        return cls()
+
+    @classmethod
+    def joint(cls, spec: ActivationSpec, groups: int, seed: int, relative: bool) -> JointObserver | None:
+        """What looks at ``groups`` groups of values together; ``None`` where each group is looked at alone.
+
+        Args:
+            spec: The choices.
+            groups: How many.
+            seed: Of the sampling.
+            relative: Groups come from different tensors: each error counts relative to its group's size.
+        """
+        return None
 
     @abstractmethod
     def observe(self, values: Tensor) -> None:
@@ -38,6 +77,11 @@ class SampleObserver(Observer):
         self.high = 0.0
         self._samples: list[Tensor] = []
         self._generator = torch.Generator().manual_seed(seed)
+
+    @classmethod
+    def from_spec(cls, spec: ActivationSpec, seed: int) -> Observer:
+        """Build one whose sampling is seeded."""
+        return cls(seed=seed)
 
     def observe(self, values: Tensor) -> None:
         """Take in one tensor of any shape."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ptq4vm.quant.observers.base import SampleObserver
+from ptq4vm.quant.registries import OBSERVERS
 
 
+@OBSERVERS.register("minmax")
 class MinMaxObserver(SampleObserver):
     """Covers everything that was seen, outliers included."""
 

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from ptq4vm.errors import DataError
+from ptq4vm.quant.functional import covering_scale, search_scale
+from ptq4vm.quant.observers.base import JointObserver
 
 
-class SharedZeroObserver:
+class SharedZeroObserver(JointObserver):
     """Finds, for all groups together, the zero point and each group's scale with the least squared error.
 
     Args:
         groups: Rows of what is observed.
-        levels: Largest code of the grid.
-        affine: False keeps the zero point at 0 (nothing negative seen) or mid-grid.
+        quant_max: Largest code of the grid; the smallest is 0.
+        asymmetric: False keeps the zero point at 0 (nothing negative seen) or mid-grid.
         per_call: Values kept of each group and observed tensor.
         limit: Values of each group that the search looks at.
         seed: Of the sampling.
@@ -28,16 +30,16 @@ class SharedZeroObserver:
     def __init__(
         self,
         groups: int,
-        levels: int,
-        affine: bool = True,
+        quant_max: int,
+        asymmetric: bool = True,
         per_call: int = 256,
         limit: int = 2048,
         seed: int = 0,
         relative: bool = False,
     ) -> None:
         self.groups = groups
-        self.levels = levels
-        self.affine = affine
+        self.quant_max = quant_max
+        self.asymmetric = asymmetric
         self.per_call = per_call
         self.limit = limit
         self.low = torch.zeros(groups)
@@ -64,7 +66,7 @@ class SharedZeroObserver:
             errors, scale = self._search(values, zero)
             if float(errors.sum()) < best_error:
                 best_error, best_zero, best_scale = float(errors.sum()), zero, scale
-        lows, highs = -best_zero * best_scale, (self.levels - best_zero) * best_scale
+        lows, highs = -best_zero * best_scale, (self.quant_max - best_zero) * best_scale
         return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
     def _values(self) -> Tensor:
@@ -82,24 +84,19 @@ class SharedZeroObserver:
 
     def _zeros(self) -> list[int]:
         negative = bool((self.low < 0).any())
-        if not self.affine:
-            return [(self.levels + 1) // 2 if negative else 0]
+        if not self.asymmetric:
+            return [(self.quant_max + 1) // 2 if negative else 0]
         if not negative:
             return [0]
-        step = max(1, (self.levels + 1) // 16)
-        return list(range(0, self.levels, step))
+        step = max(1, (self.quant_max + 1) // 16)
+        return list(range(0, self.quant_max, step))
 
     def _search(self, values: Tensor, zero: int) -> tuple[Tensor, Tensor]:
         """Least error and its scale for every group under a zero point, ``(groups,)`` each."""
-        up = self.high / (self.levels - zero)
-        down = -self.low / zero if zero else torch.zeros_like(up)
-        full = torch.maximum(up, down).clamp_min(1e-8)
-        best, best_error = full, torch.full_like(full, torch.inf)
-        weight = values.square().mean(1).clamp_min(1e-12) if self.relative else torch.ones(())
-        for shrink in torch.linspace(1, 0.1, self.STEPS).tolist():
-            scale = full * shrink
-            codes = (values / scale[:, None]).round_().clamp_(-zero, self.levels - zero)
-            error = codes.mul_(scale[:, None]).sub_(values).square_().mean(1) / weight
-            best = torch.where(error < best_error, scale, best)
-            best_error = torch.minimum(error, best_error)
-        return best_error, best
+        # codes are counted from the zero point: without any below it, negative values are clipped
+        low = self.low if zero else torch.zeros_like(self.low)
+        full = covering_scale(low, self.high, -zero, self.quant_max - zero)
+        divisor = values.square().mean(1).clamp_min(1e-12) if self.relative else None
+        scale = full * torch.linspace(1, 0.1, self.STEPS)[:, None]
+        best, error = search_scale(values, scale, 0, -zero, self.quant_max - zero, divisor=divisor)
+        return error, scale.gather(0, best[None])[0]

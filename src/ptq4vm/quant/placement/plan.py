@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torch import nn
 
 from ptq4vm.quant.overflow import grid_may_saturate
 from ptq4vm.quant.partition import layers
-from ptq4vm.quant.placement.wiring import ACTIVATION_FUNCTIONS, Segments, trace
+from ptq4vm.quant.placement.wiring import Segments
+from ptq4vm.quant.registries import PLACEMENTS
 from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
-
-BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
-    nn.Hardswish: (-3.0, math.inf),
-    nn.Sigmoid: (-7.0, 7.0),
-    nn.Tanh: (-3.5, 3.5),
-}
-"""Of what goes into a function: beyond them its result stays, to within a quarter of an 8-bit code."""
 
 Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
 
@@ -105,32 +96,25 @@ class Plan:
         return any(site.sizes for site in found) or (found[0].own_scale and len({s.site for s in segments}) > 1)
 
 
-def _with_bits(spec: Spec, bits: int) -> Spec:
-    return replace(spec, bits=bits) if spec.bits != FLOAT_BITS else spec
+@dataclass(frozen=True)
+class Bits:
+    """How much every layer gets, before it is decided where.
+
+    Attributes:
+        weights: Choices for the weight of a layer, by its path; float ones are missing.
+        activations: The same for what it reads.
+    """
+
+    weights: dict[str, WeightSpec]
+    activations: dict[str, ActivationSpec]
 
 
-def _output_module(network: nn.Module, path: str) -> str:
-    """The activation function that follows a layer among its siblings, or the layer itself."""
-    parent_path, _, name = path.rpartition(".")
-    parent = network.get_submodule(parent_path)
-    if isinstance(parent, nn.Sequential):
-        children = list(parent.named_children())
-        for sibling, module in children[[n for n, _ in children].index(name) + 1 :]:
-            if isinstance(module, ACTIVATION_FUNCTIONS):
-                return f"{parent_path}.{sibling}".lstrip(".")
-            if not isinstance(module, nn.Identity):
-                break
-    return path
+class Placement(Protocol):
+    """Decides where activations are quantized. One a file, registered in :data:`ptq4vm.quant.registries.PLACEMENTS`."""
 
-
-def _groups(network: nn.Module, path: str, partition: Partition, spec: ActivationSpec) -> tuple[int, ...]:
-    """Channels of each part of a layer's input that has its own scale; empty for one scale."""
-    layer = network.get_submodule(path)
-    if spec.granularity in ("branch", "mixed") and path in partition.branches:
-        return partition.branches[path]
-    if spec.granularity in ("depthwise", "mixed") and _is_depthwise(layer):
-        return (1,) * layer.in_channels  # type: ignore[operator]
-    return ()
+    def __call__(self, network: nn.Module, partition: Partition, spec: QuantSpec, bits: Bits) -> Plan:
+        """Plan the sites of a folded float network; ``partition`` is resolved."""
+        ...
 
 
 def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan:
@@ -144,38 +128,22 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
     Returns:
         The plan; empty for ``bits=fp32``.
     """
-    weights: dict[str, WeightSpec] = {}
-    activations: dict[str, ActivationSpec] = {}
+    bits = Bits({}, {})
     for path in layers(network, partition):
         weight, activation = spec.weight, spec.activation
         if path in partition.edge_layers:
             weight = _with_bits(weight, max(spec.edge_bits, weight.bits))
             activation = _with_bits(activation, max(spec.edge_bits, activation.bits))
         if weight.bits != FLOAT_BITS:
-            weights[path] = weight
+            bits.weights[path] = weight
         if activation.bits != FLOAT_BITS:
-            activations[path] = activation
-    if spec.placement == "engine":
-        plan = _engine_plan(network, partition, spec, weights, activations)
-    else:
-        plan = _layer_plan(network, partition, spec, weights, activations)
+            bits.activations[path] = activation
+    plan = PLACEMENTS[spec.placement](network, partition, spec, bits)
     return plan if spec.overflow == "vnni" else _without_overflow(plan)
 
 
-def _layer_plan(
-    network: nn.Module,
-    partition: Partition,
-    spec: QuantSpec,
-    weights: dict[str, WeightSpec],
-    activations: dict[str, ActivationSpec],
-) -> Plan:
-    """Quantize what every layer reads, or what it gives."""
-    sites = {}
-    for path, activation in activations.items():
-        module = path if spec.placement == "input" else _output_module(network, path)
-        sizes = _groups(network, path, partition, activation) if spec.placement == "input" else ()
-        sites[path] = Site(path, module, spec.placement, activation, sizes)
-    return Plan(weights, sites)
+def _with_bits(spec: Spec, bits: int) -> Spec:
+    return replace(spec, bits=bits) if spec.bits != FLOAT_BITS else spec
 
 
 def _without_overflow(plan: Plan) -> Plan:
@@ -185,86 +153,3 @@ def _without_overflow(plan: Plan) -> Plan:
         saturates = grid_may_saturate(*weight.code_range, plan.activation_max(path))
         weights[path] = replace(weight, reduce_range=True) if saturates else weight
     return replace(plan, weights=weights)
-
-
-def _engine_plan(
-    network: nn.Module,
-    partition: Partition,
-    spec: QuantSpec,
-    weights: dict[str, WeightSpec],
-    activations: dict[str, ActivationSpec],
-) -> Plan:
-    """Quantize every tensor once, where it is made, as an integer engine stores it."""
-    wiring = trace(network)
-    inputs = {path: wiring.inputs[path] for path in activations if path in wiring.inputs}
-    sites = {
-        path: Site(path, path, "input", activation, _groups(network, path, partition, activation))
-        for path, activation in activations.items()
-        if path not in inputs
-    }
-    readers: dict[str, list[str]] = {}
-    for path, segments in inputs.items():
-        for segment in segments:
-            readers.setdefault(segment.site, []).append(path)
-    groups = _joined(inputs)
-    members = Counter(groups.values())
-    operations = spec.stores == "operations"
-    bits = dict.fromkeys(members, 0)
-    separate = dict.fromkeys(members, spec.activation.granularity == "channel")
-    for site, paths in readers.items():
-        group = groups[site]
-        bits[group] = max(bits[group], *(activations[path].bits for path in paths))
-        joined = members[group] > 1 and spec.activation.granularity in ("branch", "mixed")
-        separate[group] |= joined or _reads_depthwise(network, paths, spec.activation)
-    for site, count in wiring.channels.items():
-        if site in readers:
-            group = groups[site]
-            own = replace(spec.activation, bits=bits[group])
-            sizes = (1,) * count if separate[group] else ()
-            sites[site] = Site(site, site, "output", own, sizes, group if members[group] > 1 else "", operations)
-        elif (operations or site in wiring.gates) and spec.activation.bits != FLOAT_BITS:
-            known = _known_range(network.get_submodule(site), spec.activation) if operations else None
-            sites[site] = Site(site, site, "output", spec.activation, known=known)
-    if operations:
-        for path, function in wiring.results.items():
-            if path in activations:
-                bounds = None if function is None else BOUNDS.get(type(network.get_submodule(function)))
-                sites[f"{path}:result"] = Site(path, path, "output", spec.activation, bounds=bounds)
-    regrids = {path: found for path, found in wiring.regrids.items() if all(s.site in sites for s in found)}
-    plan = Plan(weights, sites, inputs, regrids)
-    carriers = frozenset(
-        path
-        for path, segments in inputs.items()
-        if plan.separate_scales(segments) and not _is_depthwise(network.get_submodule(path))
-    )
-    return replace(plan, carriers=carriers)
-
-
-def _known_range(function: nn.Module, spec: ActivationSpec) -> tuple[float, float] | None:
-    """Range of a gate on whose grid an engine can compute it: 1, and 0 or -1, are codes."""
-    if isinstance(function, (nn.Sigmoid, nn.Hardsigmoid)):
-        return (0.0, 1.0)
-    if isinstance(function, nn.Tanh):
-        half = 2 ** (spec.bits - 1)
-        return (-1.0, half / (half - 1))
-    return None
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
-
-
-def _reads_depthwise(network: nn.Module, readers: Iterable[str], spec: ActivationSpec) -> bool:
-    """Whether a tensor shall have a scale for each channel because a depthwise convolution reads it."""
-    wanted = spec.granularity in ("depthwise", "mixed")
-    return wanted and any(_is_depthwise(network.get_submodule(path)) for path in readers)
-
-
-def _joined(inputs: Mapping[str, Segments]) -> dict[str, str]:
-    """Name of every site's group: sites that some layer reads side by side are in one."""
-    groups: dict[str, str] = {}
-    for segments in inputs.values():
-        names = {groups.setdefault(segment.site, segment.site) for segment in segments}
-        first = min(names)
-        groups = {site: first if group in names else group for site, group in groups.items()}
-    return groups

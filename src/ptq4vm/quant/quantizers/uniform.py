@@ -1,0 +1,107 @@
+"""Activation quantizer with even steps, whose scale is learned (LSQ)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ptq4vm.quant.functional import choose_shared_qparams, fake_quantize
+from ptq4vm.quant.quantizers.base import ActivationQuantizer, QParams, SiteRanges
+from ptq4vm.quant.registries import QUANTIZERS
+from ptq4vm.quant.spec import ActivationSpec
+
+
+@QUANTIZERS.register("uniform")
+class UniformQuantizer(ActivationQuantizer):
+    """Fake-quantizes to ``(clamp(round(x / s) + z, 0, 2^bits - 1) - z) * s``.
+
+    The scale is learned by the straight-through estimator of LSQ (Esser et al., ICLR 2020): its gradient is
+    multiplied by ``1 / sqrt(N * quant_max)``. It is kept as a logarithm, so it stays positive and one learning rate,
+    read as a relative change, fits layers of any range. The zero point is an integer constant.
+
+    Args:
+        bits: 2 to 8.
+        scale: Initial scales, one per branch, positive.
+        zero_point: Integer code of the value 0, shared by all branches.
+        sizes: Channels of each branch when there are several (dimension -3 of the input), else empty.
+        learns: False keeps the scales as they are: other tensors or weights depend on them.
+    """
+
+    log_scale: nn.Parameter
+    zero_point: Tensor
+
+    def __init__(
+        self, bits: int, scale: Tensor, zero_point: int, sizes: Sequence[int] = (), learns: bool = True
+    ) -> None:
+        super().__init__(bits, sizes, learns)
+        if scale.shape != (max(1, len(self.sizes)),):
+            raise ValueError(f"scale has shape {tuple(scale.shape)}, expected one value per branch {self.sizes}")
+        self.log_scale = nn.Parameter(scale.detach().float().log(), requires_grad=learns)
+        self.register_buffer("zero_point", torch.tensor([float(zero_point)]))
+
+    @classmethod
+    def from_ranges(cls, spec: ActivationSpec, seen: SiteRanges) -> UniformQuantizer:
+        """Build the quantizer whose grid reaches both ends of what was found; branches share the zero point."""
+        return cls.joined(spec, [seen], one_scale=False)[0]
+
+    @classmethod
+    def joined(cls, spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bool) -> list[UniformQuantizer]:
+        """Build the quantizers of sites that share a zero point, and the largest scale of all with ``one_scale``."""
+        pairs = [pair for site in seen for pair in site.ranges]
+        low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*pairs, strict=True))
+        scale, zero = choose_shared_qparams(low, high, spec.code_range[1], symmetric=not spec.asymmetric)
+        scale = scale.float()
+        if one_scale:
+            scale = scale.max().expand(len(scale))
+        parts = scale.split([len(site.ranges) for site in seen])
+        return [cls(spec.bits, part, zero, site.sizes, site.learns) for part, site in zip(parts, seen, strict=True)]
+
+    @property
+    def scale(self) -> Tensor:
+        """Scales, ``(branches,)`` float32, positive."""
+        return self.log_scale.exp()
+
+    def channel_scale(self) -> Tensor:
+        """Scale of every channel, ``(C,)``; ``(1,)`` without branches."""
+        if not self.sizes:
+            return self.scale
+        if len(self.sizes) == sum(self.sizes):
+            return self.scale
+        sizes = torch.tensor(self.sizes, device=self.log_scale.device)
+        return self.scale.repeat_interleave(sizes, output_size=sum(self.sizes))
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """``x`` on its grid, same shape and dtype."""
+        scale = self.channel_scale().to(x.dtype)
+        factor = 1 / math.sqrt(max(1, x.numel() // len(scale)) * self.quant_max)
+        zero = self.zero_point.to(x.dtype)
+        if not self.sizes:
+            return fake_quantize(x, scale, zero, 0, self.quant_max, gradient_factor=factor)
+        return fake_quantize(x, scale, zero.expand_as(scale), 0, self.quant_max, x.ndim - 3, factor)
+
+    def share_gradients(self, processes: int) -> None:
+        """Let LSQ's factor ``1 / sqrt(N)`` count the elements of the whole batch.
+
+        Adam would hide a factor if such gradients were not as small as its epsilon.
+        """
+        if self.log_scale.grad is not None:
+            self.log_scale.grad /= math.sqrt(processes)
+
+    def qparams(self) -> QParams:
+        """Scale ``()``, or ``(C,)`` where there are branches, and the zero point."""
+        scale = self.channel_scale().detach().float()
+        return QParams(scale if self.sizes else scale.reshape(()), self.zero_point.detach().reshape(()), self.quant_max)
+
+    def regrid(self, scale: Tensor | None = None) -> UniformQuantizer:
+        """The same grid, with a scale for every channel where ``scale`` is given, for good."""
+        found = self.scale.detach() if scale is None else scale
+        sizes = () if scale is None else (1,) * len(scale)
+        return UniformQuantizer(self.bits, found, int(self.zero_point), sizes, learns=False)
+
+    def extra_repr(self) -> str:
+        """Bits, scales and zero point."""
+        values = ", ".join(f"{s:.4g}" for s in self.scale.tolist())
+        return f"bits={self.bits}, scale=[{values}], zero_point={int(self.zero_point)}"
