@@ -19,7 +19,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from ptq4vm.cli.workers import FailedJobs, missing_plugin, prepare_worker
 from ptq4vm.errors import PTQ4VMError
-from ptq4vm.settings import bit_choices, config_folder, unknown_choice
+from ptq4vm.settings import bit_choices, config_folder, renamed, unknown_choice
 from ptq4vm.system.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def run(task: Task, name: str, arguments: Sequence[str], config: str = "config")
     logging.raiseExceptions = False  # a log file on a full disk is not worth a traceback
     register_bits()
     keep_freed_memory()
+    arguments = [renamed(argument) for argument in arguments]
     failed: list[str] = []
     running: list[bool] = []
     elsewhere = FailedJobs()
