@@ -7,10 +7,14 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
 
-.PHONY: venv demo test lint browser clean
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint docs hooks browser clean
 .DELETE_ON_ERROR:
 
-venv: $(STAMP)
+help:  ## what can be made here
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP)  ## .venv with everything for development
 
 # The stamp is written last, so that an interrupted install is taken up again.
 $(STAMP): pyproject.toml constraints.txt
@@ -18,14 +22,20 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
-demo: $(STAMP)
+demo: $(STAMP)  ## the demo: clips, W4A4, one table and the folder runs/demo
 	$(BIN)/ptq4vm quantize data=demo model=rvm_mobilenetv3 bits=w4a4 method=ptq4vm preset=quick run_dir=runs/demo $(DEMO_ARGS)
 
-lint: $(STAMP)
+lint: $(STAMP)  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## documents and API reference, checked strictly, into build/docs
+	$(BIN)/mkdocs build --quiet --clean
+
+hooks: $(STAMP)  ## lint before every commit (pre-commit)
+	$(BIN)/pre-commit install
 
 # The test of the report's page looks at it in Chromium, and skips where there is none. Never fails.
 browser:
@@ -38,8 +48,8 @@ browser:
 	fi; \
 	have || echo "no Chromium here: the test of the report's page will be skipped"
 
-test: lint browser
+test: lint docs browser  ## lint, docs, then the whole test suite
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-clean:
+clean:  ## remove everything made here, runs too
 	rm -rf $(VENV) build dist runs multirun outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -22,6 +23,9 @@ from ptq4vm.quant.spec import MAX_BITS, MIN_BITS, ActivationSpec, Partition, Qua
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+RENAMED = {"method.quantizer.activation.affine": "method.quantizer.activation.asymmetric"}
+"""Keys of before to those of today. An old key is taken as the new one for a release, with one line in the log."""
 
 
 def config_folder() -> Path:
@@ -52,7 +56,7 @@ def unknown_choice(group: str, name: str) -> str:
 
 
 def read_choice(group: str, name: str, **root: Any) -> dict[str, Any]:
-    """One file of a configuration group as plain values.
+    """One choice of a configuration group as plain values, what it inherits from others of the group included.
 
     Args:
         group: ``model``, ``bits``, ``method``, ``data``, ``preset``, ...
@@ -62,17 +66,66 @@ def read_choice(group: str, name: str, **root: Any) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such file; the line names those that there are.
     """
-    path = config_folder() / group / f"{name}.yaml"
-    if not path.is_file():
-        if group == "bits" and name in bit_choices():
-            return dict(bit_choices()[name])
-        raise ConfigError(unknown_choice(group, name))
+    if group == "bits" and name in bit_choices():
+        return dict(bit_choices()[name])
     defaults: Any = OmegaConf.load(config_folder() / "config.yaml")
     known = {**{key: defaults[key] for key in ("seed", "memory_mib", "overflow")}, **root}
-    whole = OmegaConf.create({**known, group: OmegaConf.load(path)})
+    whole = OmegaConf.create({**known, group: _inherited(group, name)})
     found = OmegaConf.to_container(whole[group], resolve=True)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
+
+
+def _inherited(group: str, name: str) -> Any:
+    """A file over those of its group that its ``defaults`` name, as Hydra composes them."""
+    path = config_folder() / group / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(unknown_choice(group, name))
+    own: Any = OmegaConf.load(path)
+    order = own.pop("defaults", ["_self_"])
+    return OmegaConf.merge(*(own if other == "_self_" else _inherited(group, other) for other in order))
+
+
+def renamed(argument: str) -> str:
+    """An override of the command line (``key=value``) with the key of today where :data:`RENAMED` has its key.
+
+    A renaming is left alone while no choice of its group has the new key.
+    """
+    key, sign, value = argument.partition("=")
+    old = key.lstrip("+~")
+    new = RENAMED.get(old)
+    if not sign or new is None or not _offered(new):
+        return argument
+    _tell_once(old, new)
+    return f"{key.removesuffix(old)}{new}={value}"
+
+
+def _offered(key: str) -> bool:
+    """Whether a choice of the group at the front of ``key`` has the rest of it."""
+    group, *path = key.split(".")
+    for name in choices(group):
+        node: Any = read_choice(group, name)
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if node is not None:
+            return True
+    return False
+
+
+@functools.cache
+def _tell_once(old: str, new: str) -> None:
+    log.warning("%s is called %s now: the old key will be gone in the next release", old, new)
+
+
+def _of_today(values: Mapping[str, Any], known: Sequence[str], prefix: str) -> dict[str, Any]:
+    """``values`` under the field names of today; an old name that is a field still, or has none yet, stays."""
+    found = dict(values)
+    for old, new in RENAMED.items():
+        was, field = old.removeprefix(prefix), new.removeprefix(prefix)
+        if was in found and was not in known and field in known and field not in found:
+            _tell_once(old, new)
+            found[field] = found.pop(was)
+    return found
 
 
 def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -80,7 +133,7 @@ def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
     Args:
         cls: The dataclass; values are checked against its annotations. Lists become tuples, integers floats.
-        values: By field name; what is left out keeps its default.
+        values: By field name, or by the name of before (:data:`RENAMED`); what is left out keeps its default.
         where: Key of ``values`` in the configuration, for messages.
 
     Raises:
@@ -89,7 +142,7 @@ def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     hints = get_type_hints(cls)
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
-    values = _with_new_names(getattr(cls, "RENAMED", {}), values, prefix)
+    values = _of_today(values, known, prefix)
     for key in values:
         if key not in known:
             raise ConfigError(f"{prefix}{key} is unknown: use one of {', '.join(known)}")
@@ -100,13 +153,6 @@ def settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {error}" if where else str(error)) from error
     except TypeError as error:
         raise ConfigError(f"{where} is not complete: {error}") from error
-
-
-def _with_new_names(renamed: Mapping[str, str], values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """``values`` under the names that fields have now; says so for each old one, which goes with the next release."""
-    for old in renamed.keys() & values.keys():
-        log.warning("%s%s is called %s%s now: write that, the old name will go", prefix, old, prefix, renamed[old])
-    return {renamed.get(key, key): value for key, value in values.items()}
 
 
 def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> None:

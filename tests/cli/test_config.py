@@ -270,6 +270,17 @@ def test_wrong_value_is_one_line(argument: str, workplace: Workplace, tmp_path: 
         assert record["status"] == "failed" and record["error"] in line
 
 
+def test_a_key_of_before_is_taken_on_the_command_line(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    settings._tell_once.cache_clear()
+    monkeypatch.setitem(settings.RENAMED, "preset.gac.rounds", "preset.gac.epochs")
+    done = workplace.run("quantize", *workplace.tiny(tmp_path / "run"), "preset.gac.rounds=many")
+    assert done.status == 1 and "preset.gac.epochs='many' has the wrong type" in done.err
+    assert "preset.gac.rounds is called preset.gac.epochs now" in caplog.text
+
+
 def test_missing_root_is_one_line(workplace: Workplace, tmp_path: Path) -> None:
     hydra.core.global_hydra.GlobalHydra.instance().clear()
     for command in ("quantize", "evaluate"):

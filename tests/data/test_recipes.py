@@ -3,21 +3,20 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptq4vm.data.augmentation.draws import draw_recipe, take_frames
 from ptq4vm.data.augmentation.recipes import Augmentation, Recipe
 from ptq4vm.errors import ConfigError
-from ptq4vm.settings import augmentation, config_folder
+from ptq4vm.settings import augmentation, read_choice
 
 SIZE = (48, 64)
 NAMES = ("none", "mild", "rvm")
 
 
 def chosen(name: str) -> Augmentation:
-    return augmentation(yaml.safe_load((config_folder() / "augmentation" / f"{name}.yaml").read_text()))
+    return augmentation(read_choice("augmentation", name))
 
 
 def draw(settings: Augmentation, number: int = 0, **options: int) -> Recipe:

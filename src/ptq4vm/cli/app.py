@@ -21,7 +21,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from ptq4vm.cli.frame import FAILED, Command, Task, Terminated, is_unread, tell
 from ptq4vm.cli.workers import FailedJobs, missing_plugin, prepare_worker
 from ptq4vm.errors import ConfigError, PTQ4VMError, one_line
-from ptq4vm.settings import bit_choices, config_folder, unknown_choice
+from ptq4vm.settings import bit_choices, config_folder, renamed, unknown_choice
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Overrides:
         # Hydra would turn every error into several lines of its own; we want the exceptions
         os.environ["HYDRA_FULL_ERROR"] = "1"
         register_bits()
+        arguments = [renamed(argument) for argument in arguments]
         failed: list[str] = []
         running: list[bool] = []
         elsewhere = FailedJobs()
