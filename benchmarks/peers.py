@@ -31,7 +31,6 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ptq4vm import api
-from ptq4vm.cli.export import ExportOptions, export
 from ptq4vm.engines.benchmark import images
 from ptq4vm.engines.files.onnx import open_session
 from ptq4vm.engines.files.openvino import RT_INFO, read_metadata
@@ -180,10 +179,10 @@ def main() -> None:
         parser.error(f"--peers {options.peers}: use {', '.join(PEERS)}")
     if options.frames < 1 or options.frames % STRIDE:
         parser.error(f"--frames {options.frames} is no multiple of {STRIDE}")
-    for target, name in (("onnx", "fp32.onnx"), ("openvino", "fp32.xml")):
-        values = {"size": options.size, "downsample_ratio": options.ratio, "weights": options.weights}
-        export(ExportOptions("fp32", target, str(options.out / name), overwrite=True, **values))
     width, height = (int(side) for side in options.size.split("x"))
+    for name in ("fp32.onnx", "fp32.xml"):
+        values = {"downsample_ratio": options.ratio, "weights": options.weights}
+        api.export("fp32", options.out / name, size=(height, width), overwrite=True, **values)
     began = time.perf_counter()
     feeds = calibration_feeds(open_session(options.out / "fp32.onnx"), options.data, (height, width), options.frames)
     print(f"{len(feeds)} calibration frames: {time.perf_counter() - began:.0f} s", flush=True)

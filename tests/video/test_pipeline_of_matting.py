@@ -202,3 +202,10 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         FolderDestination(tmp_path / "out" / "mine.txt", (), {}, True)
     with pytest.raises(SaveError, match="cannot be written"):
         FolderDestination(tmp_path / "out" / "mine.txt" / "deeper", (), {}, False)
+
+
+def test_engines_may_write_to_the_pictures_of_a_folder(tmp_path: Path) -> None:
+    """PyTorch warns of memory that it may not write to."""
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "0.png")
+    (frame,) = open_input(str(tmp_path)).read()
+    assert isinstance(frame, Frame) and frame.image.shape == (6, 8, 3) and frame.image.flags.writeable

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ptq4vm.cli.frame import Command
 from ptq4vm.cli.values import Options
-from ptq4vm.report.page import write_report
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +19,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Write a report on the runs below some folders and print where its page is."""
+    from ptq4vm.report.page import write_report  # late: Matplotlib is of no use to --help
+
     sys.stdout.write(f"{write_report(options.paths, options.out, options.title)}\n")
 
 

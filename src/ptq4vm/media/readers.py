@@ -51,7 +51,7 @@ class ImagesReader(Reader):
     @staticmethod
     def _image(path: Path) -> NDArray[np.uint8]:
         """``(H, W, 3)``, upright. Raises :class:`DataError`."""
-        pixels: NDArray[np.uint8] = np.asarray(open_rgb(path))
+        pixels: NDArray[np.uint8] = np.array(open_rgb(path))  # a copy: Pillow's own memory may not be written to
         with Image.open(path) as header:
             mirrored, quarters = _TURNS.get(header.getexif().get(ExifTags.Base.Orientation, 1), (False, 0))
         pixels = np.rot90(pixels, quarters)
