@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import Box
+from ptq4vm.media.tensors import Box
 from ptq4vm.types import Clip, ClipSource
 
 

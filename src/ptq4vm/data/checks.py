@@ -18,8 +18,9 @@ from ptq4vm.data.clips.backgrounds import Background, BackgroundSource, Frames, 
 from ptq4vm.data.clips.foregrounds import StillClip
 from ptq4vm.data.datasets.footage import Footage, FootageDataset
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import ImageHeader, image_header, read_rgb
-from ptq4vm.media.video_reading import VideoFile
+from ptq4vm.media.images import ImageHeader, image_header
+from ptq4vm.media.tensors import read_rgb
+from ptq4vm.media.video_file import VideoFile
 from ptq4vm.types import ClipSource
 
 Item = ClipSource | Background | Footage

@@ -16,13 +16,14 @@ from rich.progress import track
 from torch import Tensor
 
 from ptq4vm.data.base import ClipSets, Predictor
-from ptq4vm.data.clips.backgrounds import Frames
+from ptq4vm.data.clips.backgrounds import Frames, turned
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.data.datasets.folder import find_clips
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import default_cache_dir
-from ptq4vm.media.images import cover, has_images, list_folders, list_frames, read_rgb
-from ptq4vm.media.video_reading import VideoFile, list_videos
+from ptq4vm.media.images import has_images, list_folders, list_frames
+from ptq4vm.media.tensors import cover, read_rgb
+from ptq4vm.media.video_file import VideoFile, list_videos
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _CHUNK = 4
 
 @dataclass(frozen=True)
 class Footage:
-    """Frames of nobody knows what alpha.
+    """A clip without alpha: its frames are all that is known of it.
 
     Attributes:
         name: Unique in its folder.
@@ -148,7 +149,7 @@ class FootageDataset:
         )
 
     def _folder(self, clip: Footage, key: str) -> Path:
-        digest = hashlib.sha256(f"{key}|{self.frames}".encode())
+        digest = hashlib.sha256(f"{key}|{self.frames}{turned(clip.frames)}".encode())
         for path in clip.files:
             status = path.stat()
             digest.update(f"|{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import read_rgb
+from ptq4vm.media.tensors import read_rgb
 
 Picture = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB."""
