@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from ptq4vm.data.base import ClipSets, Predictor
+from ptq4vm.data.base import DATASETS, ClipSets, Predictor
 from ptq4vm.data.clips.backgrounds import Frames, turned
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.data.datasets.folder import find_clips
@@ -63,6 +64,16 @@ class Footage:
             yield torch.stack(images)
 
 
+@runtime_checkable
+class FootageSource(Protocol):
+    """A data set whose clips can be had without alpha, before any truth has been made."""
+
+    def footage(self) -> tuple[Footage, ...]:
+        """Clips to calibrate on, then those to evaluate that lack truth. Raises :class:`DataError`."""
+        ...
+
+
+@DATASETS.register("footage")
 class FootageDataset:
     """Videos ``root/<video file>`` and clips ``root/<clip>/<frame>``; their alpha is what the float network predicts.
 
