@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from ptq4vm import settings
 from ptq4vm.data.augmentation.recipes import Augmentation
-from ptq4vm.data.base import ClipDataset, NeedsTruth
+from ptq4vm.data.base import DATASETS, ClipDataset, NeedsTruth
 from ptq4vm.data.calibration.datamodule import MattingDataModule
-from ptq4vm.data.datasets.backgrounds import BackgroundsDataset
-from ptq4vm.data.datasets.demo import DemoDataset
-from ptq4vm.data.datasets.folder import FolderDataset
-from ptq4vm.data.datasets.footage import FootageDataset
-from ptq4vm.data.datasets.stills import StillsDataset
-from ptq4vm.data.datasets.videomatte import VideoMatteDataset
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.evaluation.evaluator import FrameObserver
 from ptq4vm.evaluation.evaluator import evaluate as measure
 from ptq4vm.evaluation.results import EvaluationResult, metric_set
-from ptq4vm.flow.analytic import AnalyticFlow
-from ptq4vm.flow.base import FlowEstimator, SourceFlow
+from ptq4vm.flow.base import FLOWS, FlowEstimator, SourceFlow
 from ptq4vm.flow.cache import FlowCache
-from ptq4vm.flow.dis import DISFlow
-from ptq4vm.flow.raft import RAFTFlow
 from ptq4vm.io import default_cache_dir
 from ptq4vm.methods.method import Method, Preset
 from ptq4vm.models.base import MattingNetwork
@@ -43,27 +35,13 @@ from ptq4vm.quant.spec import Partition, QuantSpec
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.output import write_run_folder
 from ptq4vm.runs.layout import clear_run_folder
+from ptq4vm.system.registry import Registry
 from ptq4vm.system.trainers import EVALUATING, LoggerFactory, TrainerFactory, logging_into, trainers
 from ptq4vm.version import __version__
 
 log = logging.getLogger(__name__)
 
-DATASETS: dict[str, Callable[..., ClipDataset]] = {
-    "aim": StillsDataset,
-    "backgrounds_image": BackgroundsDataset,
-    "backgrounds_video": BackgroundsDataset,
-    "d646": StillsDataset,
-    "demo": DemoDataset,
-    "folder": FolderDataset,
-    "footage": FootageDataset,
-    "videomatte": VideoMatteDataset,
-    "videomatte240k": VideoMatteDataset,
-}
-FLOWS: dict[str, Callable[..., FlowEstimator | SourceFlow]] = {
-    "analytic": AnalyticFlow,
-    "dis": DISFlow,
-    "raft": RAFTFlow,
-}
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -147,11 +125,11 @@ def load_checkpoint(folder: str | Path) -> MattingNetwork:
 
 
 def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
-    """A data set by its name in ``conf/data``.
+    """A data set by its name in ``conf/data``, or by the name under which a package from outside has registered it.
 
     Args:
         name: ``demo``, ``folder``, ``videomatte``, ``videomatte240k``, ``d646``, ``aim``, ``footage``,
-            ``backgrounds_video`` or ``backgrounds_image``.
+            ``backgrounds_video`` or ``backgrounds_image``, or one of :data:`ptq4vm.data.base.DATASETS`.
         seed: Of what it draws.
         arguments: In place of the values in ``conf/data/<name>.yaml``: ``root``, ``calibration_root``, ...
 
@@ -162,7 +140,7 @@ def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
 
 
 def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
-    """An optical flow provider by its name in ``conf/flow``: ``dis``, ``raft`` or ``analytic``.
+    """An optical flow provider by its name in ``conf/flow``: ``dis``, ``raft`` or ``analytic``, or in ``FLOWS``.
 
     Raises:
         ConfigError: Unknown name or argument, or torchvision is missing.
@@ -171,16 +149,26 @@ def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
 
 
 def _build(
-    table: Mapping[str, Callable[..., Any]],
+    registry: Registry[Callable[..., Built]],
     group: str,
     name: str,
     root: Mapping[str, Any],
     arguments: Mapping[str, Any],
-) -> Any:
-    values = {k: v for k, v in settings.read_choice(group, name, **root).items() if k != "_target_"}
+) -> Built:
+    """What a file of ``conf`` describes or, where there is none of this name, what is registered under it."""
+    make: Callable[..., Built] | None
+    if name not in settings.choices(group) and name in registry:
+        make = registry[name]
+        known = inspect.signature(make).parameters
+        values = {key: value for key, value in root.items() if key in known}
+    else:
+        values = settings.read_choice(group, name, **root)
+        make = registry.find(target := values.pop("_target_", None))
+        if make is None:
+            raise ConfigError(f"{group}={name}: {target} is not registered: decorate it with register(name)")
     values.update(arguments)
-    settings.check_arguments(table[name], values, group)
-    return table[name](**values)
+    settings.check_arguments(make, values, group)
+    return make(**values)
 
 
 def load_preset(name: str) -> Preset:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptq4vm import api, settings
-from ptq4vm.data.base import ClipDataset, NeedsTruth
+from ptq4vm.data.base import DATASETS, ClipDataset, NeedsTruth
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.quant.checkpoint import read_info
@@ -58,11 +58,10 @@ def recorded_clips(checkpoint: str, weights: str | None = None) -> Sequence[Clip
 
 
 def _dataset(values: Any) -> ClipDataset:
-    """A data set from its configuration: one of ours, since a run folder must not say what is called."""
+    """A data set from its configuration: a registered one, since a run folder must not say what is called."""
     arguments = dict(values) if isinstance(values, Mapping) else {}
-    target = arguments.pop("_target_", None)
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in api.DATASETS.values() if isinstance(cls, type)}
-    if target not in known:
+    make = DATASETS.find(arguments.pop("_target_", None))
+    if make is None:
         raise ConfigError("names no known data set")
-    settings.check_arguments(known[target], arguments, "data")
-    return known[target](**arguments)
+    settings.check_arguments(make, arguments, "data")
+    return make(**arguments)
