@@ -19,7 +19,7 @@ from ptq4vm import api, settings
 from ptq4vm.cli import build
 from ptq4vm.cli.app import plain, register_bits
 from ptq4vm.cli.main import main
-from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.base import DATASETS, ClipDataset
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.quant.partition import layers, resolve
@@ -127,7 +127,7 @@ def test_data(name: str, tmp_path: Path) -> None:
     cfg = compose(f"data={name}", f"data.root={tmp_path}")
     dataset = build.data(cfg)
     assert isinstance(dataset, ClipDataset)
-    assert hydra.utils.get_class(cfg.data._target_) is api.DATASETS[name]
+    assert hydra.utils.get_class(cfg.data._target_) is DATASETS.find(cfg.data._target_)
     assert vars(api.load_data(name, root=tmp_path)) == vars(dataset)
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from layouts import LAYOUTS, draw_backgrounds, draw_layout
-from ptq4vm.api import DATASETS, load_data
+from ptq4vm import settings
+from ptq4vm.api import load_data
 from ptq4vm.data.checks import check
 from ptq4vm.data.datasets.backgrounds import BackgroundsDataset
 from ptq4vm.data.datasets.folder import FolderDataset
@@ -44,7 +45,7 @@ def test_every_layout_is_in_order(tmp_path: Path, name: str) -> None:
 
 def test_layouts_cover_every_data_set() -> None:
     made_up = {"demo", "backgrounds_video", "backgrounds_image"}
-    assert set(LAYOUTS) == set(DATASETS) - made_up
+    assert set(LAYOUTS) == set(settings.choices("data")) - made_up
 
 
 @pytest.mark.parametrize(("kind", "parts"), [("video", {"train": 2, "test": 2}), ("image", {"backgrounds": 2})])

@@ -17,8 +17,9 @@ from ptq4vm.data.clips.sources import CompositeClip, FolderClip, check_has_subje
 from ptq4vm.data.compositing import composite, composite_uint8, ping_pong
 from ptq4vm.data.datasets.videomatte import VideoMatteDataset
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import list_frames, natural_key, read_alpha, read_cover_stack, read_rgb, read_stack
-from ptq4vm.media.video_reading import VideoFile
+from ptq4vm.media.images import list_frames, natural_key
+from ptq4vm.media.tensors import read_alpha, read_cover_stack, read_rgb, read_stack
+from ptq4vm.media.video_file import VideoFile
 from ptq4vm.types import ClipSource
 
 

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ptq4vm import settings
 from ptq4vm.api.models import float_model
-from ptq4vm.data.base import ClipDataset, NeedsTruth
-from ptq4vm.data.datasets.backgrounds import BackgroundsDataset
-from ptq4vm.data.datasets.demo import DemoDataset
-from ptq4vm.data.datasets.folder import FolderDataset
-from ptq4vm.data.datasets.footage import FootageDataset
-from ptq4vm.data.datasets.stills import StillsDataset
-from ptq4vm.data.datasets.videomatte import VideoMatteDataset
+from ptq4vm.data.base import DATASETS, ClipDataset, NeedsTruth
 from ptq4vm.errors import CheckpointError, ConfigError
-from ptq4vm.flow.analytic import AnalyticFlow
-from ptq4vm.flow.base import FlowEstimator, SourceFlow
-from ptq4vm.flow.dis import DISFlow
-from ptq4vm.flow.raft import RAFTFlow
+from ptq4vm.flow.base import FLOWS, FlowEstimator, SourceFlow
 from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.quant.checkpoint import read_info
+from ptq4vm.system.registry import Registry
 from ptq4vm.types import ClipSource
 
-DATASETS: dict[str, Callable[..., ClipDataset]] = {
-    "aim": StillsDataset,
-    "backgrounds_image": BackgroundsDataset,
-    "backgrounds_video": BackgroundsDataset,
-    "d646": StillsDataset,
-    "demo": DemoDataset,
-    "folder": FolderDataset,
-    "footage": FootageDataset,
-    "videomatte": VideoMatteDataset,
-    "videomatte240k": VideoMatteDataset,
-}
-FLOWS: dict[str, Callable[..., FlowEstimator | SourceFlow]] = {
-    "analytic": AnalyticFlow,
-    "dis": DISFlow,
-    "raft": RAFTFlow,
-}
+Built = TypeVar("Built")
 
 
 def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
-    """A data set by its name in ``conf/data``.
+    """A data set by its name in ``conf/data``, or by the name under which a package from outside has registered it.
 
     Args:
         name: ``demo``, ``folder``, ``videomatte``, ``videomatte240k``, ``d646``, ``aim``, ``footage``,
-            ``backgrounds_video`` or ``backgrounds_image``.
+            ``backgrounds_video`` or ``backgrounds_image``, or one of :data:`ptq4vm.data.base.DATASETS`.
         seed: Of what it draws.
         arguments: In place of the values in ``conf/data/<name>.yaml``: ``root``, ``calibration_root``, ...
 
@@ -58,7 +36,7 @@ def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
 
 
 def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
-    """An optical flow provider by its name in ``conf/flow``: ``dis``, ``raft`` or ``analytic``.
+    """An optical flow provider by its name in ``conf/flow``: ``dis``, ``raft`` or ``analytic``, or in ``FLOWS``.
 
     Raises:
         ConfigError: Unknown name or argument, or torchvision is missing.
@@ -67,16 +45,26 @@ def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
 
 
 def _build(
-    table: Mapping[str, Callable[..., Any]],
+    registry: Registry[Callable[..., Built]],
     group: str,
     name: str,
     root: Mapping[str, Any],
     arguments: Mapping[str, Any],
-) -> Any:
-    values = {k: v for k, v in settings.read_choice(group, name, **root).items() if k != "_target_"}
+) -> Built:
+    """What a file of ``conf`` describes or, where there is none of this name, what is registered under it."""
+    make: Callable[..., Built] | None
+    if name not in settings.choices(group) and name in registry:
+        make = registry[name]
+        known = inspect.signature(make).parameters
+        values = {key: value for key, value in root.items() if key in known}
+    else:
+        values = settings.read_choice(group, name, **root)
+        make = registry.find(target := values.pop("_target_", None))
+        if make is None:
+            raise ConfigError(f"{group}={name}: {target} is not registered: decorate it with register(name)")
     values.update(arguments)
-    settings.check_arguments(table[name], values, group)
-    return table[name](**values)
+    settings.check_arguments(make, values, group)
+    return make(**values)
 
 
 def recorded_clips(checkpoint: str | Path, weights: str | Path | None = None) -> Sequence[ClipSource]:
@@ -108,11 +96,10 @@ def recorded_clips(checkpoint: str | Path, weights: str | Path | None = None) ->
 
 
 def _dataset(values: Any) -> ClipDataset:
-    """A data set from its configuration: one of ours, since a run folder must not say what is called."""
+    """A data set from its configuration: a registered one, since a run folder must not say what is called."""
     arguments = dict(values) if isinstance(values, Mapping) else {}
-    target = arguments.pop("_target_", None)
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in DATASETS.values() if isinstance(cls, type)}
-    if target not in known:
+    make = DATASETS.find(arguments.pop("_target_", None))
+    if make is None:
         raise ConfigError("names no known data set")
-    settings.check_arguments(known[target], arguments, "data")
-    return known[target](**arguments)
+    settings.check_arguments(make, arguments, "data")
+    return make(**arguments)

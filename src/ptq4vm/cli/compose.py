@@ -15,7 +15,7 @@ from ptq4vm.data.clips.backgrounds import Background, BackgroundFolder, Backgrou
 from ptq4vm.data.clips.foregrounds import ForegroundSource
 from ptq4vm.data.compose import ComposeSettings, plan, write_set
 from ptq4vm.errors import ConfigError
-from ptq4vm.media.video_reading import VideoFile
+from ptq4vm.media.video_file import VideoFile
 from ptq4vm.version import __version__
 
 

@@ -1,4 +1,4 @@
-"""What a dataset gives to the data module: two lists of clips."""
+"""What a data set gives to the data module, two lists of clips, and the register of all data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import Box
+from ptq4vm.media.tensors import Box
+from ptq4vm.system.registry import Registry
 from ptq4vm.types import Clip, ClipSource
 
 
@@ -33,6 +34,12 @@ class ClipDataset(Protocol):
     def clips(self) -> ClipSets:
         """List the clips. Raises :class:`ptq4vm.errors.DataError` for a missing, empty or inconsistent folder."""
         ...
+
+
+DATASETS: Registry[Callable[..., ClipDataset]] = Registry("data", "ptq4vm.data.datasets", "ptq4vm.datasets")
+"""Classes of data sets. A configuration names one by its ``_target_``; a run folder can name these only. A package
+from outside decorates its class with ``DATASETS.register(name)``, and names it in the entry point group
+``ptq4vm.datasets`` so that it is known wherever that package is installed."""
 
 
 @runtime_checkable

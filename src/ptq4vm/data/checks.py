@@ -16,10 +16,11 @@ from torch import Tensor
 from ptq4vm.data.base import ClipDataset
 from ptq4vm.data.clips.backgrounds import Background, BackgroundSource, Frames, show
 from ptq4vm.data.clips.foregrounds import StillClip
-from ptq4vm.data.datasets.footage import Footage, FootageDataset
+from ptq4vm.data.datasets.footage import Footage, FootageSource
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import ImageHeader, image_header, read_rgb
-from ptq4vm.media.video_reading import VideoFile
+from ptq4vm.media.images import ImageHeader, image_header
+from ptq4vm.media.tensors import read_rgb
+from ptq4vm.media.video_file import VideoFile
 from ptq4vm.types import ClipSource
 
 Item = ClipSource | Background | Footage
@@ -112,7 +113,7 @@ def sample(item: Item, index: int) -> tuple[Tensor, Tensor | None]:
 
 
 def _listed(dataset: ClipDataset) -> dict[str, list[Item]]:
-    if isinstance(dataset, FootageDataset):
+    if isinstance(dataset, FootageSource):
         return {"footage": list(dataset.footage())}
     if isinstance(dataset, BackgroundSource):
         train, test = dataset.backgrounds("train"), dataset.backgrounds("test")

@@ -17,12 +17,12 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from ptq4vm.data.clips.backgrounds import Background, show
+from ptq4vm.data.clips.backgrounds import Background, Frames, show, turned
 from ptq4vm.data.clips.foregrounds import Foreground
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import write_json
-from ptq4vm.media.video_reading import VideoFile
+from ptq4vm.media.video_file import VideoFile
 
 logger = logging.getLogger(__name__)
 
@@ -199,9 +199,14 @@ def _spec(clip: ClipPlan, settings: ComposeSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "sources": {
             "foreground": _source(people, people[:1] + people[len(people) // 2 :][:1]),
-            "background": _source(background, background[:1]),
+            "background": _source(background, background[:1]) | _marks(frames),
         },
     }
+
+
+def _marks(frames: Frames) -> dict[str, str]:
+    marks = turned(frames)
+    return {"turned": marks} if marks else {}
 
 
 def _source(files: Sequence[Path], shown: Sequence[Path]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.evaluation.results import EvaluationResult, join_chunks
-from ptq4vm.media.images import list_folders, list_frames, read_alpha, read_rgb
+from ptq4vm.media.images import list_folders, list_frames
+from ptq4vm.media.tensors import read_alpha, read_rgb
 from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
 
 logger = logging.getLogger(__name__)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.flow.base import FLOWS
 from ptq4vm.types import AnalyticFlowSource, ClipSource, FlowPair
 
 
+@FLOWS.register("analytic")
 class AnalyticFlow:
     """Hands on the flow that a clip source knows itself."""
 

@@ -1,11 +1,13 @@
-"""What an optical flow provider is."""
+"""What an optical flow provider is, and the register of all providers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ptq4vm.system.registry import Registry
 from ptq4vm.types import ClipSource, FlowPair
 
 
@@ -59,3 +61,8 @@ class SourceFlow(Protocol):
     def from_source(self, source: ClipSource, start: int, stop: int) -> FlowPair:
         """Flow between the consecutive frames of ``start:stop``."""
         ...
+
+
+FLOWS: Registry[Callable[..., FlowEstimator | SourceFlow]] = Registry("flow", "ptq4vm.flow")
+"""Classes of providers. A configuration names one by its ``_target_``; a package from outside decorates its class with
+``FLOWS.register(name)``, and names it in the entry point group ``ptq4vm.flows``."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.flow.base import TwoWayFlow
+from ptq4vm.flow.base import FLOWS, TwoWayFlow
 
 Grey = NDArray[np.uint8]
 
@@ -23,6 +23,7 @@ _PRESETS = {
 }
 
 
+@FLOWS.register("dis")
 class DISFlow:
     """Dense inverse search on grey frames.
 

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptq4vm.errors import ConfigError, WeightsError
-from ptq4vm.flow.base import TwoWayFlow
+from ptq4vm.flow.base import FLOWS, TwoWayFlow
 
 _VARIANTS = ("raft_small", "raft_large")
 _STRIDE = 8  # RAFT works on features of an eighth of the size
 _SMALLEST = 128  # below, its correlation pyramid would be empty
 
 
+@FLOWS.register("raft")
 class RAFTFlow:
     """Recurrent all-pairs field transforms.
 

@@ -19,20 +19,20 @@ BT709, BT601 = 1, 5
 UNKNOWN = 2
 
 
-def _conversion() -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if int(av.__version__.split(".")[0]) >= 17:
-        options["threads"] = 1
-    if hasattr(Interpolation, "ACCURATE_RND"):
-        options["interpolation"] = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-    return options
+def _exact() -> dict[str, Any]:
+    if not hasattr(Interpolation, "ACCURATE_RND"):
+        return {}
+    return {"interpolation": Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT}
 
 
-CONVERSION = _conversion()
-"""For ``VideoFrame.reformat``, as far as the installed PyAV offers it. Exact rounding: without it, each conversion
-from or to 4:2:0 makes a picture darker by one level. One thread: where FFmpeg 8 scales slices in threads of their own,
-the last columns of one now and then overwrite the first of the next (seen in one of a hundred 10-bit frames of an odd
-width)."""
+QUICK_CONVERSION: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+"""For ``VideoFrame.reformat``, as far as the installed PyAV offers it. One thread: where FFmpeg 8 scales slices in
+threads of their own, the last columns of one now and then overwrite the first of the next (seen in one of a hundred
+10-bit frames of an odd width). Its rounding is FFmpeg's own, about one level too dark from 4:2:0: data sets keep it,
+since every number measured on videos so far was measured with it."""
+
+CONVERSION: dict[str, Any] = QUICK_CONVERSION | _exact()
+"""The same with exact rounding, and colours interpolated between their samples: what matting reads and writes."""
 
 
 class Frame(NamedTuple):

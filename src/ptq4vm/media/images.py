@@ -1,33 +1,37 @@
 """Listing and decoding image files, with errors that name the file.
 
 Pillow decodes: it opens any file name that the system can, and refuses a truncated file, which OpenCV fills with grey.
+Every picture comes upright, as its EXIF orientation says.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import struct
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import NamedTuple, overload
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ptq4vm.errors import DataError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
-
-Box = tuple[int, int, int, int]
-"""A part of a picture, pixels: left, top, right (the column after the last), bottom (the row after the last)."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright by its EXIF orientation; from 5 on, rows become columns."""
 
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
 _NUMBERS = re.compile(r"([0-9]+)")
@@ -106,16 +110,22 @@ def _is_number(name: str) -> bool:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """``(H, W)`` from the file's header. Raises :class:`DataError`."""
+    """``(H, W)`` of the upright picture, from the file's header. Raises :class:`DataError`."""
     with _open(path) as image:
-        return image.height, image.width
+        return _upright_size(image)
+
+
+def orientation(path: Path) -> int:
+    """EXIF orientation of a file, 1 (upright) to 8, from its header. Raises :class:`DataError`."""
+    with _open(path) as image:
+        return _orientation(image)
 
 
 class ImageHeader(NamedTuple):
     """What a file says of itself before it is decoded.
 
     Attributes:
-        size: ``(H, W)``.
+        size: ``(H, W)`` of the upright picture.
         channels: 1 for grey, 2 with transparency, 3 or 4 in colour.
         bits: Of a channel.
         complete: Whether the file ends as its format does (looked at for PNG and JPEG only).
@@ -131,7 +141,7 @@ def image_header(path: Path) -> ImageHeader:
     """Look at the header and the end of a file. Raises :class:`DataError` where it is no image."""
     with _open(path) as image:
         channels = 3 if image.mode == "P" else len(image.getbands())
-        size, kind = (image.height, image.width), image.format
+        size, kind = _upright_size(image), image.format
         bits = 16 if image.mode.startswith("I") else 8
     with path.open("rb") as file:
         start = file.read(25)
@@ -143,82 +153,12 @@ def image_header(path: Path) -> ImageHeader:
     return ImageHeader(size, channels, bits, kind != "JPEG" or b"\xff\xd9" in end)
 
 
-def read_rgb(path: Path) -> Tensor:
-    """Decode to ``(3, H, W)`` uint8 RGB. Raises :class:`DataError` for an unreadable or truncated file."""
-    return _to_tensor(open_rgb(path))
-
-
-def read_stack(paths: Sequence[Path], channels: int, size: tuple[int, int], box: Box | None = None) -> Tensor:
-    """Decode files of one size into one tensor, without a copy of each.
-
-    Args:
-        paths: The files.
-        channels: 3 as :func:`read_rgb` does, 1 as :func:`read_alpha` does.
-        size: ``(H, W)`` of all.
-        box: The part to keep; all if not given.
-
-    Returns:
-        ``(N, channels, h, w)`` uint8.
-
-    Raises:
-        DataError: A file is unreadable or truncated, or of another size.
-    """
-    whole = (0, 0, size[1], size[0])
-    left, top, right, bottom = box or whole
-    stack = np.empty((len(paths), channels, bottom - top, right - left), np.uint8)
-    for path, planes in zip(paths, stack, strict=True):
-        image = open_rgb(path) if channels == 3 else open_alpha(path)
-        if (image.height, image.width) != size:
-            raise DataError(
-                f"image {path} is {image.width}x{image.height} but its clip is {size[1]}x{size[0]}; "
-                "bring all images of the clip to one size"
-            )
-        _fill(planes, image.crop(box) if box and box != whole else image)
-    return _tensor(stack)
-
-
-def read_cover_stack(paths: Sequence[Path], size: tuple[int, int], box: Box | None = None) -> Tensor:
-    """Like :func:`read_stack` in colour, for files of any size, brought to ``size`` as :func:`cover` does.
-
-    A file that comes more than once is decoded once.
-    """
-    left, top, right, bottom = box or (0, 0, size[1], size[0])
-    stack = np.empty((len(paths), 3, bottom - top, right - left), np.uint8)
-    seen: dict[Path, int] = {}
-    for index, path in enumerate(paths):
-        if seen.setdefault(path, index) < index:
-            stack[index] = stack[seen[path]]
-        else:
-            _fill(stack[index], _covering(open_rgb(path), size, box))
-    return _tensor(stack)
-
-
-def cover(image: Image.Image, size: tuple[int, int], box: Box | None = None) -> Tensor:
-    """An image as ``(3, H, W)`` uint8 RGB, scaled to cover ``size`` = ``(H, W)`` and cropped when it differs.
-
-    Of that, ``box`` is given where there is one.
-    """
-    return _to_tensor(_covering(image, size, box))
-
-
-def _covering(image: Image.Image, size: tuple[int, int], box: Box | None) -> Image.Image:
-    image = _as_rgb(image)
-    if (image.height, image.width) != size:
-        image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.LANCZOS)
-    return image.crop(box) if box and box != (0, 0, size[1], size[0]) else image
-
-
-def read_alpha(path: Path) -> Tensor:
-    """Decode to ``(1, H, W)`` uint8. Colour files give their first channel; 16-bit files are scaled to 8 bit.
+def open_alpha(path: Path) -> Image.Image:
+    """Decode to a picture of mode ``L``. Colour files give their first channel; 16-bit files are scaled to 8 bit.
 
     Raises:
         DataError: The file is unreadable or truncated.
     """
-    return _to_tensor(open_alpha(path))
-
-
-def open_alpha(path: Path) -> Image.Image:
-    """Decode what :func:`read_alpha` reads to a picture of mode ``L``. Raises :class:`DataError`."""
     image = _eight_bits(_decode(path))
     if image.mode in ("1", "P"):
         image = image.convert("RGB")
@@ -227,10 +167,11 @@ def open_alpha(path: Path) -> Image.Image:
 
 def open_rgb(path: Path) -> Image.Image:
     """Decode to a picture of mode ``RGB``. Raises :class:`DataError`."""
-    return _as_rgb(_eight_bits(_decode(path)))
+    return as_rgb(_eight_bits(_decode(path)))
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode in mode ``RGB``."""
     return image if image.mode == "RGB" else image.convert("RGB")  # which would make a copy
 
 
@@ -260,7 +201,7 @@ def _open(path: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise DataError(f"image {path} does not exist (a broken link?); restore it") from error
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} cannot be read ({_line(error)}); replace it") from error
+        raise DataError(f"image {path} cannot be read ({one_line(error)}); replace it") from error
 
 
 def _decode(path: Path) -> Image.Image:
@@ -268,30 +209,27 @@ def _decode(path: Path) -> Image.Image:
         try:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three for damaged files
-            raise DataError(f"image {path} is damaged or truncated ({_line(error)}); replace it") from error
-        return image  # decoded; leaving the block closes the file only
+            raise DataError(f"image {path} is damaged or truncated ({one_line(error)}); replace it") from error
+        turn = _TURNS.get(_orientation(image))
+        return image if turn is None else image.transpose(turn)  # decoded; leaving the block closes the file only
 
 
-def _line(error: BaseException) -> str:
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; 1 where the file tells none, or nothing that can be understood. Pillow itself turns what TIFF holds."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # that of PNG would decode the picture
+    except (SyntaxError, ValueError, TypeError, LookupError, OSError, struct.error):  # what Pillow raises for damage
+        return 1
+    return found if found in _TURNS else 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    height, width = image.height, image.width
+    return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def one_line(error: BaseException) -> str:
+    """What a decoder says is wrong, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    """``(C, H, W)`` uint8 of a picture of mode L or RGB."""
-    planes = np.empty((1 if image.mode == "L" else 3, image.height, image.width), np.uint8)
-    _fill(planes, image)
-    return _tensor(planes)
-
-
-def _tensor(values: NDArray[np.uint8]) -> Tensor:
-    """The same memory as a tensor."""
-    import torch  # late: matting with an exported file has no use for it
-
-    return torch.from_numpy(values)
-
-
-def _fill(planes: NDArray[np.uint8], image: Image.Image) -> None:
-    if image.mode == "L":
-        planes[0] = np.asarray(image)
-    else:
-        cv2.split(np.asarray(image), list(planes))  # in place, and six times as fast as a transposed copy

@@ -10,27 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
 from ptq4vm.errors import DataError
 from ptq4vm.media.frames import Frame, Reader, StreamInfo
 from ptq4vm.media.images import IMAGE_SUFFIXES, list_frames, open_rgb
 from ptq4vm.media.video import VideoReader
 
-_TURNS = {
-    2: (True, 0),
-    3: (False, 2),
-    4: (True, 2),
-    5: (True, 3),
-    6: (False, 3),
-    7: (True, 1),
-    8: (False, 1),
-}
-"""What makes an image upright by its EXIF orientation: turn by quarters counterclockwise, then mirror or not."""
-
 
 class ImagesReader(Reader):
-    """The images of a folder in natural order, or one image; rotated as their EXIF data says.
+    """The images of a folder in natural order, or one image; upright, as their EXIF data says.
 
     Args:
         path: Folder or image file.
@@ -51,11 +39,7 @@ class ImagesReader(Reader):
     @staticmethod
     def _image(path: Path) -> NDArray[np.uint8]:
         """``(H, W, 3)``, upright. Raises :class:`DataError`."""
-        pixels: NDArray[np.uint8] = np.array(open_rgb(path))  # a copy: Pillow's own memory may not be written to
-        with Image.open(path) as header:
-            mirrored, quarters = _TURNS.get(header.getexif().get(ExifTags.Base.Orientation, 1), (False, 0))
-        pixels = np.rot90(pixels, quarters)
-        return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+        return np.asarray(open_rgb(path)).copy()  # what Pillow gives cannot be written to
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """See :meth:`Reader.read`."""

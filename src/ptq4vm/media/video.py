@@ -1,38 +1,29 @@
-"""Reading video files: frames and sound in the order of the file, past what is damaged."""
+"""Reading video files: all in the order of the file, past what is damaged, or frames by their numbers."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
-from ptq4vm.media.frames import (
-    BT601,
-    BT709,
-    CONVERSION,
-    FULL_RANGE,
-    UNKNOWN,
-    Frame,
-    Look,
-    Reader,
-    Sound,
-    StreamInfo,
-    cover,
-)
+from ptq4vm.media.decoding import look_of, open_video_stream, quarters_of, upright_rgb, upright_size
+from ptq4vm.media.frames import QUICK_CONVERSION, Frame, Look, Reader, Sound, StreamInfo, cover
+from ptq4vm.media.images import one_line
 
 log = logging.getLogger(__name__)
 
 _MICROSECOND = Fraction(1, 1_000_000)  # the unit of a container's duration
 _DEPTH = 8
-_HD_ROWS = 720  # from here on, players take unmarked videos for BT.709
 _MOST_DAMAGED = 100  # packets in a row; nothing good comes after these
+_LOOK_BACK = 24  # frames; more than codecs reorder
 
 
 class VideoReader(Reader):
@@ -50,8 +41,9 @@ class VideoReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._container, self._stream = _open(path)
+        self._container, self._stream = open_video_stream(path)
         self._damaged = 0
+        self._cut_off = 0
         self._warned: set[str] = set()
         self._ended: set[int] = set()
         self._origin = Fraction(0)
@@ -64,13 +56,10 @@ class VideoReader(Reader):
             raise DataError(f"{path} holds no frame that can be decoded: give another video")
         self._first = first
         self._look = look_of(first, self._stream.sample_aspect_ratio)
-        turned = round(first.rotation / 90) % 2 == 1
-        if turned:
-            self._look = replace(self._look, aspect=1 / self._look.aspect)
         depth = max((c.bits for c in first.format.components), default=_DEPTH)
         if depth > _DEPTH:
             self._warn(f"{path} has {depth} bits a channel: matted and written with {_DEPTH}")
-        self.info = self._describe((first.width, first.height) if turned else (first.height, first.width))
+        self.info = self._describe(upright_size(first))
 
     def _sounds_kept(self, items: Iterator[av.VideoFrame | Sound]) -> Iterator[av.VideoFrame | Sound]:
         """Items, with the sound that comes before the first frame kept for :meth:`read`."""
@@ -109,6 +98,7 @@ class VideoReader(Reader):
                     if packet.dts is not None:  # without: the flush at the end
                         yield Sound(number[packet.stream.index], packet)
                     continue
+                self._cut_off += packet.is_discard
                 frames = self._stream.decode(packet)
                 in_a_row = 0
             except av.FFmpegError:
@@ -176,7 +166,7 @@ class VideoReader(Reader):
 
     def _tell_what_is_missing(self, read: int) -> None:
         count = self.info.count
-        if count is not None and read < count * 0.98 - 1:  # lengths that are not counted are rounded
+        if count is not None and read + self._cut_off < count * 0.98 - 1:  # lengths that are not counted are rounded
             self._warn(f"{self._path} is truncated: {read} of {count} frames could be read and were kept")
         elif self._damaged:
             self._warn(f"{self._path} is damaged: {self._damaged} packets were left out, {read} frames kept")
@@ -186,48 +176,92 @@ class VideoReader(Reader):
         self._container.close()
 
 
-def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """A container and its first moving picture (not the cover of a song). Raises :class:`DataError`."""
+class Survey(NamedTuple):
+    """What a file says of its frames before they are decoded.
+
+    Attributes:
+        size: ``(H, W)`` of the upright frames, pixels.
+        look: Colours.
+        quarters: By how many quarters a player turns them, counterclockwise.
+        stamps: Of each frame that is shown, in the order in which they are shown, in the stream's own unit of time.
+    """
+
+    size: tuple[int, int]
+    look: Look
+    quarters: int
+    stamps: tuple[int, ...]
+
+
+def survey(path: Path) -> Survey:
+    """Count the frames that a player shows: not those that an edit list cuts off. Only the first is decoded.
+
+    Raises:
+        DataError: It is no video, or its first frame cannot be decoded.
+    """
+    container, stream = open_video_stream(path, "SLICE")
+    first: av.VideoFrame | None = None
+    stamps = []
+    with container:
+        try:
+            for packet in container.demux(stream):
+                if packet.size and not packet.is_discard and packet.pts is not None:
+                    stamps.append(packet.pts)
+                if first is None:
+                    first = next(iter(stream.decode(packet)), None)
+        except (av.FFmpegError, OSError) as error:
+            raise DataError(f"video {path} cannot be read ({one_line(error)}); replace it") from error
+        if first is None or not stamps:
+            raise DataError(f"video {path} has no frames; remove it")
+        look = look_of(first, stream.sample_aspect_ratio)
+    shown = itertools.dropwhile(lambda stamp: first.pts is not None and stamp < first.pts, sorted(stamps))
+    return Survey(upright_size(first), look, quarters_of(first), tuple(shown))
+
+
+def numbered_frames(path: Path, known: Survey, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
+    """Frames ``start:stop`` of a video, decoded from the key frame before ``start``: ``(H, W, 3)`` RGB, upright.
+
+    Args:
+        path: The file.
+        known: Its survey.
+        start: Number of the first frame, from 0.
+        stop: Number after the last.
+
+    Raises:
+        DataError: The file is damaged, or ends early.
+    """
+    number = start
     try:
-        container = av.open(str(path))
+        for frame in _decoded_from(path, known.stamps, start):
+            if frame.pts == known.stamps[number]:
+                yield upright_rgb(frame, known.look, QUICK_CONVERSION)
+                number += 1
+                if number == stop:
+                    return
     except (av.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} is no video that can be read ({reason}): give another file") from error
-    attached = av.stream.Disposition.attached_pic
-    moving = [stream for stream in container.streams.video if not stream.disposition & attached]
-    if not moving:
-        container.close()
-        raise DataError(f"{path} has no video in it: give another file")
-    moving[0].thread_type = "AUTO"
-    return container, moving[0]
+        raise DataError(f"video {path} cannot be decoded ({one_line(error)}); replace it") from error
+    raise DataError(f"video {path} lacks its frame {number}; replace it")
+
+
+def _decoded_from(path: Path, stamps: tuple[int, ...], start: int) -> Iterator[av.VideoFrame]:
+    """Decoded frames, from one at or before ``start`` on.
+
+    Containers seek by the order of decoding: with frames that look ahead, the key frame found may be shown after the
+    one that is wanted. Then the one before it is tried, and in the end the file is read from its beginning.
+    """
+    for anchor in dict.fromkeys((start, max(0, start - _LOOK_BACK), 0)):
+        container, stream = open_video_stream(path, "SLICE")
+        with container:
+            if anchor:
+                container.seek(stamps[anchor], stream=stream)
+            packets = container.demux(stream)
+            first = next(packets)
+            early = first.is_keyframe and first.pts is not None and first.pts <= stamps[start]
+            if early or not anchor:
+                for packet in itertools.chain([first], packets):
+                    yield from stream.decode(packet)
+                return
 
 
 def _time(packet: av.Packet) -> Fraction:
     stamp = packet.pts if packet.pts is not None else packet.dts
     return (stamp or 0) * Fraction(packet.time_base or 0)
-
-
-def look_of(frame: av.VideoFrame, aspect: Fraction | None) -> Look:
-    """Colours of a decoded frame; what it leaves open is what players assume."""
-    is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr", "pal"))
-    matrix = int(frame.colorspace)
-    if is_rgb or matrix in (0, UNKNOWN):
-        matrix = BT709 if frame.height >= _HD_ROWS else BT601
-    spread = FULL_RANGE if int(frame.color_range) == FULL_RANGE and not is_rgb else 1
-    if frame.format.name.startswith("yuvj"):
-        spread = FULL_RANGE
-    return replace(Look(matrix, spread, int(frame.color_primaries), int(frame.color_trc)), aspect=Fraction(aspect or 1))
-
-
-def upright_rgb(frame: av.VideoFrame, look: Look) -> NDArray[np.uint8]:
-    """Decoded pixels as ``(H, W, 3)`` uint8 RGB, turned as the file asks a player to."""
-    # swscale knows no matrix by number 0 (RGB) but needs none then
-    rgb = frame.reformat(
-        format="rgb24",
-        src_colorspace=look.matrix,
-        src_color_range=look.range,
-        dst_color_range=FULL_RANGE,
-        **CONVERSION,
-    ).to_ndarray()
-    quarters = round(frame.rotation / 90) % 4  # counterclockwise, as in numpy
-    return np.ascontiguousarray(np.rot90(rgb, quarters) if quarters else rgb, dtype=np.uint8)

@@ -79,6 +79,13 @@ class Registry(Generic[T]):
         """Everything registered, in the order of :meth:`names`."""
         return tuple(self._entries[name] for name in self.names())
 
+    def find(self, target: object) -> T | None:
+        """What is registered and lies at ``target``, such as ``package.module.Class``; ``None`` where nothing does.
+
+        The target itself is never imported, so that a file can name an entry but have nothing else called.
+        """
+        return next((entry for entry in self.values() if _place(entry) == target), None)
+
     def _discover(self) -> None:
         if self._complete:
             return

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ptq4vm.data.compositing import ping_pong
 from ptq4vm.errors import ConfigError, DataError
-from ptq4vm.media.images import Box, cover, has_images, list_folders, list_frames, read_cover_stack
-from ptq4vm.media.video_reading import VideoFile, list_videos
+from ptq4vm.media.images import has_images, list_folders, list_frames, orientation
+from ptq4vm.media.tensors import Box, cover, read_cover_stack
+from ptq4vm.media.video_file import VideoFile, list_videos
 
 Frames = Sequence[Path] | VideoFile
 """Frames of a clip: an image file each, or a video file."""
@@ -106,6 +107,20 @@ def show_at(frames: Frames, times: Sequence[int], size: tuple[int, int], box: Bo
     images = frames.images(first, max(numbers) + 1)
     seen = {first + i: cover(image, size, box) for i, image in enumerate(images)}
     return torch.stack([seen[number] for number in numbers])
+
+
+def turned(frames: Frames) -> str:
+    """Words for pixels that are not shown as they lie in the file, by rotation or colours; empty for most clips.
+
+    They tell what was made of a clip before such marks were heeded from what is made of it now.
+
+    Raises:
+        DataError: The first file is damaged.
+    """
+    if isinstance(frames, VideoFile):
+        return frames.reading
+    marked = orientation(frames[0])
+    return "" if marked == 1 else f"orientation {marked}"
 
 
 def as_source(backgrounds: str | Path | BackgroundSource) -> BackgroundSource:

@@ -14,8 +14,9 @@ from ptq4vm.data.base import frame_window
 from ptq4vm.data.clips.backgrounds import Frames, show_at
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import Box, cover, image_size, list_frames, read_stack
-from ptq4vm.media.video_reading import VideoFile
+from ptq4vm.media.images import image_size, list_frames
+from ptq4vm.media.tensors import Box, cover, read_stack
+from ptq4vm.media.video_file import VideoFile
 from ptq4vm.types import Clip, ClipSource
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptq4vm.data.base import ClipSets
+from ptq4vm.data.base import DATASETS, ClipSets
 from ptq4vm.data.clips.backgrounds import Background, BackgroundFolder
 from ptq4vm.errors import DataError
 
 
+@DATASETS.register("backgrounds")
 class BackgroundsDataset:
     """Backgrounds of a folder, as ``backgrounds`` of :class:`VideoMatteDataset` and :class:`StillsDataset`.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ptq4vm.data.base import ClipSets
+from ptq4vm.data.base import DATASETS, ClipSets
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.data.demo.build import build_demo, demo_key
 from ptq4vm.errors import ConfigError, DataError
@@ -58,6 +58,7 @@ class DemoClip:
         return FlowPair(flow.float(), visible.bool())
 
 
+@DATASETS.register("demo")
 class DemoDataset:
     """Six clips to calibrate on and three to evaluate, of other people over other backgrounds.
 

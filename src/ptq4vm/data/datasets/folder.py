@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptq4vm.data.base import ClipSets
+from ptq4vm.data.base import DATASETS, ClipSets
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import DataError
 from ptq4vm.media.images import list_folders
 
 
+@DATASETS.register("folder")
 class FolderDataset:
     """Clips under a folder, all of them evaluated.
 

@@ -9,20 +9,22 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from ptq4vm.data.base import ClipSets, Predictor
-from ptq4vm.data.clips.backgrounds import Frames
+from ptq4vm.data.base import DATASETS, ClipSets, Predictor
+from ptq4vm.data.clips.backgrounds import Frames, turned
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.data.datasets.folder import find_clips
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import default_cache_dir
-from ptq4vm.media.images import cover, has_images, list_folders, list_frames, read_rgb
-from ptq4vm.media.video_reading import VideoFile, list_videos
+from ptq4vm.media.images import has_images, list_folders, list_frames
+from ptq4vm.media.tensors import cover, read_rgb
+from ptq4vm.media.video_file import VideoFile, list_videos
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ _CHUNK = 4
 
 @dataclass(frozen=True)
 class Footage:
-    """Frames of nobody knows what alpha.
+    """A clip without alpha: its frames are all that is known of it.
 
     Attributes:
         name: Unique in its folder.
@@ -62,6 +64,16 @@ class Footage:
             yield torch.stack(images)
 
 
+@runtime_checkable
+class FootageSource(Protocol):
+    """A data set whose clips can be had without alpha, before any truth has been made."""
+
+    def footage(self) -> tuple[Footage, ...]:
+        """Clips to calibrate on, then those to evaluate that lack truth. Raises :class:`DataError`."""
+        ...
+
+
+@DATASETS.register("footage")
 class FootageDataset:
     """Videos ``root/<video file>`` and clips ``root/<clip>/<frame>``; their alpha is what the float network predicts.
 
@@ -148,7 +160,7 @@ class FootageDataset:
         )
 
     def _folder(self, clip: Footage, key: str) -> Path:
-        digest = hashlib.sha256(f"{key}|{self.frames}".encode())
+        digest = hashlib.sha256(f"{key}|{self.frames}{turned(clip.frames)}".encode())
         for path in clip.files:
             status = path.stat()
             digest.update(f"|{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ptq4vm.data.base import ClipSets
+from ptq4vm.data.base import DATASETS, ClipSets
 from ptq4vm.data.clips.backgrounds import BackgroundSource, as_source, pair
 from ptq4vm.data.clips.foregrounds import Foreground, StillClip, StillForeground, stills
 from ptq4vm.data.datasets.folder import find_clips
@@ -14,6 +14,7 @@ from ptq4vm.media.images import list_frames
 from ptq4vm.types import ClipSource
 
 
+@DATASETS.register("stills")
 class StillsDataset:
     """Calibrates on ``root/train/{fgr,pha}/<name>``, evaluates on ``root/eval`` (folder layout) or ``root/test/...``.
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ptq4vm.data.base import ClipSets
+from ptq4vm.data.base import DATASETS, ClipSets
 from ptq4vm.data.clips.backgrounds import Background, BackgroundSource, as_source, pair
 from ptq4vm.data.clips.foregrounds import ClipForeground, Foreground
 from ptq4vm.data.clips.sources import CompositeClip
@@ -18,6 +18,7 @@ from ptq4vm.types import ClipSource
 logger = logging.getLogger(__name__)
 
 
+@DATASETS.register("videomatte")
 class VideoMatteDataset:
     """Calibrates on ``root/train/{fgr,pha}/<clip>``, evaluates on ``root/eval`` (folder layout) where it exists.
 

@@ -1,1 +1,2 @@
-"""How the demo clips are made: pictures from packages, cut out, moved and composited."""
+"""How the demo clips are made: pictures from installed packages, cut out, moved and composited. What draws or renders
+them may enter. No download may, and no chance that a seed does not decide."""

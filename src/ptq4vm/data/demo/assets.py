@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import read_rgb
+from ptq4vm.media.frames import Look
+from ptq4vm.media.tensors import read_rgb
+from ptq4vm.media.video import numbered_frames, survey
 
 Picture = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB."""
@@ -46,10 +47,10 @@ def load_video_frame(path: Path, index: int) -> Picture:
         DataError: The video is unreadable or shorter.
     """
     try:
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number == index:
-                    return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-    except (av.FFmpegError, OSError) as error:
+        known = survey(path)
+        if index < len(known.stamps):
+            # unmarked as they are, in BT.601 whatever their size: the demo clips stay what they were
+            return next(numbered_frames(path, known._replace(look=Look()), index, index + 1))
+    except DataError as error:
         raise DataError(f"video {path} cannot be decoded ({error}); reinstall its package") from error
     raise DataError(f"video {path} has no frame {index}; reinstall its package")

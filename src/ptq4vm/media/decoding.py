@@ -1,0 +1,90 @@
+"""How a video file is opened, and what its decoded pixels mean: colours, range and rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq4vm.errors import DataError
+from ptq4vm.media.frames import BT601, BT709, CONVERSION, FULL_RANGE, UNKNOWN, Look
+
+_HD_ROWS = 720  # from here on, players take unmarked videos for BT.709
+
+
+def open_video_stream(path: Path, threads: str = "AUTO") -> tuple[av.container.InputContainer, av.VideoStream]:
+    """Open a file at its first moving picture (not the cover of a song).
+
+    Args:
+        path: The file.
+        threads: ``AUTO``: the fastest where all is decoded; ``SLICE``: no frame waits for those after it.
+
+    Raises:
+        DataError: It cannot be read, or has no video in it.
+    """
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} is no video that can be read ({reason}): give another file") from error
+    attached = av.stream.Disposition.attached_pic
+    moving = [stream for stream in container.streams.video if not stream.disposition & attached]
+    if not moving:
+        container.close()
+        raise DataError(f"{path} has no video in it: give another file")
+    moving[0].thread_type = threads
+    return container, moving[0]
+
+
+def look_of(frame: av.VideoFrame, aspect: Fraction | None) -> Look:
+    """Colours of a decoded frame; what it leaves open is what players assume.
+
+    Args:
+        frame: As it was decoded, not turned.
+        aspect: Width of its pixels by their height, where the file says; that of the upright frame is kept.
+    """
+    is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr", "pal"))
+    matrix = int(frame.colorspace)
+    if is_rgb or matrix in (0, UNKNOWN):
+        matrix = BT709 if frame.height >= _HD_ROWS else BT601
+    spread = FULL_RANGE if int(frame.color_range) == FULL_RANGE and not is_rgb else 1
+    if frame.format.name.startswith("yuvj"):
+        spread = FULL_RANGE
+    pixel = Fraction(aspect or 1)
+    look = Look(matrix, spread, int(frame.color_primaries), int(frame.color_trc))
+    return replace(look, aspect=1 / pixel if quarters_of(frame) % 2 else pixel)
+
+
+def quarters_of(frame: av.VideoFrame) -> int:
+    """By how many quarters, counterclockwise as in numpy, a player turns a frame."""
+    return round(frame.rotation / 90) % 4
+
+
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """``(H, W)`` of a decoded frame once it is turned, pixels."""
+    return (frame.width, frame.height) if quarters_of(frame) % 2 else (frame.height, frame.width)
+
+
+def upright_rgb(frame: av.VideoFrame, look: Look, conversion: Mapping[str, Any] = CONVERSION) -> NDArray[np.uint8]:
+    """Decoded pixels as ``(H, W, 3)`` uint8 RGB, turned as the file asks a player to.
+
+    Args:
+        frame: As it was decoded.
+        look: Colours, from :func:`look_of`.
+        conversion: How it is rounded: :data:`CONVERSION` or :data:`QUICK_CONVERSION`.
+    """
+    # swscale knows no matrix by number 0 (RGB) but needs none then
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace=look.matrix,
+        src_color_range=look.range,
+        dst_color_range=FULL_RANGE,
+        **conversion,
+    ).to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, quarters_of(frame)) if quarters_of(frame) else rgb, dtype=np.uint8)
