@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import ptq4vm
-from commands import Done, Workplace, as_found, difference, draw_folder_clip, files
+from commands import SIZE, Done, Workplace, as_found, difference, draw_folder_clip, files
+from deploy_media import decode, encode, picture
 from ptq4vm import api
 from ptq4vm.errors import CheckpointError, ConfigError, DataError
 from ptq4vm.io import write_text
@@ -42,7 +43,7 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_documented_calls(workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = snippets(ROOT / "docs" / "library.md")
+    first, deployed, second = snippets(ROOT / "docs" / "library.md")
     draw_folder_clip(tmp_path / "clips" / "train" / "a", 0)
     draw_folder_clip(tmp_path / "clips" / "eval" / "b", 1)
     cached = tmp_path / "cache" / "weights" / "rvm_mobilenetv3.safetensors"
@@ -50,11 +51,14 @@ def test_documented_calls(workplace: Workplace, tmp_path: Path, monkeypatch: pyt
     cached.write_bytes(workplace.weights.read_bytes())
     write_text(f"{cached}.sha256", f"{sha256(cached)}  {cached.name}\n")
     monkeypatch.chdir(tmp_path)
-    # the only liberties taken with the text: schedules of seconds, and a stream to matte
-    assert 'preset="quick"' in first
-    names: dict[str, Any] = {"tiny": TINY, "stream": [torch.rand(1, 2, 3, 64, 96)] * 2}
+    encode(tmp_path / "talk.mp4", count=3, size=SIZE)
+    # the only liberties taken with the text: schedules of seconds, a small file, and streams to matte
+    assert 'preset="quick"' in first and "size=(288, 512)" in deployed
+    names: dict[str, Any] = {"tiny": TINY, "stream": [torch.rand(1, 2, 3, *SIZE)] * 2}
+    names["frames"] = [picture(index, SIZE) for index in range(2)]
     with as_found(tmp_path / "cache"):
         exec(first.replace('preset="quick"', "preset=tiny"), names)  # noqa: S102
+        exec(deployed.replace("(288, 512)", "SIZE"), {"SIZE": SIZE, **names})  # noqa: S102
         exec(second, names)  # noqa: S102
     result = names["result"]
     assert list(result.stages) == ["fp32", "rtn", "biq", "gac"]
@@ -67,7 +71,8 @@ def test_documented_calls(workplace: Workplace, tmp_path: Path, monkeypatch: pyt
         floating = ptq4vm.evaluate(names["model"], names["data"])
     assert measured.mean == again.mean == result.stages["gac"].mean
     assert floating.mean == result.stages["fp32"].mean != measured.mean
-    assert names["alpha"].shape == (1, 2, 1, 64, 96) and len(names["states"]) == 4
+    assert len(decode(tmp_path / "talk-green.mp4")[0]) == 3
+    assert names["alpha"].shape == (1, 2, 1, *SIZE) and len(names["states"]) == 4
 
 
 def test_readme_shows_the_documented_calls() -> None:

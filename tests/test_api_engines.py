@@ -29,9 +29,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_export_is_a_function_and_a_package(place: Path) -> None:
-    import ptq4vm.export.trace
+    import ptq4vm.exporting.trace
 
-    assert callable(ptq4vm.export) and callable(ptq4vm.api.export) and ptq4vm.export.trace.FrameShape(*SIZE)
+    assert callable(ptq4vm.export) and callable(ptq4vm.api.export) and ptq4vm.exporting.trace.FrameShape(*SIZE)
     with pytest.raises(SaveError, match="is there already"):
         ptq4vm.export(place / "run", place / "a.onnx", size=SIZE)
 

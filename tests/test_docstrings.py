@@ -17,7 +17,7 @@ ROOMS_TO_DO = {
     "cli",
     "data",
     "engines",
-    "export",
+    "exporting",
     "flow",
     "media",
     "methods",

@@ -47,5 +47,5 @@ __all__ = [
     "verify",
 ]
 
-# `ptq4vm.export` is the function and the package of that name at once; see there.
+
 __getattr__ = imported_late(__name__, {"ptq4vm.api": [name for name in __all__ if name != "__version__"]})

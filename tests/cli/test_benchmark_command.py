@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from commands import Workplace, draw_folder_clip
-from ptq4vm.export.verify import open_engine
+from ptq4vm.exporting.verify import open_engine
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

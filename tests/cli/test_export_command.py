@@ -7,8 +7,8 @@ import pytest
 
 from commands import Done, Workplace, draw_folder_clip
 from deploy_runs import spec, write_run
-from ptq4vm.export.metadata import checkpoint_hash
-from ptq4vm.export.verify import open_engine
+from ptq4vm.exporting.metadata import checkpoint_hash
+from ptq4vm.exporting.verify import open_engine
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

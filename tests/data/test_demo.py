@@ -15,9 +15,9 @@ from ptq4vm.data.compositing import composite
 from ptq4vm.data.datasets.demo import DemoDataset
 from ptq4vm.data.datasets.folder import FolderDataset
 from ptq4vm.data.demo.assets import load_video_frame, package_file
-from ptq4vm.data.demo.build import RECIPES, Recipe, build_demo, demo_key
+from ptq4vm.data.demo.build import RECIPES, DemoRecipe, build_demo, demo_key
 from ptq4vm.data.demo.people import PEOPLE, CutOut, load_person, make_trimap
-from ptq4vm.data.demo.render import Layers, Placement, place, render
+from ptq4vm.data.demo.render import Placement, SceneLayers, place, render
 from ptq4vm.data.demo.scenes import SCENES, load_scene
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.flow.analytic import AnalyticFlow
@@ -35,7 +35,7 @@ def smooth(size: tuple[int, int], scale: float) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def layers() -> Layers:
+def layers() -> SceneLayers:
     """A smooth disc on a stalk over a smooth scene."""
     shape = np.zeros((150, 120), np.float32)
     cv2.circle(shape, (60, 60), 35, 1, -1)
@@ -45,7 +45,7 @@ def layers() -> Layers:
     return place(person, smooth((180, 310), 22), Placement(110), (144, 256), generator)
 
 
-def test_rendered_frames_are_exact_composites(layers: Layers) -> None:
+def test_rendered_frames_are_exact_composites(layers: SceneLayers) -> None:
     for frame in render(layers, 3, (144, 256)):
         alpha = frame.alpha.double() / 255
         expected = composite(frame.foreground.double(), alpha, frame.background.double())
@@ -54,7 +54,7 @@ def test_rendered_frames_are_exact_composites(layers: Layers) -> None:
         assert frame.alpha[:, 0].max() == 0
 
 
-def test_warping_rendered_frames_by_their_flow(layers: Layers) -> None:
+def test_warping_rendered_frames_by_their_flow(layers: SceneLayers) -> None:
     before = None
     for frame in render(layers, 6, (144, 256)):
         if before is not None:
@@ -71,7 +71,7 @@ def test_warping_rendered_frames_by_their_flow(layers: Layers) -> None:
         before = frame
 
 
-def test_first_frame_has_no_flow(layers: Layers) -> None:
+def test_first_frame_has_no_flow(layers: SceneLayers) -> None:
     assert next(render(layers, 1, (144, 256))).flow is None
 
 
@@ -90,7 +90,7 @@ def test_calibration_and_evaluation_share_nothing() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_no_border_of_a_picture_ever_shows(recipe: Recipe) -> None:
+def test_no_border_of_a_picture_ever_shows(recipe: DemoRecipe) -> None:
     person = PEOPLE[recipe.person]
     picture = load_person(person)
     alpha = (make_trimap(person.outline, picture.shape[:2], person.band) > 0).astype(np.float32)

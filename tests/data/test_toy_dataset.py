@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ptq4vm.cli.recorded import recorded_clips
 
 from commands import TINY, Workplace, as_found
 from ptq4vm import api
+from ptq4vm.api.clips import recorded_clips
 from ptq4vm.data.base import DATASETS, ClipDataset, ClipSets, frame_window
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.data.checks import check

@@ -14,9 +14,9 @@ from ptq4vm.engines.benchmark import (
     BASELINE,
     Contender,
     Measurement,
-    Plan,
     Setting,
     Spread,
+    TimingPlan,
     benchmark,
     images,
     mean_mad,
@@ -26,7 +26,7 @@ from ptq4vm.engines.benchmark import (
 )
 from ptq4vm.engines.memory import peak_memory
 from ptq4vm.errors import ConfigError, DataError, ExportError
-from ptq4vm.export.verify import moving_portrait
+from ptq4vm.exporting.verify import moving_portrait
 from ptq4vm.types import Clip
 
 SIZE = (16, 24)
@@ -73,7 +73,7 @@ def test_engines_take_turns_back_and_forth() -> None:
     clock = Clock()
     engines = [Spy("a", log, clock, 2.0), Spy("b", log, clock, 6.0)]
     turns: list[int] = []
-    plan = Plan(rounds=2, burst=2, warm_up=1, pause=0.5)
+    plan = TimingPlan(rounds=2, burst=2, warm_up=1, pause=0.5)
     found = time_engines(
         engines, numbered(4), plan, clock=clock, sleep=clock.slept.append, on_turn=lambda: turns.append(len(log))
     )
@@ -94,7 +94,7 @@ def test_nothing_to_time() -> None:
 @pytest.mark.parametrize("values", ({"rounds": 0}, {"burst": 0}, {"warm_up": -1}, {"pause": -1.0}))
 def test_plans_out_of_range(values: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
-        Plan(**values)  # type: ignore[arg-type]
+        TimingPlan(**values)  # type: ignore[arg-type]
 
 
 def test_spread_leaves_out_what_is_rare() -> None:
@@ -159,7 +159,7 @@ def broken() -> MattingEngine:
 def test_everything_in_one_call() -> None:
     made: list[str] = []
     contenders = [Contender("one", engine), Contender("two", engine)]
-    plan = Plan(rounds=2, burst=3, warm_up=1, pause=0)
+    plan = TimingPlan(rounds=2, burst=3, warm_up=1, pause=0)
     portrait = moving_portrait(SIZE, 2)
     found = benchmark(contenders, SIZE, images(portrait), plan, clips=[Source([51])], memory=False, on_step=made.append)
     assert [row.contender.name for row in found] == ["one", "two"]

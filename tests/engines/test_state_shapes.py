@@ -13,9 +13,10 @@ from torch.nn import functional as F
 import toy_family  # noqa: F401  # registers the family whose name the file has
 from networks import tiny_matting
 from ptq4vm.engines.pytorch import PyTorchEngine
-from ptq4vm.export.metadata import describe_float
-from ptq4vm.export.trace import FrameShape, to_onnx
-from ptq4vm.export.verify import open_engine
+from ptq4vm.exporting.metadata import describe_float
+from ptq4vm.exporting.shape import FrameShape
+from ptq4vm.exporting.target import TARGETS
+from ptq4vm.exporting.verify import open_engine
 from ptq4vm.models.base import MattingNetwork
 
 pytest.importorskip("onnx")
@@ -51,7 +52,7 @@ def test_first_states_are_as_large_as_the_network_says(ratio: float, tmp_path: P
     metadata = describe_float(TOY, network, "none", shape, "1")
     assert metadata["state_strides"] == "4"
     file = tmp_path / "a.onnx"
-    file.write_bytes(to_onnx(network, shape, metadata).SerializeToString())
+    file.write_bytes(TARGETS["onnx"]().graph(network, shape, metadata).SerializeToString())
     engine, expected = open_engine(file, threads=1), PyTorchEngine(network, ratio)
     for size in ((64, 96), (52, 76)):
         for frame in np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8):

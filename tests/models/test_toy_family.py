@@ -17,14 +17,14 @@ from ptq4vm import api, settings
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import ConfigError, WeightsError, WeightsUnavailableError
 from ptq4vm.evaluation.results import EvaluationResult
-from ptq4vm.export.form import export_form
-from ptq4vm.export.verify import open_engine
+from ptq4vm.exporting.form import export_form
+from ptq4vm.exporting.verify import open_engine
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Method, Preset
 from ptq4vm.methods.schedule import ReconstructionSettings
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.pipeline.pipeline import QuantizationResult
-from ptq4vm.quant.quantizers.weight import FixedCodes
+from ptq4vm.quant.quantizers.fixed import FixedCodes
 from ptq4vm.quant.spec import QuantSpec
 
 SRC = Path(ptq4vm.__file__).parent

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import ptq4vm.quant.checkpoint as checkpoint
 from networks import TINY_PARTITION, disc_clips, quantize, tiny_folded, tiny_matting
 from ptq4vm.errors import ConfigError
-from ptq4vm.export.form import ExportActivation
+from ptq4vm.exporting.form import ExportActivation
 from ptq4vm.methods.gac import GACSettings, GlobalAffineCalibration
 from ptq4vm.methods.method import Method, ReconstructionForm, method_values
 from ptq4vm.methods.reconstruction import BlockReconstruction

@@ -24,8 +24,8 @@ from ptq4vm.engines.benchmark import (
     Contender,
     Frames,
     Measurement,
-    Plan,
     Setting,
+    TimingPlan,
     file_contenders,
     images,
     steps,
@@ -34,7 +34,7 @@ from ptq4vm.engines.benchmark import (
 from ptq4vm.engines.benchmark import benchmark as measure
 from ptq4vm.engines.registry import open_engine as open_file
 from ptq4vm.errors import CheckpointError, ConfigError
-from ptq4vm.export.shape import FrameShape
+from ptq4vm.exporting.shape import FrameShape
 from ptq4vm.media.portrait import draw_portrait
 from ptq4vm.report.benchmark import Results, write_benchmark
 from ptq4vm.system.allocator import keep_freed_memory
@@ -132,7 +132,7 @@ def benchmark(
     opened = [_read_file(Path(file)) for file in asked.files]
     settings = _settings(wanted, opened)
     groups = {setting: _contenders(asked, setting, opened) for setting in settings}
-    plan = Plan(rounds, burst, warm_up)
+    plan = TimingPlan(rounds, burst, warm_up)
     total = sum(steps(len(group), plan, len(sources)) for group in groups.values())
     results: dict[Setting, list[Measurement]] = {}
     for setting, group in groups.items():
@@ -260,7 +260,7 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _facts(threads: int, plan: Plan) -> dict[str, Any]:
+def _facts(threads: int, plan: TimingPlan) -> dict[str, Any]:
     """What the figures depend on."""
     packages = {}
     for package in ("torch", "onnxruntime", "openvino"):

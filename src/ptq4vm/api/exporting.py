@@ -11,11 +11,11 @@ from ptq4vm.api.models import load_checkpoint, load_model
 from ptq4vm.api.opening import FLOAT
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError, one_line
-from ptq4vm.export.metadata import checkpoint_hash, describe, describe_float
-from ptq4vm.export.shape import FrameShape
-from ptq4vm.export.target import TARGETS, Target
-from ptq4vm.export.verify import Parity, moving_portrait, open_engine
-from ptq4vm.export.verify import verify as compare
+from ptq4vm.exporting.metadata import checkpoint_hash, describe, describe_float
+from ptq4vm.exporting.shape import FrameShape
+from ptq4vm.exporting.target import TARGETS, Target
+from ptq4vm.exporting.verify import Parity, moving_portrait, open_engine
+from ptq4vm.exporting.verify import verify as compare
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.clips import fitted
 from ptq4vm.pipeline.teacher import fingerprint, folded

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ptq4vm.cli import build
 from ptq4vm.cli.app import hydra_command, plain
-from ptq4vm.data.clips.backgrounds import Background, BackgroundFolder, BackgroundSource
+from ptq4vm.data.clips.backgrounds import BackgroundClip, BackgroundFolder, BackgroundSource
 from ptq4vm.data.clips.foregrounds import ForegroundSource
 from ptq4vm.data.compose import ComposeSettings, plan, write_set
 from ptq4vm.errors import ConfigError
@@ -57,7 +57,7 @@ def compose(cfg: DictConfig) -> None:
     console.print(f"{len(plans)} clips, {frames} frames, {written} written now: {Path(options.out)}", soft_wrap=True)
 
 
-def _subsets(options: ComposeOptions, own: BackgroundSource | None, name: str) -> dict[str, tuple[Background, ...]]:
+def _subsets(options: ComposeOptions, own: BackgroundSource | None, name: str) -> dict[str, tuple[BackgroundClip, ...]]:
     """Backgrounds of each subset; the data set's own are static where they have one frame each."""
     given = {"static": options.static, "motion": options.motion}
     kinds = {"static": "image", "motion": "video"}

@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ptq4vm.data.base import ClipDataset
-from ptq4vm.data.clips.backgrounds import Background, BackgroundSource, Frames, show
+from ptq4vm.data.clips.backgrounds import BackgroundClip, BackgroundSource, Frames, show
 from ptq4vm.data.clips.foregrounds import StillClip
 from ptq4vm.data.datasets.footage import Footage, FootageSource
 from ptq4vm.errors import DataError
@@ -23,7 +23,7 @@ from ptq4vm.media.tensors import read_rgb
 from ptq4vm.media.video_file import VideoFile
 from ptq4vm.types import ClipSource
 
-Item = ClipSource | Background | Footage
+Item = ClipSource | BackgroundClip | Footage
 _ROLES = {"com": "composite", "fgr": "foreground", "pha": "alpha", "background": "background"}
 
 
@@ -105,7 +105,7 @@ def sample(item: Item, index: int) -> tuple[Tensor, Tensor | None]:
     Raises:
         DataError: It cannot be decoded.
     """
-    if isinstance(item, Background | Footage):
+    if isinstance(item, BackgroundClip | Footage):
         size = _size(item.frames)
         return show(item.frames, index, index + 1, size)[0], None
     clip = item.read(index, index + 1)
@@ -126,7 +126,7 @@ def _listed(dataset: ClipDataset) -> dict[str, list[Item]]:
 
 def _roles(item: Item) -> dict[str, Frames]:
     """The files of a clip by what they show."""
-    if isinstance(item, Background):
+    if isinstance(item, BackgroundClip):
         return {"background": item.frames}
     if isinstance(item, Footage):
         return {"com": item.frames}
@@ -136,7 +136,7 @@ def _roles(item: Item) -> dict[str, Frames]:
 
 
 def _facts(item: Item, roles: Mapping[str, Frames]) -> ClipFacts:
-    if isinstance(item, Background | Footage):
+    if isinstance(item, BackgroundClip | Footage):
         count, size = len(item.frames), _size(item.frames)
     else:
         count, size = item.num_frames, item.size
@@ -221,7 +221,7 @@ def _sizes(item: Item, sizes: Mapping[Path, tuple[int, int]]) -> Iterator[str]:
         if isinstance(frames, VideoFile):
             main = main or frames.size
             continue
-        for path in frames if role != "background" or isinstance(item, Background) else ():
+        for path in frames if role != "background" or isinstance(item, BackgroundClip) else ():
             size = sizes.get(path)
             main = main or size
             if size is not None and main is not None and size != main:

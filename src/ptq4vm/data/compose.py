@@ -17,7 +17,7 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from ptq4vm.data.clips.backgrounds import Background, Frames, show, turned
+from ptq4vm.data.clips.backgrounds import BackgroundClip, Frames, show, turned
 from ptq4vm.data.clips.foregrounds import Foreground
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.errors import ConfigError, DataError, SaveError
@@ -72,12 +72,12 @@ class ClipPlan:
 
     name: str
     foreground: Foreground
-    background: Background
+    background: BackgroundClip
     frames: int
 
 
 def plan(
-    foregrounds: Sequence[Foreground], subsets: Mapping[str, Sequence[Background]], settings: ComposeSettings
+    foregrounds: Sequence[Foreground], subsets: Mapping[str, Sequence[BackgroundClip]], settings: ComposeSettings
 ) -> tuple[ClipPlan, ...]:
     """Which foreground meets which background: each foreground as often as the others, to within one.
 

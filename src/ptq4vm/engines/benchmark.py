@@ -49,7 +49,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TimingPlan:
     """How engines take turns.
 
     Attributes:
@@ -186,7 +186,7 @@ def benchmark(
     contenders: Sequence[Contender],
     size: tuple[int, int],
     frames: Frames,
-    plan: Plan | None = None,
+    plan: TimingPlan | None = None,
     *,
     clips: Sequence[ClipSource] = (),
     memory: bool = True,
@@ -198,7 +198,7 @@ def benchmark(
         contenders: At least one; the table's order.
         size: ``(H, W)``.
         frames: Of that size; see :func:`time_engines`.
-        plan: See :class:`Plan`.
+        plan: See :class:`TimingPlan`.
         clips: To measure MAD on; see :func:`mean_mad`.
         memory: Whether to measure memory.
         on_step: Called with what is measured, :func:`steps` times.
@@ -222,7 +222,7 @@ def benchmark(
     ]
 
 
-def steps(contenders: int, plan: Plan, clips: int) -> int:
+def steps(contenders: int, plan: TimingPlan, clips: int) -> int:
     """How often :func:`benchmark` calls ``on_step``."""
     return contenders * (1 + 1 + plan.rounds + clips)
 
@@ -238,7 +238,7 @@ def _integers(engine: MattingEngine) -> tuple[int, int] | None:
 def time_engines(
     engines: Sequence[MattingEngine],
     frames: Frames,
-    plan: Plan | None = None,
+    plan: TimingPlan | None = None,
     *,
     on_turn: Callable[[], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -252,7 +252,7 @@ def time_engines(
     Args:
         engines: Each gets the same frames in the same order, over and over, with its own states.
         frames: ``(H, W, 3)`` uint8, consecutive frames of a video.
-        plan: See :class:`Plan`.
+        plan: See :class:`TimingPlan`.
         on_turn: Called after every turn, warming up included.
         clock: Gives seconds.
         sleep: Waits for seconds.
@@ -263,7 +263,7 @@ def time_engines(
     Raises:
         DataError: There are no frames.
     """
-    plan = plan or Plan()
+    plan = plan or TimingPlan()
     if not len(frames):
         raise DataError("there are no frames to time engines with")
     feeds = [cycle(frames) for _ in engines]

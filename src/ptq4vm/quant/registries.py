@@ -12,7 +12,7 @@ from ptq4vm.system.registry import Registry
 
 if TYPE_CHECKING:
     from ptq4vm.quant.observers.base import Observer, WeightObserver
-    from ptq4vm.quant.placement.plan import Placement
+    from ptq4vm.quant.placement.plan import QuantizerPlacement
     from ptq4vm.quant.quantizers.base import ActivationQuantizer, WeightQuantizer
 
 QUANTIZERS: Registry[type[ActivationQuantizer]] = Registry("activation quantizer", "ptq4vm.quant.quantizers")
@@ -27,5 +27,5 @@ OBSERVERS: Registry[type[Observer]] = Registry("activation observer", "ptq4vm.qu
 WEIGHT_OBSERVERS: Registry[WeightObserver] = Registry("weight observer", "ptq4vm.quant.observers")
 """What :attr:`ptq4vm.quant.spec.WeightSpec.observer` may be."""
 
-PLACEMENTS: Registry[Placement] = Registry("placement", "ptq4vm.quant.placement")
+PLACEMENTS: Registry[QuantizerPlacement] = Registry("placement", "ptq4vm.quant.placement")
 """What :attr:`ptq4vm.quant.spec.QuantSpec.placement` may be."""

@@ -13,7 +13,7 @@ def imported_late(package: str, modules: Mapping[str, Sequence[str]]) -> Callabl
     No module may have the name of something that is asked for: importing the one would hide the other.
 
     Args:
-        package: Its ``__name__``.
+        package: The ``__name__`` of the package that asks.
         modules: A module, by its full name, to the names that are taken from it.
     """
     places = {name: module for module, names in modules.items() for name in names}

@@ -22,7 +22,7 @@ KINDS = ("any", "video", "image")
 
 
 @dataclass(frozen=True)
-class Background:
+class BackgroundClip:
     """A background of one frame or more.
 
     Attributes:
@@ -38,7 +38,7 @@ class Background:
 class BackgroundSource(Protocol):
     """A collection of backgrounds."""
 
-    def backgrounds(self, split: str = "train") -> tuple[Background, ...]:
+    def backgrounds(self, split: str = "train") -> tuple[BackgroundClip, ...]:
         """List them. Raises :class:`ptq4vm.errors.DataError` when there are none."""
         ...
 
@@ -66,7 +66,7 @@ class BackgroundFolder:
     def __str__(self) -> str:
         return str(self.root)
 
-    def backgrounds(self, split: str = "train") -> tuple[Background, ...]:
+    def backgrounds(self, split: str = "train") -> tuple[BackgroundClip, ...]:
         """List the backgrounds of a split; those of the whole folder where it is not divided.
 
         Raises:
@@ -128,7 +128,7 @@ def as_source(backgrounds: str | Path | BackgroundSource) -> BackgroundSource:
     return BackgroundFolder(Path(backgrounds).expanduser()) if isinstance(backgrounds, str | Path) else backgrounds
 
 
-def pair(count: int, backgrounds: Sequence[Background], pairs: int, seed: int) -> list[tuple[int, Background]]:
+def pair(count: int, backgrounds: Sequence[BackgroundClip], pairs: int, seed: int) -> list[tuple[int, BackgroundClip]]:
     """Give each of ``count`` foregrounds ``pairs`` different backgrounds, one each first: ``(index, background)``."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(backgrounds), generator=generator).tolist()
@@ -137,15 +137,15 @@ def pair(count: int, backgrounds: Sequence[Background], pairs: int, seed: int) -
     ]
 
 
-def _clips(folder: Path) -> list[Background]:
-    clips = [Background(inner.name, list_frames(inner)) for inner in list_folders(folder) if has_images(inner)]
-    return clips + [Background(video.path.stem, video) for video in list_videos(folder)]
+def _clips(folder: Path) -> list[BackgroundClip]:
+    clips = [BackgroundClip(inner.name, list_frames(inner)) for inner in list_folders(folder) if has_images(inner)]
+    return clips + [BackgroundClip(video.path.stem, video) for video in list_videos(folder)]
 
 
-def _images(folder: Path, deep: bool) -> list[Background]:
+def _images(folder: Path, deep: bool) -> list[BackgroundClip]:
     folders = [folder, *(list_folders(folder) if deep else [])]
     return [
-        Background(path.relative_to(folder).with_suffix("").as_posix().replace("/", "-"), (path,))
+        BackgroundClip(path.relative_to(folder).with_suffix("").as_posix().replace("/", "-"), (path,))
         for inner in folders
         if has_images(inner)
         for path in list_frames(inner)

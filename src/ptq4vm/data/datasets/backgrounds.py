@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptq4vm.data.base import DATASETS, ClipSets
-from ptq4vm.data.clips.backgrounds import Background, BackgroundFolder
+from ptq4vm.data.clips.backgrounds import BackgroundClip, BackgroundFolder
 from ptq4vm.errors import DataError
 
 
@@ -27,7 +27,7 @@ class BackgroundsDataset:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def backgrounds(self, split: str = "train") -> tuple[Background, ...]:
+    def backgrounds(self, split: str = "train") -> tuple[BackgroundClip, ...]:
         """List the backgrounds of a split. Raises :class:`DataError` when there are none."""
         return self.folder.backgrounds(split)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptq4vm.data.base import DATASETS, ClipSets
-from ptq4vm.data.clips.backgrounds import Background, BackgroundSource, as_source, pair
+from ptq4vm.data.clips.backgrounds import BackgroundClip, BackgroundSource, as_source, pair
 from ptq4vm.data.clips.foregrounds import ClipForeground, Foreground
 from ptq4vm.data.clips.sources import CompositeClip
 from ptq4vm.data.datasets.folder import find_clips
@@ -104,7 +104,7 @@ class VideoMatteDataset:
         return tuple(_foreground(folder, name) for name in self.held_back if (folder / "fgr" / name).is_dir())
 
     def _composited(
-        self, clips: Sequence[ClipForeground], backgrounds: Sequence[Background], pairs: int
+        self, clips: Sequence[ClipForeground], backgrounds: Sequence[BackgroundClip], pairs: int
     ) -> tuple[ClipSource, ...]:
         if pairs > len(backgrounds):
             raise ConfigError(f"pairs_per_clip is {pairs} but {self.source} holds {len(backgrounds)} backgrounds")

@@ -27,7 +27,7 @@ _VERSION = 1  # raise when the rendering changes: the cache then starts afresh
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DemoRecipe:
     """What a demo clip is made of.
 
     Attributes:
@@ -46,15 +46,15 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe("astronaut-meadow", "calibration", "astronaut", "meadow", Placement(272, 0.48)),
-    Recipe("astronaut-coffee", "calibration", "astronaut", "coffee", Placement(296, 0.60)),
-    Recipe("astronaut-launch-pad", "calibration", "astronaut", "launch-pad", Placement(240, 0.38)),
-    Recipe("man-wall", "calibration", "man-upright", "wall", Placement(216, beyond=True)),
-    Recipe("man-meadow", "calibration", "man-tilted", "meadow", Placement(208, beyond=True, mirror=True)),
-    Recipe("man-launch-pad", "calibration", "man-aside", "launch-pad", Placement(216, beyond=True)),
-    Recipe("hopper-street", "evaluation", "hopper", "street", Placement(276, 0.45)),
-    Recipe("hopper-bicycle", "evaluation", "hopper", "bicycle", Placement(248, 0.62)),
-    Recipe("hopper-garage", "evaluation", "hopper", "garage", Placement(290, 0.40)),
+    DemoRecipe("astronaut-meadow", "calibration", "astronaut", "meadow", Placement(272, 0.48)),
+    DemoRecipe("astronaut-coffee", "calibration", "astronaut", "coffee", Placement(296, 0.60)),
+    DemoRecipe("astronaut-launch-pad", "calibration", "astronaut", "launch-pad", Placement(240, 0.38)),
+    DemoRecipe("man-wall", "calibration", "man-upright", "wall", Placement(216, beyond=True)),
+    DemoRecipe("man-meadow", "calibration", "man-tilted", "meadow", Placement(208, beyond=True, mirror=True)),
+    DemoRecipe("man-launch-pad", "calibration", "man-aside", "launch-pad", Placement(216, beyond=True)),
+    DemoRecipe("hopper-street", "evaluation", "hopper", "street", Placement(276, 0.45)),
+    DemoRecipe("hopper-bicycle", "evaluation", "hopper", "bicycle", Placement(248, 0.62)),
+    DemoRecipe("hopper-garage", "evaluation", "hopper", "garage", Placement(290, 0.40)),
 )
 """Calibration and evaluation share neither a person nor a scene."""
 

@@ -37,7 +37,7 @@ class Placement:
     mirror: bool = False
 
 
-class Layers(NamedTuple):
+class SceneLayers(NamedTuple):
     """What a clip is composited from: pictures with float32 colours in [0, 1], and how each moves."""
 
     person: CutOut
@@ -63,7 +63,7 @@ class RenderedFrame(NamedTuple):
 
 def place(
     person: CutOut, scene: Floats, placement: Placement, size: tuple[int, int], generator: torch.Generator
-) -> Layers:
+) -> SceneLayers:
     """Scale the person to the frame and draw both motions.
 
     The person hangs over the bottom of the frame, so that it cuts the body as in a photograph.
@@ -105,10 +105,10 @@ def place(
         period=60.0,
         zoom=0.02,
     )
-    return Layers(sized, scene, person_motion, scene_motion)
+    return SceneLayers(sized, scene, person_motion, scene_motion)
 
 
-def render(layers: Layers, count: int, size: tuple[int, int]) -> Iterator[RenderedFrame]:
+def render(layers: SceneLayers, count: int, size: tuple[int, int]) -> Iterator[RenderedFrame]:
     """Render ``count`` frames of ``size`` = ``(H, W)``."""
     person = np.dstack((layers.person.foreground, layers.person.alpha))
     before: Tensor | None = None
@@ -122,7 +122,9 @@ def render(layers: Layers, count: int, size: tuple[int, int]) -> Iterator[Render
         before = alpha
 
 
-def _flow(layers: Layers, time: int, size: tuple[int, int], alpha: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+def _flow(
+    layers: SceneLayers, time: int, size: tuple[int, int], alpha: Tensor, before: Tensor
+) -> tuple[Tensor, Tensor]:
     """Flow of the nearest layer at each pixel, and where that layer was seen in the frame before.
 
     Wherever alpha is above zero the person's motion counts. A pixel of the scene was seen if nothing of the person

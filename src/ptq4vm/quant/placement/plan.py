@@ -109,7 +109,7 @@ class Bits:
     activations: dict[str, ActivationSpec]
 
 
-class Placement(Protocol):
+class QuantizerPlacement(Protocol):
     """Decides where activations are quantized. One a file, registered in :data:`ptq4vm.quant.registries.PLACEMENTS`."""
 
     def __call__(self, network: nn.Module, partition: Partition, spec: QuantSpec, bits: Bits) -> Plan:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.export.graph.editor import Editor, Shapes
+from ptq4vm.exporting.graph.editor import Editor, Shapes
 from ptq4vm.system.extras import needed
 
 FOLDABLE = ("Gather", "Unsqueeze", "Squeeze", "Concat", "Cast", "Slice", "Add", "Sub", "Mul", "Div")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptq4vm.export.graph.editor import Editor, Grid
-from ptq4vm.export.targets.onnx.channels import pad_channels
+from ptq4vm.exporting.graph.editor import Editor, Grid
+from ptq4vm.exporting.targets.onnx.channels import pad_channels
 
 TOP = 255
 """The largest code."""
@@ -22,7 +22,7 @@ def shape_for_onnx_runtime(editor: Editor) -> None:
     """Rewrite a graph whose operations all end in codes (``stores=operations``), in place.
 
     Args:
-        editor: Of a graph of fixed or dynamic size, through which :func:`ptq4vm.export.graph.codes.move_codes` went.
+        editor: Of a graph of fixed or dynamic size, through which :func:`ptq4vm.exporting.graph.codes.move_codes` went.
     """
     _clip_relus(editor)
     _round_hard_sigmoids(editor)

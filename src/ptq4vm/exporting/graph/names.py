@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ptq4vm.export.graph.editor import Editor
+from ptq4vm.exporting.graph.editor import Editor
 
 
 def name_layers(editor: Editor, suffix: str, prefix: str) -> None:

@@ -19,11 +19,11 @@ from ptq4vm.engines.benchmark import file_contenders
 from ptq4vm.engines.registry import ENGINES, engines_for, open_engine
 from ptq4vm.engines.step import Port, StepEngine, Tensors
 from ptq4vm.errors import ConfigError, ExportError
-from ptq4vm.export.graph.editor import Editor, Pass
-from ptq4vm.export.metadata import describe
-from ptq4vm.export.target import TARGETS, Target
-from ptq4vm.export.trace import FrameShape
-from ptq4vm.export.verify import moving_portrait, verify
+from ptq4vm.exporting.graph.editor import Editor, Pass
+from ptq4vm.exporting.metadata import describe
+from ptq4vm.exporting.target import TARGETS, Target
+from ptq4vm.exporting.trace import FrameShape
+from ptq4vm.exporting.verify import moving_portrait, verify
 from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import read_info

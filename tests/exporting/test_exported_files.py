@@ -13,9 +13,9 @@ from deploy_runs import random_quantized, spec
 from ptq4vm.engines.files.onnx import OnnxEngine
 from ptq4vm.engines.files.openvino import OpenVinoEngine
 from ptq4vm.errors import ConfigError, DataError, ExportError
-from ptq4vm.export.target import TARGETS
-from ptq4vm.export.trace import FrameShape
-from ptq4vm.export.verify import moving_portrait, open_engine, verify
+from ptq4vm.exporting.target import TARGETS
+from ptq4vm.exporting.trace import FrameShape
+from ptq4vm.exporting.verify import moving_portrait, open_engine, verify
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ptq4vm.engines.step import StepEngine
-from ptq4vm.export.graph.editor import Pass
-from ptq4vm.export.trace import FrameShape, to_onnx
+from ptq4vm.exporting.graph.editor import Pass
+from ptq4vm.exporting.trace import FrameShape, to_onnx
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.system.cpu import Cpu
 from ptq4vm.system.registry import Registry
@@ -53,7 +53,7 @@ class Target(ABC):
         return ()
 
     def graph(self, network: MattingNetwork, shape: FrameShape, metadata: Mapping[str, str] | None = None) -> Any:
-        """The ``onnx.ModelProto`` of a network, shaped for the engine; see :func:`ptq4vm.export.trace.to_onnx`.
+        """The ``onnx.ModelProto`` of a network, shaped for the engine; see :func:`ptq4vm.exporting.trace.to_onnx`.
 
         Raises:
             ConfigError: onnx is not installed.
@@ -68,7 +68,7 @@ class Target(ABC):
             network: From :func:`ptq4vm.api.load_checkpoint`; not changed.
             out: Must end in :attr:`suffix`.
             shape: Of the input, fixed in the file.
-            metadata: Text that the engine finds again as ``metadata``; see :func:`ptq4vm.export.metadata.describe`.
+            metadata: Text that the engine finds again as ``metadata``; see :func:`ptq4vm.exporting.metadata.describe`.
 
         Raises:
             ConfigError: A package that it needs is not installed, or ``out`` has another suffix.
@@ -76,5 +76,5 @@ class Target(ABC):
         """
 
 
-TARGETS: Registry[type[Target]] = Registry("target", "ptq4vm.export.targets")
+TARGETS: Registry[type[Target]] = Registry("target", "ptq4vm.exporting.targets")
 """Classes by the name that ``target=`` gives; packages from outside add theirs by the group ``ptq4vm.targets``."""

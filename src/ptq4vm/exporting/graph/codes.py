@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.export.graph.editor import Editor
+from ptq4vm.exporting.graph.editor import Editor
 from ptq4vm.system.extras import needed
 
 MOVES = ("Concat", "Split", "Slice", "Resize")
@@ -21,7 +21,7 @@ _STEM = "grid"
 def move_codes(editor: Editor, moves: Sequence[str] = MOVES) -> None:
     """Move the DequantizeLinear nodes of activations towards the convolutions, merge and remove until nothing changes.
 
-    What nobody reads any more stays; see :func:`ptq4vm.export.graph.editor.drop_unread`.
+    What nobody reads any more stays; see :func:`ptq4vm.exporting.graph.editor.drop_unread`.
 
     Args:
         editor: Of a simplified graph.

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from ptq4vm.engines.files.onnx import OnnxEngine
-from ptq4vm.export.graph.codes import MOVES, move_codes, multiply_apart
-from ptq4vm.export.graph.editor import Pass, drop_unread
-from ptq4vm.export.target import TARGETS, Target
-from ptq4vm.export.targets.onnx.integers import shape_for_onnx_runtime
-from ptq4vm.export.trace import FrameShape
+from ptq4vm.exporting.graph.codes import MOVES, move_codes, multiply_apart
+from ptq4vm.exporting.graph.editor import Pass, drop_unread
+from ptq4vm.exporting.target import TARGETS, Target
+from ptq4vm.exporting.targets.onnx.integers import shape_for_onnx_runtime
+from ptq4vm.exporting.trace import FrameShape
 from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers

@@ -13,12 +13,12 @@ import torch
 from commands import SIZE
 from deploy_runs import random_quantized, spec
 from ptq4vm.engines.files.openvino import OpenVinoEngine
-from ptq4vm.export.deviations import deviations
-from ptq4vm.export.graph.codes import move_codes, states_as_codes
-from ptq4vm.export.graph.editor import Editor, drop_unread
-from ptq4vm.export.target import TARGETS
-from ptq4vm.export.trace import FrameShape
-from ptq4vm.export.verify import moving_portrait, verify
+from ptq4vm.exporting.deviations import deviations
+from ptq4vm.exporting.graph.codes import move_codes, states_as_codes
+from ptq4vm.exporting.graph.editor import Editor, drop_unread
+from ptq4vm.exporting.target import TARGETS
+from ptq4vm.exporting.trace import FrameShape
+from ptq4vm.exporting.verify import moving_portrait, verify
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.layers import QuantActivation
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptq4vm.export.graph.editor import Editor
+from ptq4vm.exporting.graph.editor import Editor
 
 onnx = pytest.importorskip("onnx")
 

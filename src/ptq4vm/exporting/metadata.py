@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ptq4vm.errors import CheckpointError
-from ptq4vm.export.shape import FrameShape
-from ptq4vm.export.target import Target
+from ptq4vm.exporting.shape import FrameShape
+from ptq4vm.exporting.target import Target
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo

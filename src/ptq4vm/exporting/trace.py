@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from ptq4vm.export.form import CODES, FrameStep, export_form, weight_bits
-from ptq4vm.export.graph.editor import Editor, Pass
-from ptq4vm.export.graph.int4 import pack_weights
-from ptq4vm.export.graph.names import name_layers, shorten_names
-from ptq4vm.export.graph.simplify import simplify
-from ptq4vm.export.shape import FrameShape
+from ptq4vm.exporting.form import CODES, FrameStep, export_form, weight_bits
+from ptq4vm.exporting.graph.editor import Editor, Pass
+from ptq4vm.exporting.graph.int4 import pack_weights
+from ptq4vm.exporting.graph.names import name_layers, shorten_names
+from ptq4vm.exporting.graph.simplify import simplify
+from ptq4vm.exporting.shape import FrameShape
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.system.extras import needed
 
@@ -48,7 +48,7 @@ def to_onnx(
         network: From :func:`ptq4vm.api.load_checkpoint`; not changed.
         shape: Of its input.
         metadata: For ``metadata_props``.
-        target_name: Of the :class:`ptq4vm.export.target.Target`, by which special modules get their form.
+        target_name: Of the :class:`ptq4vm.exporting.target.Target`, by which special modules get their form.
         passes: Over the simplified graph, in this order, before names are shortened and weights packed.
 
     Returns:

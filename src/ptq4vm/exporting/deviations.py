@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptq4vm.engines.step import StepEngine
-from ptq4vm.export.trace import input_names
+from ptq4vm.exporting.trace import input_names
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.layers import QuantLayer

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.export.graph.editor import Editor
-from ptq4vm.export.graph.names import layer_of
+from ptq4vm.exporting.graph.editor import Editor
+from ptq4vm.exporting.graph.names import layer_of
 from ptq4vm.system.extras import needed
 
 
@@ -16,7 +16,7 @@ def pack_weights(editor: Editor, bits: Mapping[str, int]) -> None:
     """Store the codes of these layers two to a byte, and their zero points likewise.
 
     Args:
-        editor: Of a graph whose layers :func:`ptq4vm.export.graph.names.name_layers` named.
+        editor: Of a graph whose layers :func:`ptq4vm.exporting.graph.names.name_layers` named.
         bits: Of the weights of every layer, by path; those with 4 or fewer are packed.
     """
     onnx = needed("onnx", "onnx")

@@ -16,8 +16,8 @@ import torch
 from commands import Workplace
 from deploy_runs import random_quantized, spec, write_run
 from ptq4vm.engines.step import Port, StepEngine
-from ptq4vm.export.target import TARGETS
-from ptq4vm.export.trace import FrameShape
+from ptq4vm.exporting.target import TARGETS
+from ptq4vm.exporting.trace import FrameShape
 from ptq4vm.quant.overflow import outside, pair_bounds
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 from ptq4vm.system.cpu import VNNI, Cpu, this_cpu

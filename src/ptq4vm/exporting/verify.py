@@ -19,7 +19,7 @@ from torch.backends import mkldnn
 from ptq4vm.engines.registry import open_engine
 from ptq4vm.engines.step import StepEngine
 from ptq4vm.errors import DataError
-from ptq4vm.export.deviations import Deviation, deviations
+from ptq4vm.exporting.deviations import Deviation, deviations
 from ptq4vm.media.portrait import draw_portrait
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.overflow import saturating_layers

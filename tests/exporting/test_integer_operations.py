@@ -13,9 +13,9 @@ import pytest
 from commands import SIZE
 from deploy_runs import random_quantized
 from ptq4vm.engines.files.onnx import OnnxEngine
-from ptq4vm.export.target import TARGETS
-from ptq4vm.export.trace import FrameShape
-from ptq4vm.export.verify import moving_portrait, verify
+from ptq4vm.exporting.target import TARGETS
+from ptq4vm.exporting.trace import FrameShape
+from ptq4vm.exporting.verify import moving_portrait, verify
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ptq4vm.export.graph.editor import Editor, Grid
+from ptq4vm.exporting.graph.editor import Editor, Grid
 
 DEPTHWISE, DENSE = 16, 4
 ALONG = (

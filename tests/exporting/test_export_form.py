@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ptq4vm.export.form import ExportActivation, ExportLayer
-from ptq4vm.export.graph.int4 import pack_int4
+from ptq4vm.exporting.form import ExportActivation, ExportLayer
+from ptq4vm.exporting.graph.int4 import pack_int4
 from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.layers import Affine, QuantConv2d
 from ptq4vm.quant.quantizers.nearest import Nearest

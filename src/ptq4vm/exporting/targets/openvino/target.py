@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ptq4vm.engines.files.openvino import OpenVinoEngine
 from ptq4vm.errors import ConfigError
-from ptq4vm.export.graph.codes import move_codes, states_as_codes
-from ptq4vm.export.graph.editor import Editor, Pass, drop_unread
-from ptq4vm.export.target import TARGETS, Target
-from ptq4vm.export.targets.openvino.write import write_model
-from ptq4vm.export.trace import FrameShape, input_names
+from ptq4vm.exporting.graph.codes import move_codes, states_as_codes
+from ptq4vm.exporting.graph.editor import Editor, Pass, drop_unread
+from ptq4vm.exporting.target import TARGETS, Target
+from ptq4vm.exporting.targets.openvino.write import write_model
+from ptq4vm.exporting.trace import FrameShape, input_names
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.system.extras import needed
 
