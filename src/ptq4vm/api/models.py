@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ptq4vm import settings
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.family import FAMILIES
+from ptq4vm.ops.formats import channels_last
 from ptq4vm.quant.checkpoint import load_quantized, read_info
 from ptq4vm.quant.spec import Partition
 
@@ -100,7 +99,9 @@ def load_checkpoint(folder: str | Path) -> MattingNetwork:
         network = build_network(info.model["family"], info.model["arguments"], pretrained=False)
     except ConfigError as error:
         raise CheckpointError(f"{folder}/quantizer.yaml names no known network: {error}") from error
-    return load_quantized(folder, network, info).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    quantized = load_quantized(folder, network, info)
+    assert isinstance(quantized, MattingNetwork)  # a copy of what the family built
+    return channels_last(quantized)
 
 
 def float_model(checkpoint: str | Path, weights: str | Path | None = None) -> Model:

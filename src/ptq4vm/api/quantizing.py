@@ -27,7 +27,8 @@ from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.output import write_run_folder
 from ptq4vm.runs.layout import clear_run_folder
-from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, logging_into, trainers
+from ptq4vm.runs.loggers import logging_into
+from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, trainers
 from ptq4vm.version import __version__
 
 

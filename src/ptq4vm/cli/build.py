@@ -25,7 +25,8 @@ from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.methods.method import Method, Preset
 from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.tracking import RunInfo, Tracking
-from ptq4vm.system.trainers import TrainerFactory, logging_into, trainers
+from ptq4vm.runs.loggers import logging_into
+from ptq4vm.system.trainers import TrainerFactory, trainers
 
 T = TypeVar("T")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
 from ptq4vm.quant.overflow import saturating_layers
+from ptq4vm.runs.progress import recorded_fingerprint
 from ptq4vm.system.cpu import Cpu
 
 UNKNOWN = "unknown"
@@ -123,8 +123,4 @@ def checkpoint_hash(folder: Path) -> str:
 
 def _calibration(folder: Path) -> str:
     """Hash of the calibration clips, which the run keeps with its progress."""
-    try:
-        progress = json.loads((folder / "state" / "progress.json").read_text(encoding="utf-8"))
-        return str(progress["fingerprint"]["calibration_clips"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return UNKNOWN
+    return recorded_fingerprint(folder).get("calibration_clips", UNKNOWN)
