@@ -21,8 +21,8 @@ class Model:
     """A float network with what quantization needs to know about it.
 
     Attributes:
-        network: In eval mode.
-        partition: Its blocks, float modules and edge layers.
+        network: The float network, in eval mode.
+        partition: How the network is cut up: blocks, float modules and edge layers.
         architecture: ``{"family": ..., "arguments": {...}}``, from which ``quantizer.yaml`` lets it be rebuilt.
     """
 
@@ -71,7 +71,7 @@ def build_network(
 
     Args:
         family: A name in :data:`ptq4vm.models.family.FAMILIES`, such as ``rvm``.
-        arguments: Of the family; of ``rvm``: ``variant`` and, optionally, ``refiner``.
+        arguments: What the family needs to know; ``rvm`` takes ``variant`` and, optionally, ``refiner``.
         weights: A ``.pth`` or ``.safetensors`` file; the usual places when ``None``.
         pretrained: False leaves the parameters random, for a checkpoint that brings its own.
 
@@ -105,7 +105,7 @@ def load_checkpoint(folder: str | Path) -> MattingNetwork:
 
 
 def float_model(checkpoint: str | Path, weights: str | Path | None = None) -> Model:
-    """The float network that a run folder's network was made from.
+    """Load the float network that a run folder's network was made from.
 
     Args:
         checkpoint: The run folder.

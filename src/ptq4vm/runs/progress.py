@@ -29,7 +29,7 @@ NOTES = "progress.json"
 
 
 def fingerprint(**parts: Any) -> dict[str, str]:
-    """SHA-256 of each of several settings (dataclasses, mappings, plain values), by name."""
+    """Compute the SHA-256 of each of several settings (dataclasses, mappings, plain values), by name."""
 
     def plain(value: Any) -> Any:
         return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
@@ -41,7 +41,7 @@ def fingerprint(**parts: Any) -> dict[str, str]:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and values."""
+    """Compute one hexadecimal SHA-256 over the names and values of tensors."""
     digest = hashlib.sha256()
     for key, tensor in sorted(tensors.items()):
         digest.update(key.encode())
@@ -90,7 +90,7 @@ class RunState:
                 )
 
     def get(self, key: str) -> Any:
-        """A note, or ``None``."""
+        """Read the note that was put down under a name, or ``None`` where there is none."""
         return self.notes.get(key)
 
     def put(self, key: str, value: Any) -> None:
