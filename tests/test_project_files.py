@@ -94,3 +94,12 @@ def links() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "target"), links())
 def test_links_between_documents_lead_somewhere(page: str, target: str) -> None:
     assert (ROOT / page).parent.joinpath(target).exists()
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_that_documents_name_are_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:src/ptq4vm/)?([a-z_]+(?:/[a-z_0-9]+)+\.py)[`:]", text))
+    assert len(named) > 3
+    missing = [each for each in named if not any((ROOT / place / each).is_file() for place in ("", "src/ptq4vm"))]
+    assert not missing

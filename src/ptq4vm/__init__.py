@@ -1,4 +1,8 @@
-"""Post-training quantization for video matting networks."""
+"""Post-training quantization for video matting networks.
+
+Here are the names that a user of the library needs, each imported when it is first asked for; the rooms below do the
+work. Another name enters when :mod:`ptq4vm.api` has it. Nothing is computed here, and importing this loads no torch.
+"""
 
 from __future__ import annotations
 

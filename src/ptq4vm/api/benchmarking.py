@@ -53,7 +53,14 @@ TIMED = 24
 
 @dataclass(frozen=True)
 class File:
-    """An exported file: its size (``None``: any), ratio and metadata."""
+    """An exported file that is to be benchmarked.
+
+    Attributes:
+        path: Where the file is.
+        size: ``(H, W)`` that it takes, pixels; ``None`` for any.
+        ratio: Downsample ratio that is fixed in it, in (0, 1].
+        metadata: What it says about itself.
+    """
 
     path: Path
     size: tuple[int, int] | None
@@ -61,7 +68,7 @@ class File:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def takes(self, setting: Setting) -> bool:
-        """Whether it was made for that."""
+        """Whether the file was made for frames of this size and this downsample ratio."""
         return self.size in (None, setting.size) and abs(self.ratio - setting.ratio) < 1e-6
 
 
@@ -98,7 +105,7 @@ def benchmark(
     Args:
         files: Exported ``.onnx`` and ``.xml`` files.
         checkpoint: What PyTorch runs: ``fp32``, run folders (fake-quantized), or both; ``None`` for nothing.
-        precision: Of what OpenVINO computes in float: ``f32``, ``bf16``, or both.
+        precision: Type in which OpenVINO computes what is float: ``f32``, ``bf16``, or both.
         sizes: Each a :class:`Setting`, or a text such as ``512x288`` or ``1280x720@0.375`` (with the downsample ratio
             where it is not the usual one). The sizes of the files by default, else 512x288.
         clips: A folder of clips with ``com/`` and ``pha/``: their frames are timed, and MAD is measured on them.
@@ -174,7 +181,7 @@ def _checked(
 
 
 def parse_setting(text: str) -> Setting:
-    """``512x288`` or ``1280x720@0.375``. Raises :class:`ConfigError`."""
+    """Read a text such as ``512x288`` or ``1280x720@0.375`` as a setting. Raises :class:`ConfigError` for another."""
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)(?:@(\d*\.?\d+))?", text)
     if found is None:
         raise ConfigError(f"sizes={text}: write WIDTHxHEIGHT, such as 512x288, or 1280x720@0.375 with a ratio")
@@ -256,7 +263,7 @@ def _timed_frames(clips: Sequence[ClipSource], size: tuple[int, int]) -> Frames:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use."""
+    """Count the CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

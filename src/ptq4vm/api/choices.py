@@ -9,12 +9,13 @@ from ptq4vm.quant.spec import QuantSpec
 
 
 def load_preset(name: str) -> Preset:
-    """A preset of ``conf/preset``; change it with :func:`dataclasses.replace`. Raises :class:`ConfigError`."""
+    """Load a preset of ``conf/preset``; change it with :func:`dataclasses.replace`. Raises :class:`ConfigError`."""
     return settings.preset(settings.read_choice("preset", name))
 
 
 def load_augmentation(name: str) -> Augmentation:
-    """A choice of ``conf/augmentation``; change it with :func:`dataclasses.replace`. Raises :class:`ConfigError`."""
+    """Load a choice of ``conf/augmentation``; change it with :func:`dataclasses.replace`. Raises
+    :class:`ConfigError`."""
     return settings.augmentation(settings.read_choice("augmentation", name))
 
 
@@ -22,8 +23,8 @@ def load_method(name: str, bits: str = "w4a4", overflow: str = "safe") -> tuple[
     """A method of ``conf/method`` and its quantizers.
 
     Args:
-        name: Of the method.
-        bits: ``wXaY`` or ``fp32``.
+        name: Name of the method's file, such as ``ptq4vm``.
+        bits: Bits of weights and activations, ``wXaY`` (``w4a4``), or ``fp32``.
         overflow: ``safe`` or ``vnni``; see :class:`ptq4vm.quant.spec.QuantSpec`.
 
     Raises:

@@ -21,12 +21,13 @@ Built = TypeVar("Built")
 
 
 def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
-    """A data set by its name in ``conf/data``, or by the name under which a package from outside has registered it.
+    """Build a data set by its name in ``conf/data``, or by the name under which a package from outside has registered
+    it.
 
     Args:
         name: ``demo``, ``folder``, ``videomatte``, ``videomatte240k``, ``d646``, ``aim``, ``footage``,
             ``backgrounds_video`` or ``backgrounds_image``, or one of :data:`ptq4vm.data.base.DATASETS`.
-        seed: Of what it draws.
+        seed: Seed of everything that the data set draws, where it draws anything.
         arguments: In place of the values in ``conf/data/<name>.yaml``: ``root``, ``calibration_root``, ...
 
     Raises:
@@ -72,7 +73,7 @@ def recorded_clips(checkpoint: str | Path, weights: str | Path | None = None) ->
 
     Args:
         checkpoint: The run folder.
-        weights: Of the float network, whose alphas stand for the truth where clips have none.
+        weights: File with the weights of the float network, whose alphas stand for the truth where clips have none.
 
     Raises:
         CheckpointError: It tells of no data set that this version knows, or of no clips.

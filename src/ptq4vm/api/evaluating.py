@@ -32,10 +32,10 @@ def evaluate(
     Args:
         model: A float :class:`Model`, or any network, such as ``QuantizationResult.network``. A Model is measured with
             its batch norms folded, as quantization sees it.
-        data: From :func:`load_data`.
+        data: The data set, from :func:`load_data`.
         downsample_ratio: Size at which the network runs, as a fraction of the frames' size, in (0, 1].
-        num_workers: Decoding processes.
-        observers: Shown every prediction.
+        num_workers: How many processes decode; 0 decodes in this one.
+        observers: Each is shown every prediction.
         trainer: Builds the Lightning Trainer; on the accelerator that there is, when not given.
         metrics: ``lr`` (MAD, MSE, Grad, Conn, dtSSD) or ``hr`` (MAD, MSE, Grad, dtSSD, SAD); besides the
             foreground's MSE where the true foreground is known.

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ptq4vm import settings
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.family import FAMILIES
+from ptq4vm.ops.formats import channels_last
 from ptq4vm.quant.checkpoint import load_quantized, read_info
 from ptq4vm.quant.spec import Partition
 
@@ -22,8 +21,8 @@ class Model:
     """A float network with what quantization needs to know about it.
 
     Attributes:
-        network: In eval mode.
-        partition: Its blocks, float modules and edge layers.
+        network: The float network, in eval mode.
+        partition: How the network is cut up: blocks, float modules and edge layers.
         architecture: ``{"family": ..., "arguments": {...}}``, from which ``quantizer.yaml`` lets it be rebuilt.
     """
 
@@ -72,7 +71,7 @@ def build_network(
 
     Args:
         family: A name in :data:`ptq4vm.models.family.FAMILIES`, such as ``rvm``.
-        arguments: Of the family; of ``rvm``: ``variant`` and, optionally, ``refiner``.
+        arguments: What the family needs to know; ``rvm`` takes ``variant`` and, optionally, ``refiner``.
         weights: A ``.pth`` or ``.safetensors`` file; the usual places when ``None``.
         pretrained: False leaves the parameters random, for a checkpoint that brings its own.
 
@@ -100,11 +99,13 @@ def load_checkpoint(folder: str | Path) -> MattingNetwork:
         network = build_network(info.model["family"], info.model["arguments"], pretrained=False)
     except ConfigError as error:
         raise CheckpointError(f"{folder}/quantizer.yaml names no known network: {error}") from error
-    return load_quantized(folder, network, info).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    quantized = load_quantized(folder, network, info)
+    assert isinstance(quantized, MattingNetwork)  # a copy of what the family built
+    return channels_last(quantized)
 
 
 def float_model(checkpoint: str | Path, weights: str | Path | None = None) -> Model:
-    """The float network that a run folder's network was made from.
+    """Load the float network that a run folder's network was made from.
 
     Args:
         checkpoint: The run folder.

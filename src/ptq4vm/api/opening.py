@@ -31,7 +31,7 @@ class Engines:
 
     Attributes:
         engines: The one that was asked for, or, for a comparison, the float network's before it.
-        label: Of the one that was asked for, such as ``W4A4``.
+        label: What pictures and tables call the one that was asked for, such as ``W4A4``.
     """
 
     engines: tuple[MattingEngine, ...]

@@ -27,7 +27,8 @@ from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.output import write_run_folder
 from ptq4vm.runs.layout import clear_run_folder
-from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, logging_into, trainers
+from ptq4vm.runs.loggers import logging_into
+from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, trainers
 from ptq4vm.version import __version__
 
 
@@ -58,26 +59,26 @@ def quantize(
     The same call on the same ``run_dir`` goes on where an earlier one was interrupted.
 
     Args:
-        model: From :func:`load_model`; not changed.
-        data: From :func:`load_data`.
-        bits: ``fp32``, ``wXaY``, or every choice at once.
+        model: The float network, from :func:`load_model`; not changed.
+        data: The data set, from :func:`load_data`.
+        bits: Bits as text, ``fp32`` or ``wXaY``, or every choice at once.
         method: A name in ``conf/method``, or its switches; with the latter give ``bits`` as a :class:`QuantSpec`.
         overflow: ``safe``: the exported integers are exact on every CPU; ``vnni``: on those with VNNI. A
             :class:`QuantSpec` has its own.
         preset: A name in ``conf/preset``, or the schedules themselves.
         flow: Where optical flow comes from, looked at only when the method needs it.
         run_dir: Gets the network, metrics, timing, logs and pictures.
-        overwrite: Remove an earlier run from ``run_dir`` first.
-        seed: Of everything random.
-        num_workers: Decoding processes.
+        overwrite: Whether to remove an earlier run from ``run_dir`` first.
+        seed: Seed that decides everything random.
+        num_workers: How many processes decode; 0 decodes in this one.
         downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
-        baseline: Also measure rounding to nearest with min-max ranges.
+        baseline: Whether to measure rounding to nearest with min-max ranges too.
         stage_cache: Folder where runs that begin alike share their reconstruction.
         flow_cache_mib: Limit of the flow cache, MiB; see :class:`ptq4vm.flow.cache.FlowCache`.
         augmentation: A name in ``conf/augmentation``, or its values.
         trainer: Builds Lightning Trainers; on the accelerator that there is, when not given.
         loggers: Gives the loggers of a training stage; CSV files when not given.
-        notes: For ``quantizer.yaml``.
+        notes: Values for people and other tools that go into ``quantizer.yaml``.
 
     Returns:
         The quantized network, the metrics of every stage, and seconds.

@@ -25,7 +25,8 @@ from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.methods.method import Method, Preset
 from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.tracking import RunInfo, Tracking
-from ptq4vm.system.trainers import TrainerFactory, logging_into, trainers
+from ptq4vm.runs.loggers import logging_into
+from ptq4vm.system.trainers import TrainerFactory, trainers
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ def check(cfg: DictConfig, complete: bool = True) -> RunOptions:
     """Check that nothing is missing, and everything at the top level.
 
     Args:
-        cfg: The configuration.
+        cfg: The composed configuration.
         complete: Whether every value is needed; else only those at the top level are looked at.
 
     Raises:
@@ -65,7 +66,7 @@ def check(cfg: DictConfig, complete: bool = True) -> RunOptions:
 
 
 def check_options(cls: type[T], cfg: DictConfig, complete: bool = True) -> T:
-    """:func:`check` for a command with values of its own at the top level: those of the dataclass ``cls``."""
+    """Do as :func:`check` for a command with values of its own at the top level: those of the dataclass ``cls``."""
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing and complete:
         raise ConfigError(f"{missing[0]} has no value: add {missing[0]}=... to the command")
@@ -82,40 +83,40 @@ def was_given(key: str) -> bool:
 
 
 def method(cfg: DictConfig) -> tuple[Method, QuantSpec]:
-    """``method`` at ``bits``."""
+    """Build the method and the quantizers that ``method`` and ``bits`` choose."""
     values = plain(cfg.method)
     return settings.method(values), settings.quant_spec(plain(cfg.bits), values["quantizer"])
 
 
 def preset(cfg: DictConfig) -> Preset:
-    """``preset``."""
+    """Build the schedules that ``preset`` chooses."""
     return settings.preset(plain(cfg.preset))
 
 
 def model(cfg: DictConfig) -> Model:
-    """``model`` with its pretrained weights; cut up as its family says where it has no ``partition``."""
+    """Build ``model`` with its pretrained weights; cut up as its family says where it has no ``partition``."""
     values = plain(cfg.model)
     partition = settings.partition(values["partition"]) if values.get("partition") else None
     return build_model(values["family"], values["arguments"], partition, values.get("weights"))
 
 
 def augmentation(cfg: DictConfig) -> Augmentation:
-    """``augmentation``."""
+    """Build the augmentation that ``augmentation`` chooses."""
     return settings.augmentation(plain(cfg.augmentation))
 
 
 def data(cfg: DictConfig) -> ClipDataset:
-    """``data``."""
+    """Build the data set that ``data`` chooses."""
     return _checked(cfg, "data")
 
 
 def about_truth(dataset: ClipDataset) -> str:
-    """For the title of a table: what stands for the truth where there is none."""
+    """Say for the title of a table what stands for the truth; empty where the data set has true alphas."""
     return f"; {dataset.truth}" if isinstance(dataset, NeedsTruth) else ""
 
 
 def flow(cfg: DictConfig, method: Method, spec: QuantSpec, preset: Preset) -> FlowEstimator | SourceFlow | None:
-    """``flow``, when the method needs it."""
+    """Build the provider that ``flow`` chooses, or give ``None`` where the method needs no optical flow."""
     return _checked(cfg, "flow") if needs_flow(method, spec, preset) else None
 
 
@@ -173,7 +174,7 @@ def _tracking(cfg: DictConfig, info: RunInfo) -> Tracking:
 
 
 def run_name(run_dir: Path) -> str:
-    """What tells a run from others: in a sweep the swept values, else the name of its folder."""
+    """Name a run by what tells it from others: in a sweep the swept values, else the name of its folder."""
     return (HydraConfig.get().job.override_dirname if _sweep_name() else "") or run_dir.name
 
 
@@ -204,5 +205,5 @@ def quiet() -> None:
 
 
 def notes(cfg: DictConfig) -> dict[str, Any]:
-    """The whole configuration, for ``quantizer.yaml``."""
+    """Give the whole configuration as plain values, for ``quantizer.yaml``."""
     return {"config": plain(cfg)}

@@ -14,6 +14,7 @@ from ptq4vm.cli import build
 from ptq4vm.errors import PTQ4VMError
 from ptq4vm.report.page import write_report
 from ptq4vm.report.tracking import log_sweep_table
+from ptq4vm.runs.layout import RUN
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class SweepReport(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra once, after the last job."""
         folder = Path(config.hydra.sweep.dir)
-        if not any(folder.rglob("run.json")):  # of `evaluate`, say
+        if not any(folder.rglob(RUN)):  # of `evaluate`, say
             return
         try:
             page = write_report([folder], folder / "report")

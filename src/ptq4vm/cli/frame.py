@@ -43,7 +43,7 @@ class Lines(logging.Handler):
     """Warnings as lines on stderr, above a progress bar, which takes stderr's place while it is shown.
 
     Args:
-        name: Of the command.
+        name: Name of the command, which begins each line.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,7 +51,7 @@ class Lines(logging.Handler):
         self._name = name
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line."""
+        """Write the record's message as one line to stderr."""
         tell(self._name, record.getMessage())
 
 
@@ -77,7 +77,7 @@ class Command:
 
 
 class Terminated(SystemExit):
-    """SIGTERM came."""
+    """Ends the process after SIGTERM, raised so that what is open is closed on the way."""
 
 
 def run(command: Command, arguments: Sequence[str]) -> int:

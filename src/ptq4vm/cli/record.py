@@ -39,7 +39,7 @@ def recorded(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
 
 
 def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """What is known before a run begins."""
+    """Gather what ``run.json`` says before the run begins."""
     hydra = HydraConfig.get()
     choices = {str(k): v for k, v in hydra.runtime.choices.items() if "/" not in str(k)}
     # a job of a sweep is told by what is swept; one run by its method and bits

@@ -11,7 +11,7 @@ from ptq4vm.cli.values import Options
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    """What the command can be told."""
+    """Add the command's arguments and options to its parser."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="run folders, or folders of sweeps")
     parser.add_argument("--out", type=Path, metavar="DIR", help="gets the report (default: report in the first PATH)")
     parser.add_argument("--title", help="heading of the page (default: the names of the folders)")

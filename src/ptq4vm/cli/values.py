@@ -21,7 +21,7 @@ class KeyValues:
 
     Attributes:
         values: The dataclass; see :func:`parse_values`.
-        usage: For ``--help``.
+        usage: Text that ``--help`` shows.
         missing: What the message about a value that is not given says to write.
         alone: Whether the command does something without any argument, rather than show its help.
     """
@@ -61,8 +61,8 @@ def parse_values(cls: type[T], arguments: Sequence[str], missing: str = "...") -
     """Build a dataclass of ``str``, ``bool``, ``int`` and ``float`` fields (each may be ``None``) from arguments.
 
     Args:
-        cls: Fields without a default must be given.
-        arguments: Each ``key=value``.
+        cls: The dataclass; its fields without a default must be given.
+        arguments: Texts of the form ``key=value``.
         missing: What the message about a field that is not given says to write.
 
     Raises:

@@ -17,7 +17,7 @@ from ptq4vm.models.weights.cache import find
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    """What the command can be told."""
+    """Add the command's arguments and options to its parser."""
     parser.add_argument("variant", nargs="?", default="mobilenetv3", choices=list(_offered()))
     parser.add_argument("--path", help="a .pth or .safetensors file to check and use")
     parser.add_argument("--offline", action="store_true", help="use the cache only")

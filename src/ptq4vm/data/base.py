@@ -51,7 +51,7 @@ class LayeredClip(Protocol):
         ...
 
     def read_background(self, times: Sequence[int]) -> Tensor:
-        """``(n, 3, H, W)`` uint8; ``times`` may go beyond the clip's end."""
+        """Colours ``(n, 3, H, W)`` uint8 of the background; ``times`` may go beyond the clip's end."""
         ...
 
 
@@ -86,7 +86,7 @@ Predictor = Callable[[Iterator[Tensor]], Iterator[Tensor]]
 
 @runtime_checkable
 class NeedsTruth(Protocol):
-    """A data set without true alphas: a network's own are written once, before its clips are listed."""
+    """A data set without true alphas: what the float network predicts is written once, before its clips are listed."""
 
     @property
     def truth(self) -> str:
@@ -97,8 +97,8 @@ class NeedsTruth(Protocol):
         """Write the alphas of all clips that have none yet.
 
         Args:
-            predict: The network.
-            key: Names the network and everything that changes what it predicts.
+            predict: Gives the alphas that the network predicts for the frames of a clip.
+            key: Text that names the network and everything that changes what it predicts.
 
         Raises:
             DataError: A clip is missing or damaged.

@@ -29,14 +29,14 @@ _ROLES = {"com": "composite", "fgr": "foreground", "pha": "alpha", "background":
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What is known of one clip.
+    """What the files of one clip say about it.
 
     Attributes:
-        name: Of the clip.
-        frames: How many.
-        size: ``(H, W)``.
+        name: Name of the clip in its data set.
+        frames: How many frames it has.
+        size: ``(H, W)`` of the frames, pixels.
         first: Name of the first frame's file, without suffix; empty where frames have no files of their own.
-        last: Name of the last frame's file.
+        last: Name of the last frame's file, likewise.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Findings:
     oddities: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The findings as plain dictionaries, lists and numbers, for ``check.json``."""
         parts = {
             part: {c.name: {"frames": c.frames, "size": list(c.size), "range": [c.first, c.last]} for c in clips}
             for part, clips in self.parts.items()

@@ -64,10 +64,10 @@ class ClipPlan:
     """One clip that is to be written.
 
     Attributes:
-        name: ``<subset>/<clip>``.
-        foreground: Who.
-        background: Before what.
-        frames: Of the clip.
+        name: Where it is written below the set's folder: ``<subset>/<clip>``.
+        foreground: People with alpha that are shown in it.
+        background: What they are put before.
+        frames: How many frames the clip has.
     """
 
     name: str
@@ -79,12 +79,12 @@ class ClipPlan:
 def plan(
     foregrounds: Sequence[Foreground], subsets: Mapping[str, Sequence[BackgroundClip]], settings: ComposeSettings
 ) -> tuple[ClipPlan, ...]:
-    """Which foreground meets which background: each foreground as often as the others, to within one.
+    """Decide which foreground meets which background: each foreground as often as the others, to within one.
 
     Args:
-        foregrounds: At least one.
+        foregrounds: The people to choose from, at least one.
         subsets: Name of a subset (``videomatte_static``) to its backgrounds, at least one.
-        settings: Of the set.
+        settings: Number, length and seed of the set's clips.
     """
     plans = []
     for subset, backgrounds in subsets.items():
@@ -112,12 +112,12 @@ def write_set(
     A clip that is there as it would be written, to the last byte, is left alone; so an interrupted call goes on.
 
     Args:
-        out: The folder.
-        plans: From :func:`plan`.
-        settings: Of the set.
+        out: Folder that is written into.
+        plans: What to write, from :func:`plan`.
+        settings: What the set is like, as given to :func:`plan`.
         workers: Threads; as many as this process may use cores when 0.
-        progress: Show a progress bar.
-        notes: For the manifest.
+        progress: Whether to show a progress bar.
+        notes: Values that ``manifest.json`` shall hold besides.
 
     Returns:
         How many clips were written anew.

@@ -15,7 +15,7 @@ from ptq4vm.types import ClipBatch, ClipSource, FlowPair
 
 
 def cut_clip(source: ClipSource, sample: CalibrationSample) -> tuple[Tensor, Tensor]:
-    """Frames ``(T, 3, h, w)`` and alpha ``(T, 1, h, w)`` of a sample, uint8. Raises :class:`DataError`."""
+    """Cut frames ``(T, 3, h, w)`` and alpha ``(T, 1, h, w)`` of a sample, uint8. Raises :class:`DataError`."""
     height, width = sample.size
     if isinstance(source, BoxedClip):
         box = (sample.left, sample.top, sample.left + width, sample.top + height)

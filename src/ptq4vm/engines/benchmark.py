@@ -75,19 +75,20 @@ class TimingPlan:
             raise ConfigError(f"warm_up={self.warm_up} and pause={self.pause:g}: use 0 or more")
 
     def turns(self, engines: int) -> Iterator[int]:
-        """Which engine comes next: forth in one round and back in the next, so that what drifts meets all alike."""
+        """Give the engines' numbers in turn: forth in one round and back in the next, so that what drifts meets all
+        alike."""
         for turn in range(self.rounds):
             yield from range(engines) if turn % 2 == 0 else reversed(range(engines))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of milliseconds a frame: the median, and between what nine in ten lie.
+    """How long frames took: the median, and the two times between which nine in ten lie.
 
     Attributes:
-        median: Milliseconds.
-        low: 5th percentile.
-        high: 95th percentile.
+        median: Median time of a frame, milliseconds.
+        low: 5th percentile of the times, milliseconds.
+        high: 95th percentile of the times, milliseconds.
         count: Frames that were timed.
     """
 
@@ -98,7 +99,7 @@ class Spread:
 
     @classmethod
     def of(cls, milliseconds: Sequence[float]) -> Spread:
-        """Raises :class:`DataError` for none."""
+        """Summarise the times of some frames, in milliseconds. Raises :class:`DataError` where there are none."""
         if not milliseconds:
             raise DataError("there is no time to take the median of")
         low, median, high = np.percentile(milliseconds, (5, 50, 95))
@@ -107,14 +108,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to benchmark.
+    """An engine with a network or file that is to be benchmarked.
 
     Attributes:
-        name: In tables.
-        open: Gives the engine; can be pickled.
-        modules: That its engine needs and that ``open`` would import; see :func:`ptq4vm.engines.memory.peak_memory`.
-        files: That it was exported to.
-        metadata: What they say about themselves.
+        name: What tables call it.
+        open: Opens the engine; can be pickled, to be called in a process of its own.
+        modules: Names of modules that its engine needs and ``open`` would import; see
+            :func:`ptq4vm.engines.memory.peak_memory`.
+        files: Exported files that it runs; none for PyTorch.
+        metadata: What these files say about themselves.
     """
 
     name: str
@@ -131,13 +133,13 @@ def file_contenders(
     precisions: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> list[Contender]:
-    """An exported file as what it is benchmarked as.
+    """Make the contenders of an exported file: one, or one for each precision where its engine can be told one.
 
     Args:
-        file: Exported.
-        name: Of the file, in tables.
+        file: The exported file.
+        name: What tables call the file.
         threads: CPU threads; as many as the engine likes for ``None``.
-        precisions: One contender each, where the engine can be told in which to compute floats.
+        precisions: In which types floats are to be computed (``f32``, ``bf16``), where the engine can be told.
         metadata: What the file says about itself.
 
     Raises:
@@ -159,10 +161,10 @@ class Measurement:
     """What was measured of a contender.
 
     Attributes:
-        contender: It.
-        time: Of a frame.
+        contender: What was measured.
+        time: How long a frame took.
         memory: Bytes by which a process of its own grew; ``None``: not measured.
-        mad: Against the truth of the clips; ``None`` without clips.
+        mad: Mean absolute difference to the clips' true alpha, times 1000; ``None`` without clips.
         integers: Convolutions that run on integers, and all there are, where the engine tells.
     """
 
@@ -174,7 +176,7 @@ class Measurement:
 
     @property
     def file_bytes(self) -> int | None:
-        """Size of the files together."""
+        """Size of the exported files together, bytes; ``None`` where there are none."""
         return sum(file.stat().st_size for file in self.contender.files) if self.contender.files else None
 
     def times_faster(self, baseline: Measurement) -> float:
@@ -195,11 +197,11 @@ def benchmark(
     """Measure contenders at one size: memory, each in a process of its own; time, in turns in this one; then MAD.
 
     Args:
-        contenders: At least one; the table's order.
-        size: ``(H, W)``.
-        frames: Of that size; see :func:`time_engines`.
-        plan: See :class:`TimingPlan`.
-        clips: To measure MAD on; see :func:`mean_mad`.
+        contenders: What to measure, at least one, in the order of the table.
+        size: ``(H, W)`` of the frames, pixels.
+        frames: Pictures of that size that are timed; see :func:`time_engines`.
+        plan: How the engines take turns; the defaults of :class:`TimingPlan` when not given.
+        clips: Clips with true alpha to measure MAD on; see :func:`mean_mad`.
         memory: Whether to measure memory.
         on_step: Called with what is measured, :func:`steps` times.
 
@@ -252,10 +254,10 @@ def time_engines(
     Args:
         engines: Each gets the same frames in the same order, over and over, with its own states.
         frames: ``(H, W, 3)`` uint8, consecutive frames of a video.
-        plan: See :class:`TimingPlan`.
+        plan: How the engines take turns; the defaults of :class:`TimingPlan` when not given.
         on_turn: Called after every turn, warming up included.
-        clock: Gives seconds.
-        sleep: Waits for seconds.
+        clock: Gives the time now, in seconds from any beginning.
+        sleep: Waits for a number of seconds.
 
     Returns:
         Milliseconds of every timed frame, for each engine in the order in which they ran.
@@ -301,9 +303,9 @@ def mean_mad(
     """MAD of each engine: over all frames of a clip with states carried, then over clips, as ``evaluate`` has it.
 
     Args:
-        engines: Reset before every clip.
-        clips: With their true alpha; scaled to ``size`` where they have another.
-        size: ``(H, W)``.
+        engines: What to measure; each is reset before every clip.
+        clips: Clips with their true alpha, scaled to ``size`` where they have another.
+        size: ``(H, W)`` at which the engines run, pixels.
         on_clip: Called after every clip of every engine.
 
     Returns:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ptq4vm.engines.base import Matte, MattingEngine, automatic_ratio
 from ptq4vm.errors import ConfigError
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.ops.formats import channels_last
 from ptq4vm.types import States
 
 
@@ -30,7 +31,7 @@ class PyTorchEngine(MattingEngine):
     ) -> None:
         if downsample_ratio is not None and not 0 < downsample_ratio <= 1:
             raise ConfigError(f"downsample_ratio={downsample_ratio:g} is out of range: use auto, or above 0 up to 1")
-        self._network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = channels_last(network.eval().to(device))
         self._device = torch.device(device)
         self._ratio = downsample_ratio
         self._size: tuple[int, int] | None = None

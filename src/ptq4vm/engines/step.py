@@ -24,7 +24,7 @@ _COLOURS = 3
 
 
 class Port(NamedTuple):
-    """An input of an exported graph: its name, and its sizes with ``None`` where any will do."""
+    """An input of an exported graph: its name, and the size of each dimension, ``None`` where any will do."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -44,8 +44,8 @@ class StepEngine(MattingEngine):
     and, as keywords, options of its own.
 
     Args:
-        file: That the graph is in.
-        inputs: Of the graph.
+        file: The file that holds the graph.
+        inputs: Names and sizes of the graph's inputs.
         outputs: Names of the graph's outputs.
         metadata: What the file says about itself.
 
@@ -54,12 +54,12 @@ class StepEngine(MattingEngine):
     Attributes:
         title: The engine's name for people, such as ``ONNX Runtime``.
         package: The Python package that it needs.
-        suffixes: Of files that it opens, in lower case: first of those that are made for it.
-        precisions: In which it can be told to compute floats, by the option ``precision``; empty: it has no such.
+        suffixes: What the names of files that it opens end in, lower case; those made for it come first.
+        precisions: Types in which it can be told to compute floats, by the option ``precision``; empty where it cannot.
         uses_onednn: Whether the engine's integer kernels are oneDNN's.
-        file: What is open.
+        file: The file that is open.
         metadata: What the file says about itself.
-        downsample_ratio: What is fixed in the graph.
+        downsample_ratio: Fraction of the frames' size at which the graph runs its network, in (0, 1].
 
     Raises:
         ExportError: Inputs or outputs are not those of a file that ``ptq4vm export`` wrote.
@@ -101,9 +101,9 @@ class StepEngine(MattingEngine):
         """Open a file, by the constructor of the class.
 
         Args:
-            file: Exported.
+            file: The exported file.
             threads: CPU threads; as many as the engine likes when not given.
-            options: More that the constructor takes.
+            options: Further keywords of the class's constructor.
 
         Raises:
             ConfigError: The engine's package is not installed, or a value is out of range.
@@ -136,7 +136,7 @@ class StepEngine(MattingEngine):
         return None if height is None or width is None else (height, width)
 
     def reset(self) -> None:
-        """Start the next frame from zero states."""
+        """Forget the frames seen so far: the next one starts from states of zeros."""
         self._states = {}
 
     def matte(self, frame: NDArray[np.uint8]) -> Matte:
@@ -162,11 +162,12 @@ class StepEngine(MattingEngine):
     def layer_results(
         self, feeds: Mapping[str, NDArray[np.float32]], names: Sequence[str], earlier: Sequence[NDArray[np.uint8]] = ()
     ) -> Tensors:
-        """Results inside the graph for one frame; for the search after a failed verification, not for speed.
+        """Compute one frame and give results inside the graph; for the search after a failed verification, not for
+        speed.
 
         Args:
             feeds: ``src`` ``(1, 3, H, W)`` in [0, 1] and the states before it.
-            names: Of tensors, which exported files call by the layers' paths.
+            names: Names of the tensors to give, which exported files call by the layers' paths.
             earlier: ``(H, W, 3)`` uint8: the frames before, for a file that keeps its states inside.
 
         Returns:

@@ -19,7 +19,12 @@ from ptq4vm.quant.layers import QuantLayer
 
 
 class Deviation(NamedTuple):
-    """Of one layer: its path, and the root of noise power over signal power of its result."""
+    """How far an exported file is from its network in one layer.
+
+    Attributes:
+        path: Path of the layer in the network.
+        error: Relative error of its result: the root of noise power over signal power; 0 for an equal one.
+    """
 
     path: str
     error: float
@@ -36,13 +41,13 @@ def deviations(
 
     Args:
         network: The fake-quantized network.
-        engine: Of a file that was exported from it.
-        inputs: ``src`` and the states.
-        ratio: That was fixed in the file.
+        engine: The engine of a file that was exported from it.
+        inputs: ``src`` ``(1, 3, H, W)`` in [0, 1] and the states, float32.
+        ratio: Downsample ratio that was fixed in the file.
         earlier: ``(N, 3, H, W)`` uint8: the frames before, for a file that keeps its states inside.
 
     Returns:
-        In the order in which the layers run; those that an engine's conversion joined with others are left out.
+        One for each layer, in the order in which they run; those that the engine joined with others are left out.
 
     Raises:
         ExportError: The file is missing or damaged by now.

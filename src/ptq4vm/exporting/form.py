@@ -89,7 +89,8 @@ class ExportActivation(nn.Module):
         self.register_buffer("upper", upper.view(-1, 1, 1) if scale.ndim else upper)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The rounded ``x``, any shape (channels at dimension -3 where each has its own scale)."""
+        """Round ``x`` of any shape (channels at dimension -3 where each has its own scale) to values that codes stand
+        for."""
         if self.clips:
             x = torch.minimum(x, self.upper) if self.upper.ndim else x.clamp(max=self.upper_value)
         axis = max(x.ndim - 3, 0)
@@ -140,7 +141,7 @@ class ExportLayer(nn.Module):
             self.geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the quantized layer computes."""
+        """Compute what the quantized layer computes for ``x``, from its integer weight codes."""
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         if self.divisor is not None:
@@ -161,13 +162,13 @@ def _is_depthwise(layer: QuantLayer, quantizer: ActivationQuantizer) -> bool:
 
 
 def export_form(network: MattingNetwork, target_name: str) -> MattingNetwork:
-    """A copy of a quantized (or float) network in the export form, in eval mode and the usual memory layout.
+    """Copy a quantized (or float) network into the export form, in eval mode and the usual memory layout.
 
     GAC's affine, where there is one, is absorbed into weights and biases.
 
     Args:
-        network: Not changed.
-        target_name: Of the export target, for which the network may have modules in another form.
+        network: The network to copy; it is not changed.
+        target_name: Name of the export target, for which the network may have modules in another form.
     """
     form = absorb(copy.deepcopy(network)).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     sites = {
@@ -200,13 +201,13 @@ def _read_scales(layer: QuantLayer, sites: Mapping[str, ActivationQuantizer]) ->
 
 
 def weight_bits(form: MattingNetwork) -> dict[str, int]:
-    """Bits of every quantized weight of an export form, by layer path."""
+    """Give the bit-width of every quantized weight of an export form, by layer path."""
     layers = {path: module for path, module in form.named_modules() if isinstance(module, ExportLayer)}
     return {path: layer.bits for path, layer in layers.items() if layer.bits is not None}
 
 
 class FrameStep(nn.Module):
-    """One frame: ``src, r1i, ... -> fgr, pha, r1o, ...``, the graph that is exported.
+    """One frame of a network, ``src, r1i, ... -> fgr, pha, r1o, ...``: the module that is traced and exported.
 
     Args:
         network: In its export form.

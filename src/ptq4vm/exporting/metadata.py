@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
 from ptq4vm.quant.overflow import saturating_layers
+from ptq4vm.runs.progress import recorded_fingerprint
 from ptq4vm.system.cpu import Cpu
 
 UNKNOWN = "unknown"
@@ -32,15 +32,15 @@ def describe(
     version: str,
     target: Target | None = None,
 ) -> dict[str, str]:
-    """Metadata of an exported file, all as text.
+    """Gather what an exported file of a quantized network says about itself, all as text.
 
     Args:
-        folder: Run folder.
-        info: Its ``quantizer.yaml``.
-        network: Its quantized network.
-        shape: What the graph takes.
-        version: Of ptq4vm.
-        target: What the file is for; an engine that may cut sums off without VNNI when not given.
+        folder: Run folder that the network comes from.
+        info: What the folder's ``quantizer.yaml`` says.
+        network: The folder's quantized network.
+        shape: Size of the frames that the graph takes.
+        version: Version of ptq4vm that exports.
+        target: Target of the file; when not given, its engine may cut sums off on CPUs without VNNI.
 
     Returns:
         ``bits`` (``w4a4``), ``edge_bits``, ``overflow`` (``safe`` where every CPU computes the integers exactly, by
@@ -72,14 +72,14 @@ def describe(
 def describe_float(
     model: Mapping[str, Any], network: MattingNetwork, checkpoint: str, shape: FrameShape, version: str
 ) -> dict[str, str]:
-    """Metadata of an exported float network, with the keys of :func:`describe` that apply.
+    """Gather what an exported file of a float network says about itself: the keys of :func:`describe` that apply.
 
     Args:
-        model: Its architecture, ``{"family": ..., "arguments": {...}}``.
-        network: Itself.
-        checkpoint: Hash of its weights.
-        shape: What the graph takes.
-        version: Of ptq4vm.
+        model: Architecture of the network, ``{"family": ..., "arguments": {...}}``.
+        network: The float network that is exported.
+        checkpoint: Hash of the network's weights.
+        shape: Size of the frames that the graph takes.
+        version: Version of ptq4vm that exports.
     """
     return {
         "bits": "fp32",
@@ -114,7 +114,7 @@ def _of_shape(shape: FrameShape, network: MattingNetwork) -> dict[str, str]:
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """SHA-256 of a run's tensors. Raises :class:`CheckpointError`."""
+    """Compute the SHA-256 of a run's ``model.safetensors``. Raises :class:`CheckpointError`."""
     try:
         return hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     except OSError as error:
@@ -123,8 +123,4 @@ def checkpoint_hash(folder: Path) -> str:
 
 def _calibration(folder: Path) -> str:
     """Hash of the calibration clips, which the run keeps with its progress."""
-    try:
-        progress = json.loads((folder / "state" / "progress.json").read_text(encoding="utf-8"))
-        return str(progress["fingerprint"]["calibration_clips"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return UNKNOWN
+    return recorded_fingerprint(folder).get("calibration_clips", UNKNOWN)

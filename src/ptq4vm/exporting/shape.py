@@ -13,7 +13,7 @@ SMALLEST = 16
 
 @dataclass(frozen=True)
 class FrameShape:
-    """What the exported graph takes.
+    """Frames that an exported graph takes: their size, and the ratio at which the network runs.
 
     Attributes:
         height: Rows of a frame.

@@ -25,9 +25,9 @@ class Target(ABC):
     otherwise can be exported too; its engine then computes more in float.
 
     Attributes:
-        name: By which it is registered and chosen (``target=onnx``), and by which a network knows which form its
-            special modules shall have.
-        suffix: Of the file that is written, such as ``.onnx``; its engine opens files by it.
+        name: Name under which it is registered and chosen (``target=onnx``), and by which a network knows which form
+            its special modules shall have.
+        suffix: What the written file's name ends in, such as ``.onnx``; its engine opens files by it.
         engine: The class that opens its files, of :data:`ptq4vm.engines.registry.ENGINES`.
     """
 
@@ -48,7 +48,7 @@ class Target(ABC):
 
         Args:
             network: The quantized network.
-            shape: What the graph takes.
+            shape: Size of the frames that the graph takes.
         """
         return ()
 
@@ -65,9 +65,9 @@ class Target(ABC):
         """Write a network for the engine; what was there stays whole until all is written.
 
         Args:
-            network: From :func:`ptq4vm.api.load_checkpoint`; not changed.
-            out: Must end in :attr:`suffix`.
-            shape: Of the input, fixed in the file.
+            network: The quantized network, from :func:`ptq4vm.api.load_checkpoint`; not changed.
+            out: The file to write, whose name ends in :attr:`suffix`.
+            shape: Size of the frames that the file shall take, fixed in it.
             metadata: Text that the engine finds again as ``metadata``; see :func:`ptq4vm.exporting.metadata.describe`.
 
         Raises:

@@ -26,12 +26,12 @@ IR_VERSION = 10
 
 
 def input_names(states: int) -> list[str]:
-    """``src, r1i, ...``."""
+    """Names of a graph's inputs in order: ``src`` and the states before the frame, ``r1i, ...``."""
     return ["src", *(f"r{i + 1}i" for i in range(states))]
 
 
 def output_names(states: int) -> list[str]:
-    """``fgr, pha, r1o, ...``."""
+    """Names of a graph's outputs in order: ``fgr``, ``pha`` and the states after the frame, ``r1o, ...``."""
     return ["fgr", "pha", *(f"r{i + 1}o" for i in range(states))]
 
 
@@ -42,14 +42,14 @@ def to_onnx(
     target_name: str,
     passes: Sequence[Pass] = (),
 ) -> Any:
-    """The integer graph of one frame of a quantized network (or the float graph of a float one).
+    """Trace one frame of a quantized network to an integer graph (or of a float one to a float graph).
 
     Args:
-        network: From :func:`ptq4vm.api.load_checkpoint`; not changed.
-        shape: Of its input.
-        metadata: For ``metadata_props``.
-        target_name: Of the :class:`ptq4vm.exporting.target.Target`, by which special modules get their form.
-        passes: Over the simplified graph, in this order, before names are shortened and weights packed.
+        network: The quantized network, from :func:`ptq4vm.api.load_checkpoint`; not changed.
+        shape: Size of the frames that the graph shall take.
+        metadata: Text by key that becomes the model's ``metadata_props``.
+        target_name: Name of the :class:`ptq4vm.exporting.target.Target`, by which special modules get their form.
+        passes: Changes to the simplified graph, in this order, before names are shortened and weights packed.
 
     Returns:
         A checked ``onnx.ModelProto``. Its convolutions, and their results, are named by the layers' paths.

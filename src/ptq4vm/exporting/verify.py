@@ -68,7 +68,7 @@ class Parity:
 
     @property
     def mad_change(self) -> float:
-        """Relative change of the error against the truth."""
+        """By how much the file's error against the truth differs from the network's, as a share of the latter."""
         return abs(self.mad[1] - self.mad[0]) / max(self.mad[0], 1e-9)
 
     @property
@@ -111,8 +111,8 @@ def verify(network: MattingNetwork, engine: StepEngine, clips: Sequence[Clip]) -
     """Compare an exported file with the network that it was made from, frame by frame, each with its own states.
 
     Args:
-        network: From :func:`ptq4vm.api.load_checkpoint`.
-        engine: Of the file; see :func:`ptq4vm.engines.registry.open_engine`.
+        network: The quantized network, from :func:`ptq4vm.api.load_checkpoint`.
+        engine: The file opened by :func:`ptq4vm.engines.registry.open_engine`.
         clips: Frames of the file's size, with their true alpha. States begin anew with each clip.
 
     Raises:
@@ -192,11 +192,11 @@ def _inputs(network: MattingNetwork, clip: Clip, frame: int, ratio: float) -> li
 
 
 def moving_portrait(size: tuple[int, int], frames: int) -> Clip:
-    """A drawn head and shoulders that sway before a smooth background, with exact alpha; for where no clip is given.
+    """Draw a head and shoulders that sway before a smooth background, with exact alpha; for where no clip is given.
 
     Args:
-        size: ``(H, W)``.
-        frames: How many.
+        size: ``(H, W)`` of the frames, pixels.
+        frames: How many frames to draw.
     """
     pictures, mattes = draw_portrait(size, frames, _enlarged)
     return Clip(

@@ -55,7 +55,7 @@ class SourceFlow(Protocol):
 
     @property
     def name(self) -> str:
-        """As :attr:`FlowEstimator.name`."""
+        """The provider as one string; see :attr:`FlowEstimator.name`."""
         ...
 
     def from_source(self, source: ClipSource, start: int, stop: int) -> FlowPair:

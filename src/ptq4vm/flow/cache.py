@@ -99,7 +99,7 @@ class FlowCache:
         return digest.hexdigest()
 
     def path(self, key: str) -> Path:
-        """File of an entry."""
+        """Path of the file that holds the entry ``key``, whether it is there or not."""
         return self.root / f"{key}.safetensors"
 
     def load(self, key: str, rows: slice, names: Sequence[str]) -> Rows | None:
@@ -158,8 +158,8 @@ class ClipFlow:
     """The flow of one clip, whose files are taken not to change while this object lives.
 
     Args:
-        cache: Where entries are.
-        source: The clip.
+        cache: The cache that entries are read from and written to.
+        source: The clip whose flow is asked for.
     """
 
     def __init__(self, cache: FlowCache, source: ClipSource) -> None:
@@ -183,7 +183,7 @@ class ClipFlow:
         return FlowPair(*self._read(start, stop, BACKWARD))
 
     def get_forward(self, start: int = 0, stop: int | None = None) -> ForwardFlow:
-        """As :meth:`get`, the other way: from each frame of ``start:stop`` to the next.
+        """Flow like that of :meth:`get`, the other way: from each frame of ``start:stop`` to the next.
 
         Raises:
             ConfigError: The provider takes its flow from the clip, which knows the way back only.

@@ -41,7 +41,7 @@ class DISFlow:
 
     @property
     def name(self) -> str:
-        """Provider and settings."""
+        """The provider and its settings as one string, part of the cache key."""
         return f"dis-{self.preset}"
 
     def estimate(self, frames: Tensor) -> TwoWayFlow:

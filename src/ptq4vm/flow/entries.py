@@ -39,9 +39,9 @@ def read_entry(path: Path, rows: slice, names: Sequence[str] = NAMES) -> tuple[T
     The file is mapped: what was read stays valid when the entry is removed or replaced meanwhile.
 
     Args:
-        path: The entry.
+        path: File of the entry.
         rows: Which pairs of frames, counted from the entry's first; both ends given.
-        names: Which tensors of :data:`NAMES`.
+        names: Names of the tensors to read, of :data:`NAMES`.
 
     Returns:
         The tensors, or ``None`` where there is no entry, or not the one that was written under that name: it has
@@ -87,8 +87,8 @@ def evict(root: Path, limit: int, keep: Path | None = None) -> int:
     computed again by whoever needs it.
 
     Args:
-        root: Folder of the entries.
-        limit: Bytes.
+        root: Folder that holds the entries.
+        limit: How many bytes the entries may take together.
         keep: An entry that stays in any case: the one that has just been written.
 
     Returns:

@@ -21,12 +21,12 @@ _SMALLEST = 128  # below, its correlation pyramid would be empty
 
 @FLOWS.register("raft")
 class RAFTFlow:
-    """Recurrent all-pairs field transforms.
+    """Estimates flow by recurrent all-pairs field transforms, a network of torchvision's.
 
     Args:
         variant: ``raft_small`` or ``raft_large``.
         weights: File of a state dict; torchvision's own download and cache when not given.
-        iterations: Refinement steps.
+        iterations: How many refinement steps the network takes, at least 1.
         device: Where the network runs; the flow comes back on the CPU.
         build: Gives the network, called once when flow is first estimated. For networks of one's own, and for tests;
             ``variant`` is then only a label.
@@ -59,7 +59,7 @@ class RAFTFlow:
 
     @property
     def name(self) -> str:
-        """Provider and settings."""
+        """The provider and its settings as one string, part of the cache key."""
         return f"raft-{self.variant}-{self._weights_label}-{self.iterations}"
 
     @cached_property

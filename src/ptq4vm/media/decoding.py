@@ -22,8 +22,9 @@ def open_video_stream(path: Path, threads: str = "AUTO") -> tuple[av.container.I
     """Open a file at its first moving picture (not the cover of a song).
 
     Args:
-        path: The file.
-        threads: ``AUTO``: the fastest where all is decoded; ``SLICE``: no frame waits for those after it.
+        path: The video file.
+        threads: How FFmpeg shares the work: ``AUTO`` is fastest where all is decoded, ``SLICE`` lets no frame wait for
+            those after it.
 
     Raises:
         DataError: It cannot be read, or has no video in it.
@@ -43,10 +44,10 @@ def open_video_stream(path: Path, threads: str = "AUTO") -> tuple[av.container.I
 
 
 def look_of(frame: av.VideoFrame, aspect: Fraction | None) -> Look:
-    """Colours of a decoded frame; what it leaves open is what players assume.
+    """Say how the pixels of a decoded frame are to be understood; what it leaves open is what players assume.
 
     Args:
-        frame: As it was decoded, not turned.
+        frame: The frame as it was decoded, not turned.
         aspect: Width of its pixels by their height, where the file says; that of the upright frame is kept.
     """
     is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr", "pal"))
@@ -72,11 +73,11 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 def upright_rgb(frame: av.VideoFrame, look: Look, conversion: Mapping[str, Any] = CONVERSION) -> NDArray[np.uint8]:
-    """Decoded pixels as ``(H, W, 3)`` uint8 RGB, turned as the file asks a player to.
+    """Convert decoded pixels to ``(H, W, 3)`` uint8 RGB, turned as the file asks a player to.
 
     Args:
-        frame: As it was decoded.
-        look: Colours, from :func:`look_of`.
+        frame: The frame as it was decoded, not turned.
+        look: How its pixels are to be understood, from :func:`look_of`.
         conversion: How it is rounded: :data:`CONVERSION` or :data:`QUICK_CONVERSION`.
     """
     # swscale knows no matrix by number 0 (RGB) but needs none then

@@ -36,10 +36,10 @@ CONVERSION: dict[str, Any] = QUICK_CONVERSION | _exact()
 
 
 class Frame(NamedTuple):
-    """One frame.
+    """One decoded frame of a video, a camera or a folder of images.
 
     Attributes:
-        index: From 0.
+        index: Number of the frame in its source, from 0.
         image: ``(H, W, 3)`` uint8 RGB, upright.
         time: Seconds since the beginning of the file's clock.
     """
@@ -54,7 +54,7 @@ class Sound(NamedTuple):
 
     Attributes:
         stream: Index into :attr:`Reader.audio`.
-        packet: It.
+        packet: The compressed packet, with its time stamps.
     """
 
     stream: int
@@ -66,10 +66,10 @@ class Look:
     """How pixels of a video are to be understood; the numbers are those of ITU-T H.273, as FFmpeg uses them.
 
     Attributes:
-        matrix: From RGB to YUV.
-        range: 1: limited, 2: full.
-        primaries: Of its colours.
-        transfer: Its gamma curve.
+        matrix: Number of the matrix from RGB to YUV (1: BT.709, 5 and 6: BT.601).
+        range: Range of the codes, 1 for limited (16 to 235), 2 for full (0 to 255).
+        primaries: Number of the set of primary colours.
+        transfer: Number of the transfer function (gamma curve).
         aspect: Width of a pixel by its height.
     """
 
@@ -82,15 +82,15 @@ class Look:
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What is known before the first frame is handed out.
+    """What a reader knows of its frames before it hands out the first.
 
     Attributes:
         size: ``(H, W)`` of the upright frames, pixels.
         rate: Frames per second; for a camera or images what they shall be played at.
         count: Frames there are, as far as the file says; ``None`` where it does not.
-        look: Colours.
-        tick: Seconds; the accuracy of the frames' times.
-        names: Of the frames, without suffix, where they are files.
+        look: How the source's pixels are to be understood.
+        tick: Accuracy of the frames' times, seconds; 0 where it is not known.
+        names: File names of the frames without suffix, where they are files; else empty.
     """
 
     size: tuple[int, int]
@@ -116,7 +116,7 @@ class Reader(ABC):
         """
 
     def close(self) -> None:  # noqa: B027  # most have nothing to close
-        """Let go of the file or camera."""
+        """Close the file or camera; nothing can be read afterwards."""
 
 
 Picture = NDArray[np.uint8]

@@ -42,8 +42,8 @@ class FrameFiles(Sequence[Path]):
     """Files of one folder. Only names are kept, and equal names once: a data set has a million files.
 
     Attributes:
-        folder: Where they are.
-        names: Of the files, in order.
+        folder: Folder that holds the files.
+        names: Names of the files with suffix, in order.
     """
 
     folder: Path
@@ -125,9 +125,9 @@ class ImageHeader(NamedTuple):
     """What a file says of itself before it is decoded.
 
     Attributes:
-        size: ``(H, W)`` of the upright picture.
+        size: ``(H, W)`` of the upright picture, pixels.
         channels: 1 for grey, 2 with transparency, 3 or 4 in colour.
-        bits: Of a channel.
+        bits: How many bits a channel has.
         complete: Whether the file ends as its format does (looked at for PNG and JPEG only).
     """
 
@@ -171,7 +171,7 @@ def open_rgb(path: Path) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode in mode ``RGB``."""
+    """Convert a picture of any mode to mode ``RGB``."""
     return image if image.mode == "RGB" else image.convert("RGB")  # which would make a copy
 
 

@@ -13,7 +13,7 @@ Enlarge = Callable[[NDArray[np.float32], tuple[int, int]], NDArray[np.float32]]
 
 
 def by_opencv(coarse: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bicubic interpolation, ``(H, W, 3)``."""
+    """Enlarge a picture by bicubic interpolation to ``(H, W, 3)``."""
     return np.asarray(cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
@@ -23,9 +23,9 @@ def draw_portrait(
     """Draw a head and shoulders that sway before a smooth background, the same ones every time.
 
     Args:
-        size: ``(H, W)``.
-        frames: How many.
-        enlarge: Makes smooth pictures of small ones.
+        size: ``(H, W)`` of the frames, pixels.
+        frames: How many frames to draw.
+        enlarge: Makes smooth pictures of small ones, by interpolation.
 
     Returns:
         Pictures ``(frames, H, W, 3)`` RGB and their alpha ``(frames, H, W)``, uint8.

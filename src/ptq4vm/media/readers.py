@@ -79,7 +79,7 @@ class CameraReader(Reader):
             index += 1
 
     def close(self) -> None:
-        """Switch it off."""
+        """Switch the camera off."""
         self._camera.release()
 
 

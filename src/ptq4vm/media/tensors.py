@@ -28,10 +28,10 @@ def read_stack(paths: Sequence[Path], channels: int, size: tuple[int, int], box:
     """Decode files of one size into one tensor, without a copy of each.
 
     Args:
-        paths: The files.
+        paths: Image files in the order of the stack.
         channels: 3 as :func:`read_rgb` does, 1 as :func:`read_alpha` does.
-        size: ``(H, W)`` of all.
-        box: The part to keep; all if not given.
+        size: ``(H, W)`` that all of them have, pixels.
+        box: The part to keep, ``(left, top, right, bottom)`` in pixels; all if not given.
 
     Returns:
         ``(N, channels, h, w)`` uint8.
@@ -70,7 +70,7 @@ def read_cover_stack(paths: Sequence[Path], size: tuple[int, int], box: Box | No
 
 
 def cover(image: Image.Image, size: tuple[int, int], box: Box | None = None) -> Tensor:
-    """An image as ``(3, H, W)`` uint8 RGB, scaled to cover ``size`` = ``(H, W)`` and cropped when it differs.
+    """Turn an image into ``(3, H, W)`` uint8 RGB, scaled to cover ``size`` = ``(H, W)`` and cropped when it differs.
 
     Of that, ``box`` is given where there is one.
     """

@@ -33,7 +33,7 @@ class VideoReader(Reader):
     changes, and damaged or missing parts (which are left out).
 
     Args:
-        path: The file.
+        path: The video file.
 
     Raises:
         DataError: It is no video, or no frame of it can be decoded.
@@ -181,9 +181,9 @@ class Survey(NamedTuple):
 
     Attributes:
         size: ``(H, W)`` of the upright frames, pixels.
-        look: Colours.
+        look: How its pixels are to be understood.
         quarters: By how many quarters a player turns them, counterclockwise.
-        stamps: Of each frame that is shown, in the order in which they are shown, in the stream's own unit of time.
+        stamps: Times of the frames that are shown, in that order, in the stream's own unit of time.
     """
 
     size: tuple[int, int]
@@ -218,11 +218,11 @@ def survey(path: Path) -> Survey:
 
 
 def numbered_frames(path: Path, known: Survey, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
-    """Frames ``start:stop`` of a video, decoded from the key frame before ``start``: ``(H, W, 3)`` RGB, upright.
+    """Decode frames ``start:stop`` of a video from the key frame before ``start``: ``(H, W, 3)`` uint8 RGB, upright.
 
     Args:
-        path: The file.
-        known: Its survey.
+        path: The video file.
+        known: What :func:`survey` gives for the file.
         start: Number of the first frame, from 0.
         stop: Number after the last.
 

@@ -22,7 +22,7 @@ class VideoFile:
     """A video whose frames are read by number. Building one is free; the file is looked at when first asked about.
 
     Attributes:
-        path: The file.
+        path: The video file.
         limit: Frames that are used, from the first; all when ``None``.
     """
 

@@ -30,11 +30,11 @@ class Codec:
     """How a video is compressed.
 
     Attributes:
-        encoder: FFmpeg's name.
+        encoder: FFmpeg's name for the encoder.
         opaque: Pixel format without alpha.
         alpha: Pixel format with alpha; ``None`` where it carries none.
-        suffixes: Of the files that can hold it.
-        options: For the encoder.
+        suffixes: What the names of files that can hold it end in, lower case.
+        options: Options that the encoder is given.
         even: Whether width and height must be even.
     """
 
@@ -71,10 +71,10 @@ VIDEO_SUFFIXES = tuple(_DEFAULT)
 
 
 def choose_codec(suffix: str, name: str, alpha: bool) -> Codec:
-    """The codec for a file, checked.
+    """Choose the codec of a video file, and check that the file can hold it.
 
     Args:
-        suffix: Of the file, in lower case.
+        suffix: Suffix of the file's name, in lower case, such as ``.mp4``.
         name: A key of :data:`CODECS`, or ``auto``.
         alpha: Whether alpha is to be carried.
 
@@ -99,7 +99,11 @@ def choose_codec(suffix: str, name: str, alpha: bool) -> Codec:
 
 
 class Writer(ABC):
-    """Takes pictures in order. Attributes: ``written``, how many."""
+    """Takes pictures in order and writes them.
+
+    Attributes:
+        written: How many pictures it has written so far.
+    """
 
     written: int = 0
 
@@ -115,11 +119,11 @@ class VideoWriter(Writer):
     """Writes a video file; :func:`open_video` makes one.
 
     Args:
-        path: Where it is written.
-        target: What messages call it.
-        info: Of the source: rate and colours.
-        size: ``(H, W)`` of the pictures.
-        codec: From :func:`choose_codec`.
+        path: File that is written to, under a name for the time being.
+        target: Name that was asked for, which messages call it.
+        info: What the source says of itself: its rate and colours are taken over.
+        size: ``(H, W)`` of the pictures, pixels.
+        codec: How it is compressed, from :func:`choose_codec`.
         alpha: Whether pictures are RGBA.
         audio: Streams of the source to be taken over.
     """

@@ -88,11 +88,11 @@ class Method:
     """A quantization method: its name and its switches.
 
     Attributes:
-        name: For tables and files.
-        biq: Run the reconstruction, in the form that :attr:`reconstruction` says.
-        gac: Learn a scale and a shift of every layer, and activation scales, over clips (the global stage).
-        ofa: Add the optical flow loss to the global stage; without ``gac`` that stage learns activation scales alone.
-        reconstruction: Which reconstruction.
+        name: What tables and files call the method.
+        biq: Whether to run the reconstruction, in the form that :attr:`reconstruction` says.
+        gac: Whether to learn a scale and a shift of every layer, and activation scales, over clips (the global stage).
+        ofa: Whether the global stage has the optical flow loss too; without ``gac`` it learns activation scales alone.
+        reconstruction: Which reconstruction is run: its units, its rounding and its drops.
     """
 
     name: str = "ptq4vm"
@@ -137,8 +137,8 @@ class CalibrationSettings:
     """How calibration samples are drawn; see :class:`ptq4vm.data.calibration.datamodule.MattingDataModule`.
 
     Attributes:
-        clips: Samples.
-        clip_length: Frames of each.
+        clips: How many samples are drawn.
+        clip_length: Frames of each sample.
         crop: ``(h, w)`` in pixels, or ``None`` for whole frames.
         batch_size: Samples in a step of the global stage.
         hflip: Probability of mirroring a sample.

@@ -64,7 +64,7 @@ class BlockReconstruction(pl.LightningModule):
 
     Args:
         teacher: Folded float network, in eval mode.
-        quantized: Its quantized copy, changed in place.
+        quantized: Quantized copy of the teacher, changed in place.
         blocks: Module paths in topological order.
         frames: Calibration clips ``(N, T, 3, H, W)`` float in [0, 1].
         settings: What the pass learns, and its schedule.
@@ -121,7 +121,7 @@ class BlockReconstruction(pl.LightningModule):
 
     @property
     def epochs(self) -> int:
-        """Units left to do."""
+        """How many units are left to do."""
         return len(self.units) - self.start
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

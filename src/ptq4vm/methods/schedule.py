@@ -27,8 +27,8 @@ class ReconstructionSettings:
             of weights. One ``round_weight`` then means the same in a block whose error is 100 and in one where it is
             0.01; with the plain sums of the published form, a short schedule decides the rounding of the last blocks
             by the regularizer alone.
-        beta_start: Its exponent when it sets in.
-        beta_end: Its exponent at the end, lower.
+        beta_start: Exponent of the regularizer when it sets in, above ``beta_end``.
+        beta_end: Exponent of the regularizer in the last step.
         warmup: Share of steps before the regularizer sets in.
         drop: Probability that an activation inside the block passes unquantized (QDrop).
         input_drop: Probability that an element of the block's input comes from the float network (QDrop).
@@ -66,7 +66,7 @@ class ReconstructionSettings:
 
 @dataclass(frozen=True)
 class ReconstructionPass:
-    """One pass over all units.
+    """What one pass over all units learns, and its schedule.
 
     Attributes:
         settings: The schedule; a rate of 0 says what is not learned.

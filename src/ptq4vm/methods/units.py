@@ -26,12 +26,12 @@ class Unit(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Path in the network."""
+        """Path of the unit's module in the network."""
         return ".".join(part for part in self if part)
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """What messages call the unit."""
         if self.layer:
             return f"layer {self.path}"
         return f"block {self.path}" if self.path else "the whole network"

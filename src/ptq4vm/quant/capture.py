@@ -264,9 +264,9 @@ def layer_calls(block: nn.Module, layer: str, calls: Sequence[BlockCall]) -> lis
     A layer that a recurrent block calls once per frame gets these joined along the leading dimension.
 
     Args:
-        block: Module in eval mode.
+        block: The block, in eval mode.
         layer: Path inside the block; it takes one tensor and gives one.
-        calls: Of the block.
+        calls: Calls of the block, with the arguments to run it on.
 
     Returns:
         One call for each of ``calls``, with its output.

@@ -35,9 +35,9 @@ class CheckpointInfo:
     """What ``quantizer.yaml`` says.
 
     Attributes:
-        model: Network: name of the family and its constructor's arguments.
-        spec: Bits and placement.
-        partition: Resolved partition.
+        model: Architecture of the network: name of the family, and its constructor's arguments.
+        spec: Choices that it was quantized with: bits, placement, observers.
+        partition: How the network is cut up, with every pattern expanded to module paths.
         extra: Notes for people and other tools (method, seed, hashes, version).
     """
 
@@ -128,10 +128,10 @@ def _plain(value: Any) -> Any:
 
 
 def read_info(folder: Path | str) -> CheckpointInfo:
-    """Read ``quantizer.yaml``.
+    """Read ``quantizer.yaml`` of a run folder.
 
     Raises:
-        CheckpointError: It is missing, damaged, or of a later format.
+        CheckpointError: The file is missing, damaged, or of a later format.
     """
     path = Path(folder) / CHOICES
     try:

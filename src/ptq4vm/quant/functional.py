@@ -18,16 +18,16 @@ SMALLEST_SCALE = 1e-8
 def quantize(
     x: Tensor, scale: Tensor, zero_point: Tensor | int, quant_min: int, quant_max: int, *, shift_first: bool = False
 ) -> Tensor:
-    """Nearest codes of values.
+    """Round values to the nearest codes.
 
     Args:
-        x: Any shape, float.
+        x: Values to round, any shape, float.
         scale: Distance between neighbouring values, positive; broadcastable to ``x``.
         zero_point: Code of the value 0; broadcastable to ``x``.
-        quant_min: Smallest code.
-        quant_max: Largest code.
-        shift_first: Add the zero point before rounding. The even neighbour of a half is then that of the code, and an
-            odd zero point moves it; ranges have been searched so since the first version.
+        quant_min: Smallest code of the grid.
+        quant_max: Largest code of the grid.
+        shift_first: Whether to add the zero point before rounding. The even neighbour of a half is then that of the
+            code, and an odd zero point moves it; ranges have been searched so since the first version.
 
     Returns:
         Shape of ``x``, float, integer-valued, in ``[quant_min, quant_max]``; no gradient.
@@ -41,7 +41,7 @@ def quantize(
 
 
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor | int = 0) -> Tensor:
-    """Values that codes stand for.
+    """Compute the values that codes stand for.
 
     Args:
         codes: Any shape, float.
@@ -65,7 +65,7 @@ def fake_quantize(
     axis: int | None = None,
     gradient_factor: float = 1.0,
 ) -> Tensor:
-    """Values rounded to their grid, with gradients as if rounding were the identity (straight-through).
+    """Round values to their grid, with gradients as if rounding were the identity (straight-through).
 
     The gradient of ``x`` is that of the result inside the range and 0 outside; that of ``scale`` is LSQ's (Esser et
     al., ICLR 2020) times ``gradient_factor``. Values halfway between two codes may round otherwise than in
@@ -73,13 +73,13 @@ def fake_quantize(
     where composing the operations takes six and more.
 
     Args:
-        x: Any shape, float.
+        x: Values to round, any shape, float.
         scale: ``(1,)``, or ``(C,)`` with ``axis``; dtype of ``x``, positive.
         zero_point: Same shape and dtype, integer-valued, in ``[quant_min, quant_max]``.
-        quant_min: Smallest code.
-        quant_max: Largest code.
+        quant_min: Smallest code of the grid.
+        quant_max: Largest code of the grid.
         axis: Dimension of ``x`` whose positions have grids of their own; ``None`` for one grid.
-        gradient_factor: On the gradient of ``scale``.
+        gradient_factor: Factor on the gradient of ``scale``, positive.
 
     Returns:
         Shape and dtype of ``x``.
@@ -109,13 +109,13 @@ def symmetric_range(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 def choose_qparams(
     low: Tensor, high: Tensor, quant_min: int, quant_max: int, symmetric: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Grids whose ends lie at the ends of ranges.
+    """Choose grids whose ends lie at the ends of ranges.
 
     Args:
         low: Lower ends, <= 0, any shape.
         high: Upper ends, >= 0, same shape.
-        quant_min: Smallest code.
-        quant_max: Largest code.
+        quant_min: Smallest code of the grids.
+        quant_max: Largest code of the grids.
         symmetric: Widen the ranges by :func:`symmetric_range`, with 0 exactly on the code in the middle, where any
             goes below 0.
 
@@ -134,13 +134,13 @@ def choose_qparams(
 def covering_scale(
     low: Tensor, high: Tensor, quant_min: Tensor | int, quant_max: Tensor | int, zero_point: Tensor | int = 0
 ) -> Tensor:
-    """Smallest scales with which grids of a given zero point reach both ends of ranges.
+    """Find the smallest scales with which grids of a given zero point reach both ends of ranges.
 
     Args:
         low: Lower ends, any shape.
         high: Upper ends, same shape.
-        quant_min: Smallest code.
-        quant_max: Largest code.
+        quant_min: Smallest code of the grids.
+        quant_max: Largest code of the grids.
         zero_point: Code of the value 0; ranges and codes are broadcast.
 
     Returns:
@@ -152,7 +152,7 @@ def covering_scale(
 
 
 def choose_shared_qparams(low: Tensor, high: Tensor, quant_max: int, symmetric: bool = False) -> tuple[Tensor, int]:
-    """Grids with codes from 0 that reach both ends of ranges and share their zero point.
+    """Choose grids with codes from 0 that reach both ends of ranges and share their zero point.
 
     That is taken which coarsens the grids least: the mean square of the factors, by which the scales have to grow
     beyond what each range alone would need, is smallest there.
@@ -160,7 +160,7 @@ def choose_shared_qparams(low: Tensor, high: Tensor, quant_max: int, symmetric: 
     Args:
         low: Lower ends, ``(G,)``, <= 0.
         high: Upper ends, ``(G,)``, >= 0.
-        quant_max: Largest code.
+        quant_max: Largest code of the grids.
         symmetric: See :func:`choose_qparams`.
 
     Returns:
@@ -194,8 +194,8 @@ def search_scale(
         x: ``(*G, N)`` float; ``G`` may be empty, for one group.
         scale: ``(K, *G)``: the candidates, positive.
         zero_point: One integer, or ``(K, *G)``.
-        quant_min: Smallest code.
-        quant_max: Largest code.
+        quant_min: Smallest code of the grids.
+        quant_max: Largest code of the grids.
         reduction: Errors of a group are averaged (``mean``) or added up (``sum``).
         divisor: Positive, broadcastable to ``G``: what a group's error is divided by.
         shift_first: See :func:`quantize`.

@@ -29,7 +29,7 @@ class Affine(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """``(channels,)``, positive."""
+        """Factor on every output channel, ``(channels,)`` float32, positive."""
         return self.log_scale.exp()
 
     def forward(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

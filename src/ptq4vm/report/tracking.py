@@ -26,7 +26,8 @@ from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import write_json
 from ptq4vm.report.tables import metrics_markdown, shared_metrics
 from ptq4vm.runs.layout import LOGS, RUN
-from ptq4vm.system.trainers import LoggerFactory, logging_into
+from ptq4vm.runs.loggers import logging_into
+from ptq4vm.system.trainers import LoggerFactory
 
 log = logging.getLogger(__name__)
 

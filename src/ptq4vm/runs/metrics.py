@@ -34,15 +34,15 @@ class MetricsReport:
 
 
 def write_metrics_json(path: Path | str, stages: Stages, final: str | None = None) -> None:
-    """Write ``metrics.json``.
+    """Write the metrics of all stages as ``metrics.json``.
 
     It holds ``{"mean": {metric: value}, "clips": {clip: {metric: value}}, "stages": {stage: {metric: value, ...,
     "mean": ..., "clips": ...}}}``: ``mean`` and ``clips`` on top are those of the final network, and every stage gives
     its means both directly and under ``mean``.
 
     Args:
-        path: The file.
-        stages: At least one stage, in order.
+        path: The file to write.
+        stages: Results of each stage by its name, in order; at least one.
         final: Stage of the final network; the last one when not given.
 
     Raises:

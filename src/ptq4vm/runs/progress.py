@@ -20,12 +20,16 @@ from torch import Tensor
 from ptq4vm.errors import CheckpointError
 from ptq4vm.io import atomic_path, write_json, write_tensors
 from ptq4vm.quant.checkpoint import read_metadata, read_tensors
+from ptq4vm.runs.layout import STATE
 
 log = logging.getLogger(__name__)
 
+NOTES = "progress.json"
+"""What a run has done, in its folder ``state``."""
+
 
 def fingerprint(**parts: Any) -> dict[str, str]:
-    """SHA-256 of each of several settings (dataclasses, mappings, plain values), by name."""
+    """Compute the SHA-256 of each of several settings (dataclasses, mappings, plain values), by name."""
 
     def plain(value: Any) -> Any:
         return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
@@ -37,12 +41,21 @@ def fingerprint(**parts: Any) -> dict[str, str]:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and values."""
+    """Compute one hexadecimal SHA-256 over the names and values of tensors."""
     digest = hashlib.sha256()
     for key, tensor in sorted(tensors.items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def recorded_fingerprint(run_dir: Path) -> dict[str, str]:
+    """Fingerprint of a run as its folder tells it: SHA-256 of each part, by name; empty where it tells none."""
+    try:
+        notes = json.loads((run_dir / STATE / NOTES).read_text(encoding="utf-8"))
+        return {str(key): str(value) for key, value in notes["fingerprint"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 class RunState:
@@ -57,8 +70,8 @@ class RunState:
     """
 
     def __init__(self, run_dir: Path, identity: Mapping[str, str]) -> None:
-        self.folder = run_dir / "state"
-        self._notes = self.folder / "progress.json"
+        self.folder = run_dir / STATE
+        self._notes = self.folder / NOTES
         self.notes: dict[str, Any] = {"fingerprint": dict(identity)}
         self._running: tuple[str, float] | None = None
         if self._notes.is_file():
@@ -77,7 +90,7 @@ class RunState:
                 )
 
     def get(self, key: str) -> Any:
-        """A note, or ``None``."""
+        """Read the note that was put down under a name, or ``None`` where there is none."""
         return self.notes.get(key)
 
     def put(self, key: str, value: Any) -> None:

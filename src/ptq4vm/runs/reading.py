@@ -34,27 +34,27 @@ class Run:
     """What one run folder says about itself. Everything but ``folder``, ``name`` and ``status`` may be missing.
 
     Attributes:
-        folder: Where it is.
+        folder: Path of the run folder.
         name: What tells it from its neighbours, ``bits=w4a4,method=brecq``.
         status: ``finished``; ``running`` (or killed); ``failed`` with an ``error``; ``broken`` when it says that it
             has finished and its metrics cannot be read.
         error: Why it failed, one line.
-        command: What started it.
-        model: Choice of ``conf/model``; so ``method``, ``preset``, ``data`` and ``flow``.
+        command: Command line that started it.
+        model: Choice of ``conf/model``; ``method``, ``preset``, ``data`` and ``flow`` are likewise choices of theirs.
         planned: Stages that its method runs, in order.
-        weight_bits: Bits of most weights, 32 for float; so ``activation_bits``.
-        seed: Of everything random.
+        weight_bits: Bits of most weights, 32 for float; ``activation_bits`` likewise.
+        seed: Seed that decided everything random.
         choices: Every other choice and value that is known to have been given.
         mean: Metric to its mean over clips, of the final network. Empty when there is none.
         clips: Clip to its metrics, of the final network.
         stages: Stage to its mean metrics, in order, from ``fp32`` on.
         stage_seconds: Part of the run to its seconds; evaluations are called ``evaluate_<stage>``.
-        total_seconds: Everything.
+        total_seconds: Seconds of the whole run, evaluations included.
         steps: Stage to its gradient steps.
         cost: ``gmacs``, ``bops``, ``stored_bytes``, ``paper_gflops``, ``paper_mb`` as far as known.
         layers: Layer to the relative error of its output, noise power over signal power, in network order.
-        machine: What it ran on.
-        version: Of ptq4vm.
+        machine: What the run ran on, in words.
+        version: Version of ptq4vm that ran.
         warnings: One line for each of its files that could not be read.
     """
 
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def bits(self) -> str:
-        """``W4A8``, ``FP32``, or nothing when unknown."""
+        """Bits of weights and activations as text, ``W4A8`` or ``FP32``; empty when unknown."""
         if list(self.stages) == [REFERENCE]:
             return "FP32"
         if self.weight_bits is None or self.activation_bits is None:
@@ -103,7 +103,7 @@ class Run:
 
     @property
     def reference(self) -> Mapping[str, float]:
-        """Metrics of its own float stage; empty when it has none."""
+        """Mean metrics of the run's own float stage; empty when it has none."""
         return self.stages.get(REFERENCE, {})
 
     @property

@@ -123,16 +123,3 @@ def interruptible(trainer: pl.Trainer) -> Iterator[None]:
         raise TrainingError(
             f"one of the processes that train together ended: {error}; is there memory enough?"
         ) from error
-
-
-def logging_into(folder: Path, build: Callable[..., Logger]) -> LoggerFactory:
-    """Loggers of a training stage below ``folder/logs``; a resumed stage gets a folder of its own (``biq-2``)."""
-
-    def make(stage: str) -> list[Logger]:
-        name, number = stage, 1
-        while (folder / "logs" / name).exists():
-            number += 1
-            name = f"{stage}-{number}"
-        return [build(save_dir=str(folder / "logs"), name=name)]
-
-    return make

@@ -33,7 +33,7 @@ DIFFERENCE_GAIN = 4
 
 
 def to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """[0, 1] to [0, 255], rounded to nearest."""
+    """Convert values in [0, 1] to bytes in [0, 255], rounded to nearest."""
     return np.asarray(cv2.convertScaleAbs(values, alpha=255), np.uint8)
 
 
@@ -46,13 +46,17 @@ class Background(Protocol):
 
 
 class Colour:
-    """One colour. Args: ``rgb`` in [0, 255]."""
+    """One colour behind every frame.
+
+    Args:
+        rgb: Red, green and blue in [0, 255].
+    """
 
     def __init__(self, rgb: tuple[int, int, int]) -> None:
         self._rgb = np.divide(rgb, 255, dtype=np.float32)
 
     def next(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """``(3,)``."""
+        """The colour as ``(3,)`` float32 in [0, 1], whatever the frame's size."""
         return self._rgb
 
 
@@ -70,7 +74,7 @@ class Pictures:
         self._kept: NDArray[np.float32] | None = None
 
     def next(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """``(H, W, 3)``."""
+        """The next picture, ``(H, W, 3)`` float32 in [0, 1], scaled and cropped to ``size`` = ``(H, W)``."""
         if self._kept is None or not self._single or self._kept.shape[:2] != size:
             picture = next(self._pictures, None)
             if picture is None:
@@ -129,12 +133,12 @@ def composer(output: str, background: Background) -> Compose:
 
 
 def comparison(label: str) -> Compose:
-    """Input, FP32 alpha, quantized alpha and their difference side by side, over a line of captions.
+    """Make what shows input, FP32 alpha, quantized alpha and their difference side by side, over a line of captions.
 
-    Takes two mattes: the float network's, then the quantized one's. Gives what :func:`comparison_size` says.
+    It takes two mattes: the float network's, then the quantized one's. Its pictures are of :func:`comparison_size`.
 
     Args:
-        label: Of the quantized network, such as ``W4A4``.
+        label: What the captions call the quantized network, such as ``W4A4``.
     """
     names = ("input", "FP32 alpha", f"{label} alpha", f"difference x{DIFFERENCE_GAIN}")
 
@@ -154,7 +158,7 @@ def comparison_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def caption_rows(rows: int) -> int:
-    """Pixels for the captions below frames of ``rows`` rows; even."""
+    """How many rows of pixels the captions below frames of ``rows`` rows take; an even number."""
     return max(20, 2 * (rows // 36))
 
 

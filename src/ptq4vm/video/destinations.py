@@ -44,7 +44,7 @@ class VideoDestination(Destination):
     """A video file; it appears, or is replaced, when it is done.
 
     Args:
-        path: With one of :data:`VIDEO_SUFFIXES`.
+        path: The file, whose name ends in one of :data:`VIDEO_SUFFIXES`.
         codec: A key of :data:`ptq4vm.media.writers.CODECS`, or ``auto``.
         alpha: Whether pictures are RGBA.
         overwrite: Whether an existing file may be replaced.
@@ -67,7 +67,7 @@ class VideoDestination(Destination):
 
 
 class ImageDestination(Destination):
-    """A single image. Args and raises: as :class:`VideoDestination`."""
+    """A single image file. Arguments and errors are those of :class:`VideoDestination`."""
 
     def __init__(self, path: Path, alpha: bool, overwrite: bool) -> None:
         if alpha and path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
@@ -88,8 +88,8 @@ class FolderDestination(Destination):
     :data:`WARM_UP` frames again, so that its memory is all but the same.
 
     Args:
-        path: The folder.
-        names: Of the frames, without suffix; empty: by number.
+        path: Folder that is written into.
+        names: Names of the frames without suffix; empty where they are to be numbered.
         identity: Everything that decides the pictures; written down in the folder.
         overwrite: Whether to start anew where the folder holds something.
 
@@ -122,7 +122,7 @@ class FolderDestination(Destination):
             )
 
     def file(self, index: int) -> Path:
-        """File of a frame."""
+        """Path of the file for the frame ``index``."""
         return self._path / f"{self._names[index] if self._names else f'{index:06d}'}.png"
 
     def first_missing(self) -> int:
@@ -156,19 +156,19 @@ def choose_destination(
     identity: Mapping[str, str] | None = None,
     source: Path | None = None,
 ) -> Destination:
-    """What ``out`` means: a video or an image by its suffix, a folder without one.
+    """Find out what ``out`` means: a video or an image by its suffix, a folder without one.
 
     Args:
-        out: Asked for by the user.
-        reader: Of the source; an image cannot take more than one frame.
+        out: Path that the user asked for.
+        reader: Reader of the source; an image cannot take more than one frame.
         alpha: Whether pictures are RGBA.
-        codec: Of a video.
+        codec: Codec of a video; ``auto`` for images and folders.
         overwrite: Whether what is there may be replaced.
         identity: See :class:`FolderDestination`.
         source: The source's path, which is never overwritten.
 
     Raises:
-        ConfigError: It cannot be, exists, or does not suit the source.
+        ConfigError: ``out`` cannot be written as that, exists, or does not suit the source.
         SaveError: It cannot be written.
     """
     suffix = out.suffix.lower()

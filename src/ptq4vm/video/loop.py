@@ -102,13 +102,13 @@ def matte_video(
     either side.
 
     Args:
-        reader: The source.
-        engines: Each gets every frame, in order; reset first.
+        reader: Reader of the source, which gives frames and sound.
+        engines: Each is reset first and gets every frame, in order.
         compose: Makes a picture of a frame and the engines' mattes; called in the writing thread.
         writer: Gets the pictures, and the sound untouched.
         start: Index of the first frame.
         end: Index of the frame after the last; ``None``: all that there are.
-        cuts: Resets the engines where a scene begins.
+        cuts: Tells where a scene begins, at which the engines are reset; ``None`` for one scene.
         stop: Once it is set, what has been matted is written and the rest is not begun.
         on_frame: Called with the frame's index + 1 after each.
 

@@ -39,7 +39,7 @@ class AugmentedClip:
     last. Else whole pictures are, with their alpha, by what is drawn for the background.
 
     Attributes:
-        source: The clip.
+        source: The clip whose frames are shown.
         recipe: What is done to it.
     """
 
@@ -48,17 +48,17 @@ class AugmentedClip:
 
     @property
     def name(self) -> str:
-        """That of the clip, for messages: samples of one clip share it."""
+        """The clip's own name, for messages: all samples of one clip share it."""
         return self.source.name
 
     @property
     def num_frames(self) -> int:
-        """Frames of the sample."""
+        """How many frames the sample has."""
         return len(self.recipe.times)
 
     @property
     def size(self) -> tuple[int, int]:
-        """``(H, W)``: that of the clip."""
+        """``(H, W)`` of the frames in pixels, which augmentation leaves as the clip has it."""
         return self.source.size
 
     def read(self, start: int = 0, stop: int | None = None) -> Clip:
@@ -114,20 +114,20 @@ def draw_augmented(
     seed: int,
     zoom: float = 1.0,
 ) -> tuple[list[AugmentedClip], list[CalibrationSample]]:
-    """As :func:`ptq4vm.data.calibration.sampling.draw_samples`, of clips that are augmented: one clip for each sample.
+    """Draw samples as :func:`ptq4vm.data.calibration.sampling.draw_samples` does, and augment each: one clip a sample.
 
     Crops are chosen by the augmented alpha. A sample that would show nothing of the subject is drawn again; one that
     never shows any is neither moved nor played at another speed.
 
     Args:
-        clips: What to augment.
-        augmentation: How.
-        count: See :func:`~ptq4vm.data.calibration.sampling.draw_samples`, as what follows.
-        clip_length: Frames.
-        crop: ``(h, w)``, pixels.
+        clips: Calibration clips that samples are taken from.
+        augmentation: Probabilities and ranges of all effects.
+        count: How many samples to draw; every clip gives equally many, to within one.
+        clip_length: Frames of each sample.
+        crop: ``(h, w)`` of the samples in pixels, or ``None`` for whole frames.
         hflip: Probability of mirroring a whole sample, after all else.
         seed: The draw is a function of this, of the clips and of ``augmentation``.
-        zoom: Factor.
+        zoom: Largest factor by which half of the samples are enlarged; 1 for none.
 
     Raises:
         DataError: As :func:`~ptq4vm.data.calibration.sampling.draw_samples`.

@@ -23,8 +23,8 @@ def take_frames(length: int, speed: float = 1.0, reverse: bool = False, start: i
     Args:
         length: Frames of the sample.
         speed: Frames of the clip that each goes on by; below 1 some come more than once.
-        reverse: From the last to the first.
-        start: The earliest.
+        reverse: Whether they are shown from the last to the first.
+        start: Index of the earliest frame that is taken.
     """
     taken = tuple(start + math.floor(index * speed) for index in range(length))
     return taken[::-1] if reverse else taken
@@ -40,9 +40,9 @@ def draw_recipe(
         length: Frames of the sample.
         available: Frames of its clip.
         size: ``(H, W)`` of its frames, pixels.
-        seed: Of all samples.
-        number: Of the sample.
-        attempt: Another draw for the same sample.
+        seed: Seed of the whole draw, shared by all samples.
+        number: Number of the sample in the draw, from 0.
+        attempt: Counts the draws for this sample, from 0: each gives another recipe.
 
     Raises:
         ConfigError: The clip is too short for every speed.

@@ -49,7 +49,7 @@ class Layers(NamedTuple):
     background: Tensor | None
 
     def composite(self) -> Tensor:
-        """I = alpha F + (1 - alpha) B; the picture where there is no background."""
+        """Blend ``I = alpha F + (1 - alpha) B``; gives the picture as it is where there is no background."""
         if self.background is None:
             return self.foreground
         return composite(self.foreground, self.alpha, self.background)

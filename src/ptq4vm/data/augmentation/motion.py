@@ -20,10 +20,10 @@ class Wave:
     """One sine of the wobble, ``amplitude sin(2 pi frequency . p + phase + speed t)``: a displacement of pixel p.
 
     Attributes:
-        amplitude: ``(x, y)``, pixels.
-        frequency: ``(x, y)``, cycles a pixel.
-        phase: Radians.
-        speed: Radians a frame.
+        amplitude: Largest displacement ``(x, y)``, pixels.
+        frequency: Cycles a pixel along ``(x, y)``.
+        phase: Phase at time 0 in the frame's corner, radians.
+        speed: How far the phase moves on, radians a frame.
     """
 
     amplitude: tuple[float, float]
@@ -42,9 +42,9 @@ class Pose:
 
     Attributes:
         centre: Where the picture's anchor is shown, ``(x, y)`` frame pixels.
-        angle: Rotation, radians.
+        angle: Rotation of the picture, radians.
         scale: Size of the picture, relative to its own.
-        shear: ``(x, y)``, radians.
+        shear: Angles of the shear along ``(x, y)``, radians.
         stretch: Width over height of a square of the picture, as shown.
     """
 
@@ -55,7 +55,7 @@ class Pose:
     stretch: float = 1.0
 
     def linear(self, like: Tensor) -> Tensor:
-        """L, ``(2, 2)``, of ``like``'s dtype."""
+        """The matrix L, ``(2, 2)``, in the dtype and on the device of ``like``."""
         scale = 1 / self.scale
         cosine, sine = scale * math.cos(self.angle), scale * math.sin(self.angle)
         turn = like.new_tensor([[cosine, -sine], [sine, cosine]])
@@ -67,7 +67,7 @@ class Pose:
         return torch.linalg.solve(skew, turn)
 
     def matrix(self, layer_anchor: tuple[float, float]) -> Tensor:
-        """From frame pixels to the picture's pixels, ``(3, 3)`` float64, homogeneous."""
+        """The map from frame pixels to the picture's pixels as a homogeneous matrix, ``(3, 3)`` float64."""
         whole = torch.eye(3, dtype=torch.float64)
         whole[:2, :2] = self.linear(whole)
         whole[:2, 2] = whole.new_tensor(layer_anchor) - whole[:2, :2] @ whole.new_tensor(self.centre)
@@ -93,7 +93,7 @@ class EasedMotion:
     Attributes:
         first: Pose in the first frame.
         last: Pose in the last frame.
-        easing: Its course, one of :data:`ptq4vm.data.augmentation.easing.EASINGS`.
+        easing: Course of the motion in time, one of :data:`ptq4vm.data.augmentation.easing.EASINGS`.
     """
 
     first: Pose
@@ -116,14 +116,14 @@ class Motion:
 
     Attributes:
         frame_anchor: Where ``layer_anchor`` is shown at rest, ``(x, y)`` in frame pixels; rotation goes around it.
-        layer_anchor: ``(x, y)`` in the picture's pixels.
-        velocity: Pixels a frame.
+        layer_anchor: The point ``(x, y)`` in the picture's pixels that ``frame_anchor`` shows at rest.
+        velocity: Steady part of the drift along ``(x, y)``, pixels a frame.
         sway: Amplitude of the to and fro, ``(x, y)`` pixels.
-        sway_phase: ``(x, y)``, radians.
+        sway_phase: Phases of the to and fro along ``(x, y)`` at time 0, radians.
         period: Frames in which sway, tilt and zoom come round.
         tilt: Amplitude of the rotation, radians.
         zoom: Amplitude of the scale, relative.
-        waves: The wobble.
+        waves: Sines that add up to the wobble; none without one.
 
     Raises:
         ValueError: The wobble is so steep that it might fold the picture.

@@ -18,7 +18,7 @@ _AT_LEAST_0 = ("shift", "degrees", "scale", "shear", "jitter_strength", "noise_s
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How calibration samples are augmented; as it is, not at all.
+    """How calibration samples are augmented; with the default values they are not.
 
     Attributes:
         foreground_affine: Probability that foreground and alpha move by an affine motion of their own.
@@ -29,7 +29,7 @@ class Augmentation:
         noise: Probability of noise, in colour or grey, of a grain of 1 to 4 pixels.
         color_jitter: Probability of other brightness, contrast, saturation and hue, for foreground and background
             apart.
-        grayscale: Probability of no colour.
+        grayscale: Probability that all colours are taken out.
         sharpness: Probability of sharpening or softening.
         blur: Probability of a blur: a third each for the foreground with its alpha, the background, and both.
         hflip: Probability of mirroring, for foreground and background apart.
@@ -38,11 +38,11 @@ class Augmentation:
         speed: Frames of the clip that one frame goes on by, of which one is drawn, for foreground and background
             apart: 3 takes every third frame, 0.5 each twice. What a clip is too short for is left out.
         shift: Largest displacement of a motion, as a part of the frame's size.
-        degrees: Largest rotation.
+        degrees: Largest rotation of a motion, degrees.
         scale: Largest change of size in a motion: 0.1 is from 0.9 to 1.1.
-        shear: Largest shear, degrees.
-        foreground_scale: Sizes of placed foregrounds.
-        background_scale: Sizes of placed backgrounds.
+        shear: Largest shear of a motion, degrees.
+        foreground_scale: Smallest and largest size of placed foregrounds, relative to their own.
+        background_scale: Smallest and largest size of placed backgrounds, relative to their own.
         aspect: Aspect ratio of what is placed: 0.1 is from 0.9 to 1.1.
         jitter_strength: Standard deviation of the factors on brightness, contrast and saturation; that of the hue is a
             tenth of it, in turns.
@@ -141,9 +141,9 @@ class LayerRecipe:
     Attributes:
         moves: Motions, from the frame inwards: the last one is the first that the picture goes through.
         flip: Whether it is mirrored, before any motion.
-        jitter: Of the colours.
-        noise: Standard deviation, of the range of colours.
-        blurs: Standard deviations over time, pixels.
+        jitter: Change of the colours; ``None`` leaves them.
+        noise: Standard deviation of the noise as a share of the range of colours; 0 for none.
+        blurs: Gaussian blurs, each by its standard deviation in pixels over time.
     """
 
     moves: tuple[EasedMotion, ...] = ()
@@ -155,12 +155,12 @@ class LayerRecipe:
 
 @dataclass(frozen=True)
 class Grain:
-    """Noise of all layers.
+    """What the noise of one sample is like, the same for all its layers.
 
     Attributes:
-        size: Of a grain, pixels.
+        size: Width and height of a grain, pixels.
         grey: Whether it has no colour.
-        seed: Of its values.
+        seed: Seed from which the values of the noise are drawn.
     """
 
     size: float
@@ -177,10 +177,10 @@ class Recipe:
         background_times: The same for the background; it may go beyond the clip's end.
         foreground: What is done to the foreground and its alpha.
         background: What is done to the background, and to whole pictures where there is none.
-        grain: Of the noise.
-        grey: Whether there is no colour.
-        sharpness: 1 leaves a picture as it is.
-        pause: ``(first, last)``: frame ``first`` is shown until ``last``.
+        grain: What the noise is like; ``None`` where there is none.
+        grey: Whether all colours are taken out.
+        sharpness: Factor of sharpening: 0 softens a picture, 1 and ``None`` leave it as it is.
+        pause: Indices ``(first, last)`` of the sample: frame ``first`` is shown until ``last``.
     """
 
     times: tuple[int, ...]

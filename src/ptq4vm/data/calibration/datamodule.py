@@ -96,7 +96,7 @@ class MattingDataModule(pl.LightningDataModule):
 
     @property
     def evaluation_clips(self) -> tuple[ClipSource, ...]:
-        """Clips in the order of :attr:`EvalChunk.clip`."""
+        """The evaluation clips; :attr:`EvalChunk.clip` is an index into them."""
         return self.clip_sets.evaluation
 
     def prepare_data(self) -> None:
@@ -232,8 +232,8 @@ class CalibrationData(Dataset[ClipBatch]):
     """Calibration samples by index, decoded on demand and kept while the budget lasts.
 
     Args:
-        clips: Calibration clips.
-        samples: Which cut each sample is.
+        clips: Calibration clips that the samples are cut from.
+        samples: Where each sample is cut out of its clip.
         flows: The flow of each clip, or ``None`` to leave it out.
         memory_mib: Budget for decoded samples, MiB.
     """

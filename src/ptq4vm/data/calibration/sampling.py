@@ -18,17 +18,17 @@ _CANDIDATES = 32  # crop boxes tried before the best is taken
 
 @dataclass(frozen=True)
 class CalibrationSample:
-    """One cut of a calibration clip.
+    """Where one sample is cut out of a calibration clip: which frames, and which part of them.
 
     Attributes:
-        clip: Index in the list of calibration clips.
-        start: First frame.
-        stop: Frame after the last.
+        clip: Index of the clip in the list of calibration clips.
+        start: Index of the first frame in the clip.
+        stop: Index of the frame after the last.
         top: First row of the crop, pixels.
         left: First column of the crop, pixels.
         size: ``(h, w)`` of the crop in the clip, pixels.
         flip: Whether it is mirrored left to right, after cropping.
-        output: ``(h, w)`` that the crop is enlarged to; as it is when ``None``.
+        output: ``(h, w)`` in pixels that the crop is enlarged to; ``None`` leaves it as it is.
     """
 
     clip: int
@@ -164,11 +164,11 @@ def check_numbers(
 
 
 def sample_generator(seed: int, number: int) -> torch.Generator:
-    """Source of randomness of one sample, which does not depend on how many are drawn.
+    """Make the source of randomness of one sample, which does not depend on how many are drawn.
 
     Args:
-        seed: Of the whole draw.
-        number: Of the sample; below 0 for the order of clips.
+        seed: Seed of the whole draw, shared by all samples.
+        number: Number of the sample, from 0; below 0 for the order of clips.
     """
     return torch.Generator().manual_seed((seed * 1_000_003 + number) % (1 << 63))
 
@@ -207,13 +207,13 @@ def cut_sample(
     """Choose the crop of a sample whose alpha, ``(T, 1, H, W)`` uint8, shows something of the subject.
 
     Args:
-        alpha: Of all its frames, before cropping.
-        clip: Index of its clip.
-        start: Its first frame there.
+        alpha: True alpha of all frames of the sample, before cropping.
+        clip: Index of the sample's clip.
+        start: Index of the sample's first frame in that clip.
         crop: See :func:`draw_samples`.
-        flip: Whether it is mirrored.
+        flip: Whether the sample is mirrored left to right.
         zoom: See :func:`draw_samples`.
-        generator: Source of randomness.
+        generator: Source of randomness, from :func:`sample_generator`.
     """
     stop = start + len(alpha)
     if crop is None:

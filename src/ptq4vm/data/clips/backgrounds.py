@@ -26,8 +26,8 @@ class BackgroundClip:
     """A background of one frame or more.
 
     Attributes:
-        name: Unique in its folder.
-        frames: Its frames.
+        name: Name that no other background of the folder has.
+        frames: Image files or a video, decoded when they are shown.
     """
 
     name: str
@@ -36,10 +36,10 @@ class BackgroundClip:
 
 @runtime_checkable
 class BackgroundSource(Protocol):
-    """A collection of backgrounds."""
+    """A collection of backgrounds that can be listed, split by split."""
 
     def backgrounds(self, split: str = "train") -> tuple[BackgroundClip, ...]:
-        """List them. Raises :class:`ptq4vm.errors.DataError` when there are none."""
+        """List the backgrounds of a split. Raises :class:`ptq4vm.errors.DataError` when there are none."""
         ...
 
 
@@ -48,7 +48,7 @@ class BackgroundFolder:
     """Backgrounds of a folder, which may be divided into ``train`` and ``test`` (or ``valid``).
 
     Attributes:
-        root: The folder.
+        root: Folder that is searched for backgrounds.
         kind: ``video``: clips ``<clip>/<frame>`` and video files; ``image``: single images, also in subfolders;
             ``any``: clips and video files, or where there are none, single images.
 
@@ -124,7 +124,7 @@ def turned(frames: Frames) -> str:
 
 
 def as_source(backgrounds: str | Path | BackgroundSource) -> BackgroundSource:
-    """A folder, or a collection as it is."""
+    """Make a collection of backgrounds of a folder's path; a collection is given back as it is."""
     return BackgroundFolder(Path(backgrounds).expanduser()) if isinstance(backgrounds, str | Path) else backgrounds
 
 

@@ -44,7 +44,7 @@ class Foreground(Protocol):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Where it comes from."""
+        """Files that its pixels are read from."""
         ...
 
     def read(self, start: int, stop: int, size: Size) -> tuple[Tensor, Tensor]:
@@ -54,10 +54,10 @@ class Foreground(Protocol):
 
 @runtime_checkable
 class ForegroundSource(Protocol):
-    """A collection of foregrounds."""
+    """A collection of foregrounds that can be listed, split by split."""
 
     def foregrounds(self, split: str = "train") -> tuple[Foreground, ...]:
-        """List them. Raises :class:`ptq4vm.errors.DataError` when there are none."""
+        """List the foregrounds of a split. Raises :class:`ptq4vm.errors.DataError` when there are none."""
         ...
 
 
@@ -77,12 +77,12 @@ class ClipForeground:
 
     @property
     def num_frames(self) -> int | None:
-        """Frames of the clip."""
+        """How many frames the clip has."""
         return len(self.fgr)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Colours, then alpha."""
+        """The files of colours in order, then those of alpha."""
         return (*self.fgr, *self.pha)
 
     def read(self, start: int, stop: int, size: Size) -> tuple[Tensor, Tensor]:
@@ -106,9 +106,9 @@ class StillForeground:
 
     Attributes:
         name: Unique name inside the dataset.
-        fgr: Colours.
-        pha: Alpha.
-        seed: Of the motion.
+        fgr: Image file with the colours.
+        pha: Image file with alpha, as large as the colours.
+        seed: Seed that the motion is drawn from, together with the name.
     """
 
     name: str
@@ -118,12 +118,12 @@ class StillForeground:
 
     @property
     def num_frames(self) -> int | None:
-        """As many as are wanted."""
+        """Always ``None``: a still gives as many frames as are wanted."""
         return None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Colours and alpha."""
+        """The file of colours and that of alpha."""
         return self.fgr, self.pha
 
     def motion(self, size: Size) -> Motion:
@@ -166,7 +166,7 @@ class StillClip:
 
     Attributes:
         name: Unique name inside the dataset.
-        still: The foreground.
+        still: Still picture with alpha that is moved.
         background: Frames of the background; one is enough.
         num_frames: Frames of the clip.
         size: ``(H, W)`` of the clip.

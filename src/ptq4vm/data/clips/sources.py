@@ -52,7 +52,7 @@ class FolderClip:
 
     @property
     def num_frames(self) -> int:
-        """Frames in the clip."""
+        """How many frames the clip has."""
         return len(self.com)
 
     @cached_property
@@ -107,7 +107,7 @@ class CompositeClip:
 
     @property
     def num_frames(self) -> int:
-        """Frames in the clip: those of the foreground."""
+        """How many frames the clip has: as many as its foreground."""
         return len(self.fgr)
 
     @cached_property

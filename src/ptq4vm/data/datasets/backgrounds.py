@@ -11,7 +11,7 @@ from ptq4vm.errors import DataError
 
 @DATASETS.register("backgrounds")
 class BackgroundsDataset:
-    """Backgrounds of a folder, as ``backgrounds`` of :class:`VideoMatteDataset` and :class:`StillsDataset`.
+    """Backgrounds of a folder, to be given to :class:`VideoMatteDataset` and :class:`StillsDataset` as ``backgrounds``.
 
     Args:
         root: The folder: ``[train|test/]<clip>/<frame>`` or video files, or images.
@@ -32,7 +32,7 @@ class BackgroundsDataset:
         return self.folder.backgrounds(split)
 
     def clips(self) -> ClipSets:
-        """Nobody is in a background.
+        """Give no clips, neither to calibrate on nor to evaluate: nobody is in a background.
 
         Raises:
             DataError: Always.

@@ -21,7 +21,7 @@ class DemoClip:
     """A clip in the folder layout that knows its optical flow.
 
     Attributes:
-        clip: Its images.
+        clip: Images of the clip, with their alpha.
         flow: File with ``flow`` and ``visible`` between all consecutive frames.
     """
 
@@ -35,7 +35,7 @@ class DemoClip:
 
     @property
     def num_frames(self) -> int:
-        """Frames in the clip."""
+        """How many frames the clip has."""
         return self.clip.num_frames
 
     @property
@@ -65,8 +65,8 @@ class DemoDataset:
     Args:
         root: Where they are kept; the user's cache folder (or ``$PTQ4VM_CACHE``) if not given.
         frames: Frames of each clip.
-        size: ``(H, W)``, pixels.
-        seed: Of the motions.
+        size: ``(H, W)`` of the frames, pixels.
+        seed: Seed that all motions are drawn from.
 
     Raises:
         ConfigError: ``frames`` is below 2.

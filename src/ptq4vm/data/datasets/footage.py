@@ -45,11 +45,11 @@ class Footage:
 
     @property
     def files(self) -> Sequence[Path]:
-        """Where it comes from."""
+        """Files that its frames are read from."""
         return (self.frames.path,) if isinstance(self.frames, VideoFile) else self.frames
 
     def chunks(self) -> Iterator[Tensor]:
-        """All frames, ``(t, 3, H, W)`` uint8 at a time. Raises :class:`DataError`."""
+        """Decode all frames, a few at a time: ``(t, 3, H, W)`` uint8. Raises :class:`DataError`."""
         for start in range(0, len(self.frames), _CHUNK):
             stop = min(start + _CHUNK, len(self.frames))
             if isinstance(self.frames, VideoFile):

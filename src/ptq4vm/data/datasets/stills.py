@@ -28,9 +28,9 @@ class StillsDataset:
         names: A text file with the names of the stills to use, one a line, with or without suffix (the lists of stills
             that show people); all if not given.
         frames: Frames of a clip.
-        size: ``(H, W)`` of a clip.
+        size: ``(H, W)`` of a clip, pixels.
         pairs_per_clip: With how many backgrounds each still is composited.
-        seed: Of the motion, and of which still meets which background.
+        seed: Seed of the motions, and of which still meets which background.
 
     Raises:
         ConfigError: A number is out of range.

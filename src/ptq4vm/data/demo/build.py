@@ -31,11 +31,11 @@ class DemoRecipe:
     """What a demo clip is made of.
 
     Attributes:
-        name: Of the clip.
-        group: ``calibration`` or ``evaluation``.
+        name: Name of the clip and of its folder.
+        group: What the clip is for: ``calibration`` or ``evaluation``.
         person: Key of :data:`PEOPLE`.
         scene: Key of :data:`SCENES`.
-        placement: Where the person stands.
+        placement: Where the person stands in the frame.
     """
 
     name: str
@@ -71,8 +71,8 @@ def build_demo(target: Path, count: int, size: tuple[int, int], seed: int) -> No
     Args:
         target: Becomes ``target/{calibration,evaluation}/<clip>/{com,pha,fgr}/<frame>.png`` and ``flow.safetensors``.
         count: Frames of each clip.
-        size: ``(H, W)``, pixels.
-        seed: Of the motions.
+        size: ``(H, W)`` of the frames, pixels.
+        seed: Seed that all motions are drawn from.
 
     Raises:
         DataError: A package with pictures is not installed.

@@ -109,12 +109,14 @@ def load_person(person: Person) -> Picture:
 
 
 def make_trimap(outline: Outline, size: tuple[int, int], band: int) -> NDArray[np.float64]:
-    """1 inside the outline, 0 outside, 0.5 within ``band`` pixels of it; the borders of the picture are no outline.
+    """Draw a trimap, ``(H, W)`` float64: 1 inside the outline, 0 outside, 0.5 within ``band`` pixels of it.
+
+    The borders of the picture count as no outline.
 
     Args:
-        outline: ``(x, y)`` pixels.
+        outline: Corners ``(x, y)`` of the polygon, pixels.
         size: ``(H, W)`` of the trimap.
-        band: Pixels.
+        band: Half the width of the undecided band, pixels.
     """
     margin = 2 * band
     inside = np.zeros((size[0] + 2 * margin, size[1] + 2 * margin), np.uint8)

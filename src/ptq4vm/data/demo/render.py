@@ -22,13 +22,13 @@ _OVERHANG = 16  # the person reaches this many pixels beyond the frame, more tha
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a person stands.
+    """Where a person stands in the frame, and how large.
 
     Attributes:
-        height: Of the person's whole picture in the frame, pixels.
+        height: Height of the person's whole picture in the frame, pixels.
         x: Centre of the picture, as a fraction of the frame's width.
         beyond: The picture goes on beyond the frame's right side, where ``x`` does not count (``mirror``: left side).
-        mirror: Turn the picture left to right.
+        mirror: Whether the picture is mirrored left to right.
     """
 
     height: int
@@ -69,11 +69,11 @@ def place(
     The person hangs over the bottom of the frame, so that it cuts the body as in a photograph.
 
     Args:
-        person: Cut-out.
-        scene: ``(H', W', 3)``, larger than the frame.
-        placement: Where the person stands.
-        size: ``(H, W)`` of the frame.
-        generator: Source of randomness.
+        person: Cut-out picture with alpha, of any size.
+        scene: Background ``(H', W', 3)`` float32 in [0, 1], larger than the frame.
+        placement: Where the person stands, and how large.
+        size: ``(H, W)`` of the frame, pixels.
+        generator: Source of randomness, which gives the phases of both motions.
     """
     height, width = size
     sized = _resize(person, placement.height / person.alpha.shape[0], placement.mirror)

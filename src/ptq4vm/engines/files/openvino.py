@@ -65,7 +65,7 @@ class OpenVinoEngine(StepEngine):
 
     @classmethod
     def files(cls, file: Path) -> tuple[Path, ...]:
-        """An ``.xml`` and its ``.bin``, or the one ``.onnx``."""
+        """All files that make up an exported one: an ``.xml`` and its ``.bin``, or the one ``.onnx``."""
         return (file, file.with_suffix(".bin")) if file.suffix == cls.suffixes[0] else (file,)
 
     def reset(self) -> None:

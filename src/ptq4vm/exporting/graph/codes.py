@@ -24,7 +24,7 @@ def move_codes(editor: Editor, moves: Sequence[str] = MOVES) -> None:
     What nobody reads any more stays; see :func:`ptq4vm.exporting.graph.editor.drop_unread`.
 
     Args:
-        editor: Of a simplified graph.
+        editor: Editor of a simplified graph, which is changed.
         moves: Operations that may get codes, of :data:`MOVES`; an engine may round them otherwise than floats.
     """
     channels = {name: sizes[_AXIS] for name, sizes in editor.shapes().items() if len(sizes) > _AXIS}
@@ -33,7 +33,8 @@ def move_codes(editor: Editor, moves: Sequence[str] = MOVES) -> None:
 
 
 def multiply_apart(editor: Editor) -> None:
-    """Multiply by the scales of channels after the way back to float, not on it, but for what convolutions read."""
+    """Let codes go back to float with scale 1 and multiply by the channels' scales then, but for what only Conv
+    reads."""
     readers: dict[str, set[str]] = {}
     for node in editor.graph.node:
         for name in node.input:
@@ -157,8 +158,8 @@ def states_as_codes(editor: Editor, names: Sequence[str]) -> dict[str, int]:
     """Let recurrent states enter and leave a graph as the codes that it stores them in.
 
     Args:
-        editor: Of a graph through which :func:`move_codes` went.
-        names: Of the state inputs (``r1i``, ...); each leaves under the name with ``o`` at the end.
+        editor: Editor of a graph through which :func:`move_codes` went.
+        names: Names of the state inputs (``r1i``, ...); each leaves under the name with ``o`` at the end.
 
     Returns:
         The code of 0 of every state; empty, and the graph as it was, where a state is not stored as codes.

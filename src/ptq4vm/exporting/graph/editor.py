@@ -36,8 +36,8 @@ class Editor:
         model: An ``onnx.ModelProto`` without subgraphs; changed in place.
 
     Attributes:
-        model: The model.
-        graph: Its graph. Whoever changes a node's inputs may do so directly; outputs change by :meth:`rename`.
+        model: The ``onnx.ModelProto`` that is being changed.
+        graph: The model's graph. A node's inputs may be changed directly; its outputs change by :meth:`rename`.
 
     Raises:
         ConfigError: onnx is not installed.
@@ -59,7 +59,7 @@ class Editor:
     # what is there
 
     def nodes(self, kind: str) -> list[Any]:
-        """All nodes of a kind, as they are now."""
+        """List all nodes of a kind (``Conv``), in their present order."""
         return [node for node in self.graph.node if node.op_type == kind]
 
     def is_constant(self, name: str) -> bool:
@@ -67,7 +67,7 @@ class Editor:
         return name in self._tensors
 
     def value(self, name: str) -> NDArray[Any] | None:
-        """A constant's value, ``None`` for a computed tensor."""
+        """Give the value of the constant ``name``, or ``None`` for a tensor that is computed."""
         if name not in self._values and name in self._tensors:
             self._values[name] = self._onnx.numpy_helper.to_array(self._tensors[name])
         return self._values.get(name)
@@ -102,7 +102,7 @@ class Editor:
         return scale, zero
 
     def grid(self, node: Any) -> Grid | None:
-        """Of a QuantizeLinear or DequantizeLinear; ``None`` for one with several scales."""
+        """The grid of a QuantizeLinear or DequantizeLinear node; ``None`` for one with several scales."""
         scale, zero = self.scales(node)
         return Grid(float(scale.ravel()[0]), int(zero.ravel()[0])) if scale.size == 1 else None
 
@@ -169,11 +169,11 @@ class Editor:
         self._makers.update(dict.fromkeys(outputs, self.graph.node[place]))
 
     def quantize(self, x: str, grid: Grid) -> str:
-        """Codes of a float tensor."""
+        """Add a QuantizeLinear node and return the name of its codes."""
         return self.add("QuantizeLinear", [x, *self._grid_constants(grid)])
 
     def dequantize(self, codes: str, grid: Grid, output: str = "") -> str:
-        """A float tensor from its codes."""
+        """Add a DequantizeLinear node and return the name of its float tensor."""
         return self.add("DequantizeLinear", [codes, *self._grid_constants(grid)], output)
 
     def _grid_constants(self, grid: Grid) -> list[str]:

@@ -13,11 +13,11 @@ from ptq4vm.system.extras import needed
 
 
 def pack_weights(editor: Editor, bits: Mapping[str, int]) -> None:
-    """Store the codes of these layers two to a byte, and their zero points likewise.
+    """Store weight codes of 4 bits and fewer two to a byte, and their zero points likewise.
 
     Args:
-        editor: Of a graph whose layers :func:`ptq4vm.exporting.graph.names.name_layers` named.
-        bits: Of the weights of every layer, by path; those with 4 or fewer are packed.
+        editor: Editor of a graph whose layers :func:`ptq4vm.exporting.graph.names.name_layers` named.
+        bits: Bit-width of every layer's weight, by path; those of 4 and fewer are packed.
     """
     onnx = needed("onnx", "onnx")
     narrow = {path for path, count in bits.items() if count <= 4}

@@ -3,6 +3,7 @@
 Conventions: alpha is ``(T, 1, H, W)`` for the frames of one clip or ``(B, T, 1, H, W)`` for several, uint8 in [0, 255]
 or floating point in [0, 1]; prediction and truth share the shape and may differ in dtype. Every metric has one value a
 frame, computed without gradient and given as float64. Lower is better.
+Another metric enters as such a function; no network, file or clip is known here.
 """
 
 from __future__ import annotations

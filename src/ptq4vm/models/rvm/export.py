@@ -21,15 +21,16 @@ _COLOURS, _GUIDES = 3, 4
 
 
 def replacements(target: str) -> Replacements:
-    """What :meth:`ptq4vm.models.base.MattingNetwork.export_replacements` of RVM gives."""
+    """Say which of RVM's modules get another form; see
+    :meth:`ptq4vm.models.base.MattingNetwork.export_replacements`."""
     return {ConvGRU: PlainGRU, GuidedFilter: partial(refiner_for, target=target)}
 
 
 def refiner_for(refiner: nn.Module, target: str) -> nn.Module:
-    """The form of a refiner that an engine is quick with; what is no guided filter stays as it is.
+    """Give a refiner the form that an engine is quick with; what is no guided filter stays as it is.
 
     Args:
-        refiner: Not changed.
+        refiner: The refiner; it is not changed.
         target: ``openvino`` or ``onnx``; with another target, every refiner stays as it is.
     """
     if target == "openvino" and isinstance(refiner, GuidedFilter):
@@ -43,7 +44,7 @@ class PlainGRU(ConvGRU):
     """The recurrent unit with its mixture written out: an exported ``lerp`` would compute it in two ways and choose.
 
     Args:
-        gru: Its layers and junctions are taken over.
+        gru: The unit whose layers and junctions are taken over.
     """
 
     def __init__(self, gru: ConvGRU) -> None:
@@ -64,7 +65,7 @@ class JoinedRefiner(FastGuidedFilterRefiner):
     ONNX Runtime takes channels by sixteen, and needs as long for four; OpenVINO loses more by joining than it gains.
 
     Args:
-        refiner: Its values are taken over.
+        refiner: The filter whose values are taken over.
     """
 
     def __init__(self, refiner: FastGuidedFilterRefiner) -> None:
@@ -84,7 +85,7 @@ class PointwiseRefiner(nn.Module):
     convolutions that also part the foreground from alpha. The result differs by the rounding of float32.
 
     Args:
-        refiner: Its fit to the small image stays as it is.
+        refiner: The guided filter whose fit to the small image is used as it is.
     """
 
     guide: Tensor

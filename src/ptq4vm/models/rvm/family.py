@@ -48,7 +48,7 @@ class RVMFamily(NetworkFamily):
         return {**arguments, "refiner": network.refiner_name}
 
     def model_name(self, arguments: Arguments) -> str:
-        """``rvm_mobilenetv3`` or ``rvm_resnet50``."""
+        """``rvm_mobilenetv3`` or ``rvm_resnet50``; see :meth:`NetworkFamily.model_name`."""
         return f"rvm_{arguments.get('variant', 'unknown')}"
 
     def partition(self, arguments: Arguments) -> dict[str, Any]:
@@ -63,5 +63,5 @@ class RVMFamily(NetworkFamily):
         }
 
     def downloads(self) -> dict[str, Arguments]:
-        """``mobilenetv3`` and ``resnet50``."""
+        """The arguments of ``mobilenetv3`` and ``resnet50``; see :meth:`NetworkFamily.downloads`."""
         return {variant: {"variant": variant} for variant in VARIANTS}

@@ -51,5 +51,5 @@ class ImageNetNormalize(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` in [0, 1] to zero mean and unit variance."""
+        """Bring images ``(N, 3, H, W)`` in [0, 1] to zero mean and unit variance, as the encoders were trained on."""
         return (x - self.mean) / self.std

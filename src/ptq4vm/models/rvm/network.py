@@ -97,13 +97,12 @@ class RVM(MattingNetwork):
 
         Args:
             src: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, float RGB in [0, 1].
-            r1: State ``(B, C1, ceil(h/2), ceil(w/2))`` of the downsampled size h x w, or ``None`` for zeros;
-                ``r2`` to ``r4`` likewise at 1/4, 1/8 and 1/16.
-            r2: See ``r1``.
-            r3: See ``r1``.
-            r4: See ``r1``.
+            r1: State ``(B, C1, ceil(h/2), ceil(w/2))`` where h x w is the downsampled size, or ``None`` for zeros.
+            r2: State at 1/4 of that size, likewise.
+            r3: State at 1/8 of that size, likewise.
+            r4: State at 1/16 of that size, likewise.
             downsample_ratio: The network runs at this fraction of the size and the refiner brings its result back.
-            segmentation_pass: Return segmentation logits instead of a matte.
+            segmentation_pass: Whether to return segmentation logits instead of a matte.
 
         Returns:
             ``[foreground, alpha, r1, r2, r3, r4]``: foreground ``(B, [T, ]3, H, W)`` and alpha ``(B, [T, ]1, H, W)``,

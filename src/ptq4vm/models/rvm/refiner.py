@@ -123,5 +123,5 @@ class DeepGuidedFilterRefiner(GuidedFilter):
         )
 
     def slope(self, covariance: Tensor, variance: Tensor, hidden: Tensor) -> Tensor:
-        """The learned A."""
+        """A as three learned convolutions predict it, ``(N, 4, h, w)``; see :meth:`GuidedFilter.slope`."""
         return self.conv(torch.cat([covariance, variance, hidden], 1))

@@ -78,10 +78,10 @@ def resolve(
     """Find a file with the pretrained weights of ``RVM(variant)``; fetch and cache it where needed.
 
     Args:
-        variant: See :func:`wanted`.
-        path: See :func:`ptq4vm.models.weights.cache.find`, as for ``cache_dir``, ``offline`` and the result.
-        cache_dir: See ``path``.
-        offline: See ``path``.
+        variant: RVM's encoder, ``mobilenetv3`` or ``resnet50``.
+        path: A ``.pth`` or ``.safetensors`` file to use instead of everything below.
+        cache_dir: Where to keep weights; :func:`~ptq4vm.io.default_cache_dir` by default.
+        offline: Whether to keep off the network.
         sources: See :func:`wanted`.
 
     Raises:

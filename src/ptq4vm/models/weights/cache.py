@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wanted:
-    """Weights that are looked for.
+    """What is known of weights that are looked for.
 
     Attributes:
         title: What they are of, in messages: ``RVM mobilenetv3``.
@@ -60,10 +60,10 @@ def find(wanted: Wanted, path: Path | str | None = None, cache_dir: Path | None 
     Safe to call from several processes at once: one fetches, the others wait for it.
 
     Args:
-        wanted: The weights.
+        wanted: Which weights are looked for, and how they are checked.
         path: A ``.pth`` or ``.safetensors`` file to use instead of everything below.
         cache_dir: Where to keep weights; :func:`~ptq4vm.io.default_cache_dir` by default.
-        offline: Do not use the network.
+        offline: Whether to keep off the network.
 
     Returns:
         The given path, or the verified file in the cache.

@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Somewhere to get weights from."""
+    """A place on the network that weights can be fetched from."""
 
     @property
     def title(self) -> str:
-        """What to call it in a message."""
+        """What messages call the place."""
         ...
 
     def fetch(self, variant: str) -> dict[str, Tensor]:

@@ -1,5 +1,5 @@
 """From seen values to ranges: one observer a file, chosen by its name. Tensors come in, numbers go out; no network and
-no quantizer is known here."""
+no quantizer is known here. Another observer is a file and its name in the registry."""
 
 from ptq4vm.quant.observers.base import JointObserver, Observer
 from ptq4vm.quant.observers.minmax import MinMaxObserver

@@ -37,18 +37,19 @@ class Observer(ABC):
 
     @classmethod
     def from_spec(cls, spec: ActivationSpec, seed: int) -> Observer:
-        """Build one for a site. Observers that need anything of the choices or of chance say so here."""
+        """Build the observer of one site. Observers that need anything of the choices or of chance say so here."""
         return cls()
 
     @classmethod
     def joint(cls, spec: ActivationSpec, groups: int, seed: int, relative: bool) -> JointObserver | None:
-        """What looks at ``groups`` groups of values together; ``None`` where each group is looked at alone.
+        """Build what looks at ``groups`` groups of values together; ``None`` where each group is looked at alone.
 
         Args:
-            spec: The choices.
-            groups: How many.
-            seed: Of the sampling.
-            relative: Groups come from different tensors: each error counts relative to its group's size.
+            spec: Choices of the activations' quantizers.
+            groups: How many groups of values there are.
+            seed: Seed that decides which values are kept.
+            relative: Whether groups come from different tensors, so that each error counts relative to its group's
+                size.
         """
         return None
 

@@ -16,13 +16,14 @@ class SharedZeroObserver(JointObserver):
     """Finds, for all groups together, the zero point and each group's scale with the least squared error.
 
     Args:
-        groups: Rows of what is observed.
+        groups: How many groups of values are observed.
         quant_max: Largest code of the grid; the smallest is 0.
         asymmetric: False keeps the zero point at 0 (nothing negative seen) or mid-grid.
-        per_call: Values kept of each group and observed tensor.
-        limit: Values of each group that the search looks at.
-        seed: Of the sampling.
-        relative: Divide every group's error by its mean square, so that groups of different size weigh alike.
+        per_call: How many values of each group and observed tensor are kept.
+        limit: How many values of each group the search looks at, at most.
+        seed: Seed that decides which values are kept.
+        relative: Whether every group's error is divided by its mean square, so that groups of different size weigh
+            alike.
     """
 
     STEPS = 16  # candidate scales for each zero point

@@ -24,7 +24,7 @@ class Site:
         layer: Path of the quantizable layer it belongs to; of the module where it belongs to several.
         module: Path of the module whose tensor is quantized: the layer itself, its activation function, or a junction.
         side: ``input`` or ``output`` of that module.
-        spec: How.
+        spec: Bits, observer and zero point of its quantizer.
         sizes: Channels of each branch where scales differ by branch, else empty.
         group: Sites of one group share their zero point, since layers read them side by side; empty for none.
         own_scale: Whether a site of a group keeps one scale of its own; else the largest of the group is everybody's.
@@ -121,9 +121,9 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
     """Decide bits and places for every layer.
 
     Args:
-        network: Folded float network.
+        network: The folded float network.
         partition: Resolved by :func:`ptq4vm.quant.partition.resolve`.
-        spec: The choices.
+        spec: What to quantize, and how.
 
     Returns:
         The plan; empty for ``bits=fp32``.

@@ -35,8 +35,8 @@ class Segment(NamedTuple):
 
     Attributes:
         site: Path of the module that gives it.
-        start: First channel.
-        stop: Channel after the last.
+        start: Index of the first channel in that tensor.
+        stop: Index of the channel after the last.
     """
 
     site: str
@@ -49,15 +49,15 @@ Segments = tuple[Segment, ...]
 
 @dataclass(frozen=True)
 class Wiring:
-    """What reads what.
+    """What the layers of a network read, and who reads it.
 
     Attributes:
         inputs: Segments that a layer reads, in the order of its input channels; layers are missing that read something
             else (the normalised image, a mean).
-        regrids: The same of :class:`Regrid` modules.
+        regrids: The same for :class:`Regrid` modules.
         gates: Paths of sigmoids and hyperbolic tangents.
-        channels: Of every site.
-        results: Layers whose results are added up, or go into a function that is curved; of the latter its path.
+        channels: How many channels the tensor of every site has.
+        results: Layers whose results are added up (``None``), or go into a curved function: the path of that function.
     """
 
     inputs: dict[str, Segments]

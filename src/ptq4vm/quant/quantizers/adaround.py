@@ -47,7 +47,7 @@ class AdaRound(WeightQuantizer):
         return (self.rounding.sigmoid() * self.STRETCH - 0.1).clamp(0, 1)
 
     def learned(self) -> list[nn.Parameter]:
-        """V, one value for every weight."""
+        """The tensor V, one value for every weight."""
         return [self.rounding]
 
     def regularizer(self, beta: float) -> Tensor:

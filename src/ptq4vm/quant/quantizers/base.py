@@ -76,7 +76,7 @@ class ActivationQuantizer(nn.Module, ABC):
 
     @property
     def levels(self) -> int:
-        """The name that :attr:`quant_max` had."""
+        """Largest code, under the name that :attr:`quant_max` had before."""
         return self.quant_max
 
     @classmethod
@@ -89,9 +89,9 @@ class ActivationQuantizer(nn.Module, ABC):
         """Build the quantizers of sites that layers read side by side: they share a zero point.
 
         Args:
-            spec: Of all of them.
+            spec: Choices that hold for all of them.
             seen: What the observers found, site by site.
-            one_scale: They share their scale as well.
+            one_scale: Whether they share their scale as well.
 
         Raises:
             ConfigError: This quantizer has no zero point to share.
@@ -221,5 +221,5 @@ class WeightQuantizer(nn.Module, ABC):
         return self.scale.new_zeros(())
 
     def extra_repr(self) -> str:
-        """Bits and number of scales."""
+        """Bits and number of scales, as ``print(network)`` shows them."""
         return f"bits={self.bits}, scales={self.scale.numel()}"

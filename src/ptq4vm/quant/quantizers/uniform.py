@@ -102,6 +102,6 @@ class UniformQuantizer(ActivationQuantizer):
         return UniformQuantizer(self.bits, found, int(self.zero_point), sizes, learns=False)
 
     def extra_repr(self) -> str:
-        """Bits, scales and zero point."""
+        """Bits, scales and zero point, as ``print(network)`` shows them."""
         values = ", ".join(f"{s:.4g}" for s in self.scale.tolist())
         return f"bits={self.bits}, scale=[{values}], zero_point={int(self.zero_point)}"

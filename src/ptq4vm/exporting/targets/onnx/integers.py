@@ -22,7 +22,8 @@ def shape_for_onnx_runtime(editor: Editor) -> None:
     """Rewrite a graph whose operations all end in codes (``stores=operations``), in place.
 
     Args:
-        editor: Of a graph of fixed or dynamic size, through which :func:`ptq4vm.exporting.graph.codes.move_codes` went.
+        editor: Editor of a graph of fixed or dynamic size through which :func:`ptq4vm.exporting.graph.codes.move_codes`
+            went.
     """
     _clip_relus(editor)
     _round_hard_sigmoids(editor)

@@ -16,9 +16,9 @@ def write_model(graph: Any, out: Path, metadata: Mapping[str, str], zeros: Mappi
     """Write ``out`` (``.xml``) and its ``.bin``; an earlier pair stays whole until both are written.
 
     Args:
-        graph: An ``onnx.ModelProto``.
-        out: Ends in ``.xml``.
-        metadata: Becomes the runtime information ``ptq4vm``.
+        graph: The ``onnx.ModelProto`` to convert.
+        out: File for the graph, whose name ends in ``.xml``; the ``.bin`` goes beside it.
+        metadata: Text by key that becomes the runtime information ``ptq4vm``.
         zeros: The code of 0 of every state that enters the graph as codes, by name (``r1i``, ...): the file becomes
             one for video, which keeps them inside. Empty: inputs and outputs are those of ``graph``.
 
