@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from deploy_runs import random_quantized, spec
 from ptq4vm.quant.insert import quantized_layers
-from ptq4vm.quant.overflow import PAIR_MAX, PAIR_MIN, grid_may_saturate, outside, pair_bounds, saturating_layers
+from ptq4vm.quant.overflow import PAIR_MAX, PAIR_MIN, grid_may_saturate, outside, pair_bounds
 from ptq4vm.quant.quantizers.fixed import FixedCodes
+from ptq4vm.quant.saturation import saturating_layers
 from ptq4vm.quant.spec import WeightSpec
 from saturation import saturating_product, wrong_layers
 

@@ -13,7 +13,7 @@ from ptq4vm.exporting.target import Target
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.checkpoint import TENSORS, CheckpointInfo
-from ptq4vm.quant.overflow import saturating_layers
+from ptq4vm.quant.saturation import saturating_layers
 from ptq4vm.runs.progress import recorded_fingerprint
 from ptq4vm.system.cpu import Cpu
 

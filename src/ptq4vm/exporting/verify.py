@@ -22,7 +22,7 @@ from ptq4vm.errors import DataError
 from ptq4vm.exporting.deviations import Deviation, deviations
 from ptq4vm.media.portrait import draw_portrait
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.quant.overflow import saturating_layers
+from ptq4vm.quant.saturation import saturating_layers
 from ptq4vm.types import Clip, MattingOutput, States
 
 __all__ = ["Parity", "moving_portrait", "open_engine", "verify"]
