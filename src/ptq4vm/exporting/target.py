@@ -18,7 +18,7 @@ from ptq4vm.system.registry import Registry
 class Target(ABC):
     """What is true of one export target, and of no other.
 
-    A target is registered as a class without arguments: ``@TARGETS.register("toy")``. Where quantizers must stand, and
+    A target is registered as a class without arguments: ``@TARGETS.register("mine")``. Where quantizers must stand, and
     which scales may differ, for its engine to compute with integers is a matter of calibration and not of export: the
     file ``conf/target/<name>.yaml`` sets these values of ``method.quantizer`` (``placement``, ``stores``,
     ``activation.granularity``), and ``ptq4vm quantize +target=<name>`` takes them. A network that was calibrated
