@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -19,7 +18,6 @@ from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.io import write_tensors, write_text
 from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.insert import quantized_layers, swap
-from ptq4vm.quant.layers import QuantLayer
 from ptq4vm.quant.names import CHOICES, TENSORS
 from ptq4vm.quant.placement.plan import make_plan
 from ptq4vm.quant.quantizers.fixed import FixedCodes
@@ -217,16 +215,3 @@ def stored_bytes(network: nn.Module) -> float:
         bits = owner.bits if isinstance(owner, FixedCodes) and key.endswith(".fixed") else tensor.element_size() * 8
         total += tensor.numel() * bits / 8
     return total
-
-
-def is_absorbed(network: nn.Module) -> bool:
-    """True when nothing but integer-ready layers is left."""
-    return not any(isinstance(m, QuantLayer) and m.affine is not None for m in network.modules())
-
-
-def hardened(network: nn.Module) -> nn.Module:
-    """Decide every rounding in place and return the network."""
-    with torch.no_grad():
-        for layer in quantized_layers(network).values():
-            layer.harden()
-    return network

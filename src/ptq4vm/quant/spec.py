@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.registries import OBSERVERS, PLACEMENTS, QUANTIZERS, WEIGHT_OBSERVERS
@@ -72,9 +72,6 @@ class ActivationSpec:
         percentile: Share of values inside the range, for ``percentile``.
         quantizer: ``uniform``, or what :data:`ptq4vm.quant.registries.QUANTIZERS` knows besides.
     """
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"affine": "asymmetric"}
-    """Old names of fields and what they are called now. Configurations may use them until the next release."""
 
     bits: int = 8
     asymmetric: bool = True
@@ -163,7 +160,8 @@ def spec_from_values(values: Mapping[str, Any]) -> QuantSpec:
         KeyError: ``weight`` or ``activation`` is missing.
         TypeError: A key is unknown.
     """
-    activation = {ActivationSpec.RENAMED.get(key, key): value for key, value in values["activation"].items()}
+    fields = {written: name for name, written in _WRITTEN.items()}
+    activation = {fields.get(key, key): value for key, value in values["activation"].items()}
     parts = {"weight": WeightSpec(**values["weight"]), "activation": ActivationSpec(**activation)}
     return QuantSpec(**{**values, **parts})
 
