@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         matte,
         open_engine,
         quantize,
+        sensitivity,
         verify,
     )
 
@@ -48,6 +49,7 @@ __all__ = [
     "matte",
     "open_engine",
     "quantize",
+    "sensitivity",
     "verify",
 ]
 

@@ -15,8 +15,10 @@ from omegaconf import OmegaConf
 
 from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.errors import ConfigError
+from ptq4vm.methods.closed_form import ClosedFormSettings
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Method, Preset, ReconstructionForm
+from ptq4vm.methods.mixed_bits import Budget
 from ptq4vm.methods.schedule import ReconstructionSettings
 from ptq4vm.quant.spec import MAX_BITS, MIN_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
 
@@ -230,11 +232,17 @@ def preset(values: Mapping[str, Any]) -> Preset:
     """A ``preset`` choice. Raises :class:`ConfigError`."""
     parts: dict[str, type[Any]] = {
         "calibration": CalibrationSettings,
+        "closed_form": ClosedFormSettings,
         "reconstruction": ReconstructionSettings,
         "gac": GACSettings,
     }
     built = {key: settings(cls, values.get(key, {}), f"preset.{key}") for key, cls in parts.items()}
     return settings(Preset, {**values, **built}, "preset")
+
+
+def budget(values: Mapping[str, Any]) -> Budget:
+    """A ``budget`` of bits. Raises :class:`ConfigError`."""
+    return settings(Budget, values, "budget")
 
 
 def augmentation(values: Mapping[str, Any]) -> Augmentation:

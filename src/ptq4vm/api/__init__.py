@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ptq4vm.api.models import Model, build_model, build_network, float_model, load_checkpoint, load_model
     from ptq4vm.api.opening import open_engine
     from ptq4vm.api.quantizing import quantize
+    from ptq4vm.api.sensitivities import sensitivity
 
 __all__ = [
     "DATASETS",
@@ -42,6 +43,7 @@ __all__ = [
     "open_engine",
     "quantize",
     "recorded_clips",
+    "sensitivity",
     "verify",
 ]
 
@@ -57,5 +59,6 @@ __getattr__ = imported_late(
         "ptq4vm.api.models": ("Model", "build_model", "build_network", "float_model", "load_checkpoint", "load_model"),
         "ptq4vm.api.opening": ("open_engine",),
         "ptq4vm.api.quantizing": ("quantize",),
+        "ptq4vm.api.sensitivities": ("sensitivity",),
     },
 )

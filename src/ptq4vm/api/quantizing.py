@@ -21,6 +21,7 @@ from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.flow.cache import FlowCache
 from ptq4vm.io import default_cache_dir
 from ptq4vm.methods.method import Method, Preset
+from ptq4vm.methods.mixed_bits import Budget
 from ptq4vm.pipeline.pipeline import Pipeline, QuantizationResult
 from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.quant.spec import QuantSpec
@@ -40,6 +41,7 @@ def quantize(
     method: str | Method = "ptq4vm",
     overflow: str = "safe",
     preset: str | Preset = "quick",
+    budget: Budget | None = None,
     flow: str | FlowEstimator | SourceFlow | None = "dis",
     run_dir: str | Path,
     overwrite: bool = False,
@@ -66,6 +68,7 @@ def quantize(
         overflow: ``safe``: the exported integers are exact on every CPU; ``vnni``: on those with VNNI. A
             :class:`QuantSpec` has its own.
         preset: A name in ``conf/preset``, or the schedules themselves.
+        budget: Limit of mixed bits, whose layers and stored tensors get bits of their own; uniform bits without one.
         flow: Where optical flow comes from, looked at only when the method needs it.
         run_dir: Gets the network, metrics, timing, logs and pictures.
         overwrite: Whether to remove an earlier run from ``run_dir`` first.
@@ -117,6 +120,7 @@ def quantize(
         loggers=loggers or logging_into(folder, partial(CSVLogger, version="")),
         observer=lambda stage: pictures.observer(stage, foreground=stage != "fp32"),
         seed=seed,
+        budget=budget or Budget(),
         downsample_ratio=downsample_ratio,
         baseline=baseline,
         stage_cache=None if stage_cache is None else Path(stage_cache),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from ptq4vm.data.base import ClipDataset, NeedsTruth
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.methods.method import Method, Preset
+from ptq4vm.methods.mixed_bits import Budget
 from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.tracking import RunInfo, Tracking
 from ptq4vm.runs.loggers import logging_into
@@ -39,6 +40,7 @@ class RunOptions:
     run_dir: str
     overwrite: bool
     overflow: str
+    budget: Mapping[str, Any]
     checkpoint: str
     pred: str | None
     true: str | None
@@ -86,6 +88,11 @@ def method(cfg: DictConfig) -> tuple[Method, QuantSpec]:
     """Build the method and the quantizers that ``method`` and ``bits`` choose."""
     values = plain(cfg.method)
     return settings.method(values), settings.quant_spec(plain(cfg.bits), values["quantizer"])
+
+
+def budget(cfg: DictConfig) -> Budget:
+    """Build the budget of bits."""
+    return settings.budget(plain(cfg.budget))
 
 
 def preset(cfg: DictConfig) -> Preset:

@@ -21,6 +21,8 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
              ptq4vm compose data=videomatte240k data.root=PATH static=IMAGES motion=VIDEOS out=DIR
   flow       compute optical flow into the cache, ahead of quantize with the same values
              ptq4vm flow data=videomatte240k data.root=PATH [whole_clips=true] [flow_cache_mib=20000]
+  sensitivity how far alpha moves when one layer or one stored tensor alone is quantized
+             ptq4vm sensitivity data=videomatte data.root=PATH bits=w4a4 run_dir=OUT
   matte      matte a video, images or a camera
              ptq4vm matte input=VIDEO out=OUT [checkpoint=DIR] [output=alpha]
   export     write a quantized network as an integer graph for ONNX Runtime or OpenVINO
@@ -41,6 +43,7 @@ COMMANDS = {
     "data check": "data",
     "compose": "compose",
     "flow": "flow",
+    "sensitivity": "sensitivity",
     "weights": "weights",
     "report": "report",
     "matte": "matte",

@@ -40,6 +40,7 @@ def _quantize(cfg: DictConfig, run_dir: Path) -> float | None:
             bits=spec,
             method=method,
             preset=preset,
+            budget=build.budget(cfg),
             flow=build.flow(cfg, method, spec, preset),
             run_dir=run_dir,
             overwrite=options.overwrite,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.methods.closed_form import ClosedFormSettings
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.schedule import UNITS, ReconstructionPass, ReconstructionSettings
 from ptq4vm.quant.registries import ROUNDINGS
@@ -18,6 +19,9 @@ PASSES: Mapping[str, Mapping[str, float]] = {
     "weights_then_scales": {"weights": 0.8, "scales": 0.2},
 }
 """For each way to learn, its passes and their shares of the steps."""
+
+TAKEN = ("fp32", "rtn", "closed_form", "gac", "ofa")
+"""Labels of the other stages."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ class ReconstructionForm:
                 )
         if self.fisher and self.unit != "block":
             raise ConfigError("method.reconstruction.fisher=true needs unit=block")
-        if not self.label.isidentifier() or self.label in ("fp32", "rtn", "gac", "ofa"):
+        if not self.label.isidentifier() or self.label in TAKEN:
             raise ConfigError(
-                f"method.reconstruction.label={self.label!r}: use a plain word other than fp32, rtn, gac, ofa"
+                f"method.reconstruction.label={self.label!r}: use a plain word other than {', '.join(TAKEN)}"
             )
         if not 0 <= self.damping <= 1:
             raise ConfigError(f"method.reconstruction.damping={self.damping}: use a share in [0, 1]")
@@ -93,6 +97,7 @@ class Method:
         gac: Whether to learn a scale and a shift of every layer, and activation scales, over clips (the global stage).
         ofa: Whether the global stage has the optical flow loss too; without ``gac`` it learns activation scales alone.
         reconstruction: Which reconstruction is run: its units, its rounding and its drops.
+        closed_form: Whether weights are rounded in closed form, from second moments, before anything is learned.
     """
 
     name: str = "ptq4vm"
@@ -100,6 +105,7 @@ class Method:
     gac: bool = True
     ofa: bool = True
     reconstruction: ReconstructionForm = field(default_factory=ReconstructionForm)
+    closed_form: bool = False
 
     @property
     def learns_globally(self) -> bool:
@@ -110,7 +116,8 @@ class Method:
     def stages(self) -> tuple[str, ...]:
         """Labels of the learning stages that run."""
         whole = ("gac",) if self.gac else ("ofa",) if self.ofa else ()
-        return ((self.reconstruction.label,) if self.biq else ()) + whole
+        blocks = (self.reconstruction.label,) if self.biq else ()
+        return (("closed_form",) if self.closed_form else ()) + blocks + whole
 
     def global_settings(self, schedule: GACSettings) -> GACSettings:
         """A schedule of the global stage without what this method does not learn."""
@@ -129,6 +136,8 @@ def method_values(method: Method) -> dict[str, Any]:
     values = asdict(method)
     if values["reconstruction"]["rounding"] == ReconstructionForm.rounding:
         del values["reconstruction"]["rounding"]
+    if not values["closed_form"]:
+        del values["closed_form"]
     return values
 
 
@@ -165,6 +174,7 @@ class Preset:
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     reconstruction: ReconstructionSettings = field(default_factory=ReconstructionSettings)
     gac: GACSettings = field(default_factory=GACSettings)
+    closed_form: ClosedFormSettings = field(default_factory=ClosedFormSettings)
 
     def __post_init__(self) -> None:
         if self.gac.burn_in >= self.calibration.clip_length:
@@ -176,3 +186,11 @@ class Preset:
             for key, value in vars(getattr(self, stage)).items():
                 if key.endswith(("_lr", "_weight")) and not (math.isfinite(value) and value >= 0):
                     raise ConfigError(f"{stage}.{key}={value}: use 0 or a positive number")
+
+
+def preset_values(preset: Preset, method: Method) -> dict[str, Any]:
+    """A schedule as plain values for fingerprints, without that of a stage that came later and is not run."""
+    values = asdict(preset)
+    if not method.closed_form:
+        del values["closed_form"]
+    return values

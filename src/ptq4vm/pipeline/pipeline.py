@@ -19,7 +19,8 @@ from ptq4vm.evaluation.cost import Cost, measure_cost
 from ptq4vm.evaluation.evaluator import FrameObserver, evaluate
 from ptq4vm.evaluation.layer_errors import layer_errors
 from ptq4vm.evaluation.results import EvaluationResult
-from ptq4vm.methods.method import Method, Preset, method_values
+from ptq4vm.methods.method import Method, Preset, method_values, preset_values
+from ptq4vm.methods.mixed_bits import Budget, choose_bits
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.formats import channels_last
 from ptq4vm.pipeline.training import Training
@@ -85,6 +86,7 @@ class Pipeline:
         observer: Factory that gives, for a stage's name, who looks at its evaluated frames; pictures are drawn from
             that.
         seed: Seed of everything random.
+        budget: What mixed bits may cost; uniform bits where it is empty.
         downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
         baseline: Whether rounding to nearest with min-max ranges is measured too, as the stage ``rtn``.
         stage_cache: Folder where runs that begin alike share their reconstruction: the grid of an ablation then
@@ -106,6 +108,7 @@ class Pipeline:
     loggers: LoggerFactory = lambda stage: []
     observer: ObserverFactory | None = None
     seed: int = 0
+    budget: Budget = field(default_factory=Budget)
     downsample_ratio: float = 1.0
     baseline: bool = True
     stage_cache: Path | None = None
@@ -131,18 +134,19 @@ class Pipeline:
             self._evaluate(teacher, "fp32")
             network = teacher
             if not self.spec.is_float:
-                network = self._quantize(teacher, partition)
+                spec = self._chosen(teacher, partition)
+                network = self._quantize(teacher, partition, spec)
                 notes = {"method": method_values(self.method), **self.notes}
-                info = CheckpointInfo(self.model, self.spec, partition, notes)
+                info = CheckpointInfo(self.model, spec, partition, notes)
                 save_quantized(self.run_dir, network, info)
         stages = {name: _result(value) for name, value in (self._state.get("results") or {}).items()}
         timing = self._state.timing
         timing = {**timing, "total": sum(timing["stages"].values())}
         network = network.eval()
         steps = dict(self._state.get("steps") or {})
-        result = QuantizationResult(
-            network, stages, timing, steps, self._cost(network, teacher, partition), self._layers(network, teacher)
-        )
+        spec = self.spec if self.spec.is_float else read_info(self.run_dir).spec
+        cost = self._cost(network, teacher, partition, spec)
+        result = QuantizationResult(network, stages, timing, steps, cost, self._layers(network, teacher))
         self.finish(result)
         self._state.put("finished", True)
         return result
@@ -154,12 +158,12 @@ class Pipeline:
         fold_batch_norm(teacher, partition.float_modules)
         return channels_last(teacher.requires_grad_(False)), partition
 
-    def _cost(self, network: MattingNetwork, teacher: MattingNetwork, partition: Partition) -> Cost:
+    def _cost(self, network: MattingNetwork, teacher: MattingNetwork, partition: Partition, spec: QuantSpec) -> Cost:
         """Cost at the size of the frames that are evaluated; at that of the samples where there are none."""
         clips = self.datamodule.evaluation_clips
         crop = self.preset.calibration.crop
         size = clips[0].size if clips else crop or self.datamodule.clip_sets.calibration[0].size
-        return measure_cost(network, teacher, partition, self.spec, size, self.downsample_ratio)
+        return measure_cost(network, teacher, partition, spec, size, self.downsample_ratio)
 
     def _layers(self, network: MattingNetwork, teacher: MattingNetwork) -> dict[str, float]:
         """Errors of the layers on the first calibration sample."""
@@ -206,6 +210,7 @@ class Pipeline:
             self.preset,
             calibration=replace(self.preset.calibration, batch_size=batch_size),
             reconstruction=replace(self.preset.reconstruction, memory_mib=0),
+            closed_form=replace(self.preset.closed_form, memory_mib=0),
         )
         augmentation = self.datamodule.augmentation
         return fingerprint(
@@ -214,13 +219,14 @@ class Pipeline:
             bits=[self.spec.weight.bits, self.spec.activation.bits],
             method=[method_values(self.method), spec_values(self.spec)],
             partition=partition,
-            preset=None if self.spec.is_float else schedule,
+            preset=None if self.spec.is_float else preset_values(schedule, self.method),
             seed=self.seed,
             downsample_ratio=self.downsample_ratio,
             calibration_clips=None if self.spec.is_float else self.datamodule.content_hash(),
             evaluation_clips=[(c.name, c.num_frames, c.size) for c in self.datamodule.evaluation_clips],
             # only where there is any, so that runs from before it was known go on
             **({"augmentation": augmentation} if augmentation is not None and not self.spec.is_float else {}),
+            **({"budget": self.budget} if self.budget.active else {}),
         )
 
     @property
@@ -266,17 +272,33 @@ class Pipeline:
             )
         self._state.put("results", {**results, stage: {"mean": found.mean, "clips": found.clips}})
 
-    def _quantize(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:
+    def _chosen(self, teacher: MattingNetwork, partition: Partition) -> QuantSpec:
+        """The choices with the bits of every layer, as an earlier run found them where there was one."""
+        if not self.budget.active:
+            return self.spec
+        saved = self._state.get("mixed_bits")
+        if saved is None:
+            with self._state.clock("sensitivity"):
+                frames = self.datamodule.calibration_batch().frames
+                found = choose_bits(teacher, partition, self.spec, self.budget, frames, self.seed)
+            saved = {"weight_bits": dict(found.weight_bits), "activation_bits": dict(found.activation_bits)}
+            self._state.put("mixed_bits", saved)
+        return replace(self.spec, **saved)
+
+    def _quantize(self, teacher: MattingNetwork, partition: Partition, spec: QuantSpec) -> MattingNetwork:
         measured = self._state.get("results") or {}
         baseline = self.baseline and self._final != "rtn"
         if baseline and self.datamodule.evaluation_clips and "rtn" not in measured:
             with self._state.clock("rtn"):
                 nearest = self._start(teacher, partition, _nearest(self.spec))
             self._evaluate(nearest, "rtn")
-        network = self._calibrated(teacher, partition)
+        network = self._calibrated(teacher, partition, spec)
         if self._final == "rtn":
             self._evaluate(network, "rtn")
         training = Training(self._state, self.datamodule, self.trainer, self.loggers, self._shared())
+        if self.method.closed_form:
+            training.round_in_closed_form(teacher, network, partition.blocks, self.preset.closed_form, self.seed)
+            self._evaluate(network, "closed_form")
         if self.method.biq:
             form = self.method.reconstruction
             training.reconstruct(teacher, network, partition.blocks, form, self.preset.reconstruction, self.seed)
@@ -288,15 +310,15 @@ class Pipeline:
         absorb(network)
         return network
 
-    def _calibrated(self, teacher: MattingNetwork, partition: Partition) -> MattingNetwork:
+    def _calibrated(self, teacher: MattingNetwork, partition: Partition, spec: QuantSpec) -> MattingNetwork:
         """The network with its ranges observed, as an earlier run left it where there was one."""
         saved = self._state.load_tensors("start")
         if saved is not None:
-            network = quantized_skeleton(teacher, partition, self.spec)
+            network = quantized_skeleton(teacher, partition, spec)
             load_quantized_state(network, saved[0], str(self._state.path("start.safetensors")))
             return _matting(network)
         with self._state.clock("calibrate"):
-            network = self._start(teacher, partition, self.spec)
+            network = self._start(teacher, partition, spec)
         self._state.save_tensors("start", quantized_state(network), {})
         return network
 

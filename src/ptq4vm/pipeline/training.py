@@ -17,6 +17,7 @@ from rich.progress import track
 
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.errors import SaveError
+from ptq4vm.methods.closed_form import ClosedFormRounding, ClosedFormSettings
 from ptq4vm.methods.fisher import FisherWeights
 from ptq4vm.methods.gac import GACSettings, GlobalAffineCalibration, TeacherTargets
 from ptq4vm.methods.method import ReconstructionForm
@@ -48,6 +49,27 @@ class Training:
     trainer: TrainerFactory
     loggers: LoggerFactory
     shared: SharedStages | None = None
+
+    def round_in_closed_form(
+        self,
+        teacher: MattingNetwork,
+        network: MattingNetwork,
+        blocks: Sequence[str],
+        settings: ClosedFormSettings,
+        seed: int,
+    ) -> None:
+        """Round ``network`` in closed form, in place, from the first block that is not done."""
+        label = "closed_form"
+        _, done = self._restore_units(label, network)
+        if done == len(blocks):
+            return
+        if done:
+            log.info("closed form: %d of %d blocks were done before", done, len(blocks))
+        frames = self.datamodule.calibration_batch().frames
+        module = ClosedFormRounding(teacher, network, blocks, frames, settings, seed, done)
+        module.finished = lambda block, seconds: self._keep(label, network, list(blocks), 0, block, seconds)
+        with self.state.clock(label):
+            self._fit(label, module, max_epochs=1, enable_checkpointing=False, **ONE_DEVICE)
 
     def reconstruct(
         self,
@@ -130,12 +152,18 @@ class Training:
     def _keep_units(self, label: str, module: BlockReconstruction, number: int, report: BlockReport) -> None:
         """Save the tensors of every finished unit, and how long the last took."""
         paths = [unit.path for unit in module.units]
-        done = paths[: paths.index(report.block) + 1]
-        tensors = quantized_state(module.quantized)
+        self._keep(label, module.quantized, paths, number, report.block, report.seconds)
+
+    def _keep(
+        self, label: str, network: MattingNetwork, paths: Sequence[str], number: int, last: str, seconds: float
+    ) -> None:
+        """Save the tensors of the modules at ``paths`` up to the last that is done."""
+        done = paths[: list(paths).index(last) + 1]
+        tensors = quantized_state(network)
         if number == 0:  # later passes find everything decided
             tensors = {key: value for key, value in tensors.items() if any(_inside(key, path) for path in done)}
         self.state.save_tensors(label, tensors, {"pass": str(number), "units": str(len(done))})
-        self.state.tick(report.block or "network", report.seconds)
+        self.state.tick(last or "network", seconds)
 
     def calibrate(
         self, teacher: MattingNetwork, network: MattingNetwork, settings: GACSettings, label: str = "gac"

@@ -113,6 +113,9 @@ class QuantSpec:
         overflow: Which CPUs must compute the integers exactly. ``safe``: all; 8-bit weights that meet 8-bit activations
             keep to codes in [-64, 63], so that no sum of two products leaves 16 bits (:mod:`ptq4vm.quant.overflow`).
             ``vnni``: those with VNNI; weights use all of their codes.
+        weight_bits: Bits of single layers' weights, by the layer's path; the others have those of ``weight``.
+        activation_bits: Bits of single sites, by the site's path (:class:`ptq4vm.quant.placement.plan.Plan`). Sites
+            that layers read side by side take the largest of theirs.
     """
 
     weight: WeightSpec = field(default_factory=WeightSpec)
@@ -121,8 +124,13 @@ class QuantSpec:
     edge_bits: int = 8
     stores: str = "layers"
     overflow: str = "safe"
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
+    activation_bits: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("weight_bits", "activation_bits"):
+            for path, bits in getattr(self, name).items():
+                _check_bits(f"{name}.{path}", bits)
         _check_choice("placement", self.placement, PLACEMENTS.names())
         _check_choice("stores", self.stores, ("layers", "operations"))
         if self.stores == "operations" and (self.placement, self.activation.granularity) != ("engine", "tensor"):
@@ -149,6 +157,9 @@ def spec_values(spec: QuantSpec) -> dict[str, Any]:
     activation = {_WRITTEN.get(key, key): value for key, value in values["activation"].items()}
     if activation["quantizer"] == ActivationSpec.quantizer:
         del activation["quantizer"]
+    for key in ("weight_bits", "activation_bits"):
+        if not values[key]:
+            del values[key]
     return {**values, "activation": activation}
 
 

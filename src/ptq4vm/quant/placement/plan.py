@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from torch import nn
 
+from ptq4vm.errors import ConfigError
 from ptq4vm.quant.overflow import grid_may_saturate
 from ptq4vm.quant.partition import layers
 from ptq4vm.quant.placement.wiring import Segments
@@ -138,12 +140,36 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
             bits.weights[path] = weight
         if activation.bits != FLOAT_BITS:
             bits.activations[path] = activation
+        if path in spec.weight_bits:
+            bits.weights[path] = replace(spec.weight, bits=spec.weight_bits[path])
+    _check_known(spec.weight_bits, bits.weights, "weight_bits")
     plan = PLACEMENTS[spec.placement](network, partition, spec, bits)
+    plan = _with_site_bits(plan, spec.activation_bits)
     return plan if spec.overflow == "vnni" else _without_overflow(plan)
 
 
 def _with_bits(spec: Spec, bits: int) -> Spec:
     return replace(spec, bits=bits) if spec.bits != FLOAT_BITS else spec
+
+
+def _with_site_bits(plan: Plan, chosen: Mapping[str, int]) -> Plan:
+    """Give single sites their bits; those of a group share their codes, so the largest is everybody's."""
+    _check_known(chosen, plan.sites, "activation_bits")
+    widest: dict[str, int] = {}
+    for path, bits in chosen.items():
+        name = plan.sites[path].group or path
+        widest[name] = max(bits, widest.get(name, 0))
+    sites = {
+        path: replace(site, spec=replace(site.spec, bits=widest.get(site.group or path, site.spec.bits)))
+        for path, site in plan.sites.items()
+    }
+    return replace(plan, sites=sites)
+
+
+def _check_known(chosen: Mapping[str, int], known: Mapping[str, object], key: str) -> None:
+    for path in chosen:
+        if path not in known:
+            raise ConfigError(f"{key}: nothing is quantized at {path!r}; ptq4vm sensitivity lists the names")
 
 
 def _without_overflow(plan: Plan) -> Plan:

@@ -1,0 +1,54 @@
+"""Sensitivity from Python: what each layer and each stored tensor costs when it alone is quantized."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from ptq4vm.api.choices import load_method, load_preset
+from ptq4vm.api.models import Model
+from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.calibration.datamodule import MattingDataModule
+from ptq4vm.methods.method import Preset
+from ptq4vm.methods.mixed_bits import looked_at
+from ptq4vm.methods.sensitivity import Sensitivity, measure_sensitivity
+from ptq4vm.ops.formats import channels_last
+from ptq4vm.quant.fold import fold_batch_norm
+from ptq4vm.quant.partition import resolve
+from ptq4vm.quant.spec import QuantSpec
+
+
+def sensitivity(
+    model: Model,
+    data: ClipDataset,
+    *,
+    bits: str | QuantSpec = "w4a4",
+    method: str = "closed_form",
+    preset: str | Preset = "quick",
+    widths: Sequence[int] = (4,),
+    seed: int = 0,
+) -> Sensitivity:
+    """Quantize each layer's weights and each stored tensor alone, and measure how far alpha moves.
+
+    Args:
+        model: The float network, from :func:`load_model`; not changed.
+        data: The data set, from :func:`load_data`; its calibration clips are looked at.
+        bits: Bits as text, ``wXaY``, or every choice at once.
+        method: A name in ``conf/method``, which says where quantizers stand; not looked at where ``bits`` says all.
+        preset: A name in ``conf/preset``, or the schedules themselves: how calibration samples are drawn.
+        widths: Bit-widths to measure.
+        seed: Seed of samples and observers.
+
+    Raises:
+        PTQ4VMError: With one line that says what is wrong and what to do.
+    """
+    spec = bits if isinstance(bits, QuantSpec) else load_method(method, bits)[1]
+    schedule = load_preset(preset) if isinstance(preset, str) else preset
+    datamodule = MattingDataModule(data, None, **asdict(schedule.calibration), seed=seed)
+    partition = resolve(model.network, model.partition)
+    teacher = copy.deepcopy(model.network).eval()
+    fold_batch_norm(teacher, partition.float_modules)
+    teacher = channels_last(teacher.requires_grad_(False))
+    frames = looked_at(datamodule.calibration_batch().frames)
+    return measure_sensitivity(teacher, partition, spec, frames, widths, seed=seed)

@@ -1,0 +1,189 @@
+"""Mixed bits under a budget: which layers and stored tensors get more bits, and which fewer, from their sensitivity."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+
+from ptq4vm.errors import ConfigError
+from ptq4vm.methods.sensitivity import Item, Sensitivity, measure_sensitivity
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.quant.budget import allocate, average_bits, extended
+from ptq4vm.quant.spec import FLOAT_BITS, MAX_BITS, MIN_BITS, Partition, QuantSpec
+
+log = logging.getLogger(__name__)
+
+CLIPS, FRAMES = 6, 2
+"""How many calibration clips, and frames of each, sensitivity is measured on."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What mixed bits may cost; with nothing given, bits are uniform.
+
+    Attributes:
+        avg_bits: Bits of a weight, and of a stored value, on average over their number; each of the two.
+        max_mb: Size of the packed file in 10^6 bytes. Activations keep the bits of ``bits``.
+        widths: Bit-widths that may be chosen.
+        measured: Bit-widths at which sensitivity is measured; in between and beyond, a bit more halves the error.
+        keep: Layers that keep 8 bits whatever the budget, patterns allowed.
+        layers: Bits of single layers' weights and of single sites by hand, patterns allowed.
+    """
+
+    avg_bits: float | None = None
+    max_mb: float | None = None
+    widths: tuple[int, ...] = (4, 5, 6, 8)
+    measured: tuple[int, ...] = (4,)
+    keep: tuple[str, ...] = ()
+    layers: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("avg_bits", "max_mb") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"budget.{given[0]} and budget.{given[1]} are two budgets: give one")
+        for name in given:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"budget.{name}={getattr(self, name)}: use a positive number")
+        for name in ("widths", "measured"):
+            values = getattr(self, name)
+            if not values or any(not MIN_BITS <= bits <= MAX_BITS for bits in values):
+                raise ConfigError(f"budget.{name}={list(values)}: give bit-widths from {MIN_BITS} to {MAX_BITS}")
+
+    @property
+    def limits(self) -> bool:
+        """Whether there is a budget, so that sensitivity has to be measured."""
+        return any(value is not None for value in (self.avg_bits, self.max_mb))
+
+    @property
+    def active(self) -> bool:
+        """Whether bits may differ from layer to layer."""
+        return self.limits or bool(self.keep or self.layers)
+
+
+def choose_bits(
+    teacher: MattingNetwork, partition: Partition, spec: QuantSpec, budget: Budget, frames: Tensor, seed: int = 0
+) -> QuantSpec:
+    """Measure sensitivity and choose every layer's bits under the budget.
+
+    Args:
+        teacher: Folded float network, in eval mode.
+        partition: The blocks of the network, with patterns resolved.
+        spec: Placement, observers and default bits.
+        budget: What the bits may cost.
+        frames: Calibration clips, ``(N, T, 3, H, W)`` float in [0, 1].
+        seed: Seed of the observers.
+
+    Raises:
+        ConfigError: The budget cannot be met.
+    """
+    widths = budget.measured if budget.limits else ()
+    found = measure_sensitivity(teacher, partition, spec, looked_at(frames), widths, seed=seed)
+    if budget.avg_bits is not None:
+        chosen = within_average(spec, budget, found, budget.avg_bits)
+    elif budget.max_mb is not None:
+        rest = sum(4 * t.numel() for t in teacher.state_dict().values()) - 4 * sum(
+            item.elements for item in found.weights.values()
+        )
+        chosen = within_size(spec, budget, found, budget.max_mb * 1e6 - rest)
+    else:
+        chosen = by_hand(spec, budget, found)
+    log.info("mixed bits: %.3f of a weight and %.3f of a stored value on average", *averages(chosen, found))
+    return chosen
+
+
+def looked_at(frames: Tensor) -> Tensor:
+    """The few of the calibration clips, ``(N, T, 3, H, W)``, that sensitivity is measured on."""
+    return frames[:: max(1, len(frames) // CLIPS), :FRAMES]
+
+
+def by_hand(spec: QuantSpec, budget: Budget, found: Sensitivity) -> QuantSpec:
+    """The choices with what ``keep`` and ``layers`` say.
+
+    Raises:
+        ConfigError: A pattern matches nothing.
+    """
+    patterns = {**dict.fromkeys(budget.keep, MAX_BITS), **budget.layers}
+    weights, activations = dict(spec.weight_bits), dict(spec.activation_bits)
+    for pattern, bits in patterns.items():
+        layers = [path for path in found.weights if fnmatchcase(path, pattern)]
+        sites = [m for item in found.activations.values() for m in item.members if fnmatchcase(m, pattern)]
+        if not layers and not sites:
+            raise ConfigError(f"budget: {pattern!r} matches no layer and no stored tensor; see ptq4vm sensitivity")
+        weights |= dict.fromkeys(layers, bits)
+        activations |= dict.fromkeys(sites, bits)
+    return replace(spec, weight_bits=weights, activation_bits=activations)
+
+
+def within_average(spec: QuantSpec, budget: Budget, found: Sensitivity, avg_bits: float) -> QuantSpec:
+    """The choices with the least error at ``avg_bits`` bits, of weights and of stored values each.
+
+    Raises:
+        ConfigError: Not even the smallest widths fit.
+    """
+    spec = by_hand(spec, budget, found)
+    weights = _within(found.weights, spec.weight_bits, budget, avg_bits) if spec.weight.bits != FLOAT_BITS else {}
+    sites = (
+        _within(found.activations, spec.activation_bits, budget, avg_bits) if spec.activation.bits != FLOAT_BITS else {}
+    )
+    return _with_bits(spec, found, weights, sites)
+
+
+def within_size(spec: QuantSpec, budget: Budget, found: Sensitivity, code_bytes: float) -> QuantSpec:
+    """The choices with the least error whose weights' codes take no more than ``code_bytes`` bytes.
+
+    Raises:
+        ConfigError: Not even the smallest widths fit.
+    """
+    spec = by_hand(spec, budget, found)
+    total = sum(item.elements for item in found.weights.values())
+    weights = _within(found.weights, spec.weight_bits, budget, 8 * code_bytes / total)
+    return _with_bits(spec, found, weights, {})
+
+
+def averages(spec: QuantSpec, found: Sensitivity) -> tuple[float, float]:
+    """Bits of a weight and of a stored value, on average over their number."""
+    weights = {path: spec.weight_bits.get(path, item.bits) for path, item in found.weights.items()}
+    sites = {
+        name: max(spec.activation_bits.get(member, item.bits) for member in item.members)
+        for name, item in found.activations.items()
+    }
+    return tuple(  # type: ignore[return-value]
+        average_bits(bits, _elements(items)) if items else float(FLOAT_BITS)
+        for bits, items in ((weights, found.weights), (sites, found.activations))
+    )
+
+
+def _within(items: Mapping[str, Item], fixed: Mapping[str, int], budget: Budget, avg_bits: float) -> dict[str, int]:
+    return allocate(_errors(items, fixed, budget), _elements(items), avg_bits)
+
+
+def _elements(items: Mapping[str, Item]) -> dict[str, float]:
+    return {name: item.elements for name, item in items.items()}
+
+
+def _errors(items: Mapping[str, Item], fixed: Mapping[str, int], budget: Budget) -> dict[str, dict[int, float]]:
+    """Errors of every width that an item may take: one width where it is fixed."""
+    found = {}
+    for name, item in items.items():
+        chosen = {fixed[member] for member in item.members if member in fixed}
+        if chosen:
+            found[name] = {max(chosen): 0.0}
+        else:
+            found[name] = extended(item.errors, budget.widths) if item.errors else {item.bits: 0.0}
+    return found
+
+
+def _with_bits(spec: QuantSpec, found: Sensitivity, weights: Mapping[str, int], sites: Mapping[str, int]) -> QuantSpec:
+    """The choices with bits of their own where these are not what an item has anyway."""
+    own = {path: bits for path, bits in weights.items() if bits != found.weights[path].bits}
+    members = {
+        member: bits
+        for name, bits in sites.items()
+        if bits != found.activations[name].bits
+        for member in found.activations[name].members
+    }
+    return replace(spec, weight_bits={**spec.weight_bits, **own}, activation_bits={**spec.activation_bits, **members})

@@ -1,0 +1,40 @@
+"""Closed-form rounding, mixed bits and sensitivity from the command line, and what the files then say."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import yaml
+
+from commands import Workplace, same
+
+FORM = ("method=closed_form", "preset.closed_form.samples=512", "preset.closed_form.candidates=2")
+BUDGET = ("budget.avg_bits=5", "budget.widths=[3,4,6,8]", "budget.keep=[decoder.decode4.*]")
+
+
+def test_a_mixed_network_is_quantized_and_loaded(workplace: Workplace, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = workplace.quantize(run, *FORM, *BUDGET)
+    assert done.status == 0, done.err
+    spec = yaml.safe_load((run / "quantizer.yaml").read_text())["spec"]
+    assert spec["weight_bits"]["decoder.decode4.gru.ih.0"] == 8
+    assert len(set(spec["weight_bits"].values())) > 1 and spec["activation_bits"]
+    assert "closed_form" in (run / "metrics.json").read_text()
+    measured = workplace.evaluate(tmp_path / "again", f"checkpoint={run}")
+    assert measured.status == 0, measured.err
+    means = [json.loads((folder / "metrics.json").read_text()) for folder in (run, tmp_path / "again")]
+    assert same(means[0]["stages"]["closed_form"]["mean"], means[1]["stages"]["quantized"]["mean"])
+    two = workplace.quantize(tmp_path / "two", *FORM, "budget.avg_bits=5", "budget.max_mb=2")
+    assert "budget.avg_bits and budget.max_mb are two budgets" in two.line()
+
+
+def test_sensitivity_writes_every_item(workplace: Workplace, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = workplace.run("sensitivity", *workplace.tiny(run, "method=closed_form"))
+    assert done.status == 0, done.err
+    rows = list(csv.DictReader((run / "sensitivity.csv").open()))
+    assert {row["kind"] for row in rows} == {"weight", "activation"}
+    assert all(float(row["alpha_error"]) >= 0 and row["bits"] == "4" for row in rows)
+    assert len(rows) > 100 and "What moves alpha the most" in done.out
