@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from networks import TINY_PARTITION, disc_clips, quantize, tiny_folded
+from networks import TINY_PARTITION, disc_clips, quantize
 from ptq4vm.errors import ConfigError
 from ptq4vm.methods.closed_form import ClosedFormRounding, ClosedFormSettings
 from ptq4vm.methods.mixed_bits import Budget, averages, by_hand, choose_bits, within_average, within_size
@@ -24,17 +24,6 @@ from ptq4vm.quant.spec import ActivationSpec, QuantSpec, WeightSpec
 
 W3A8 = QuantSpec(WeightSpec(3, observer="mse"), ActivationSpec(8, observer="minmax"))
 SETTINGS = ClosedFormSettings(frames=4, samples=2048, candidates=4, chunk_frames=8)
-
-
-@pytest.fixture(scope="module")
-def teacher() -> MattingNetwork:
-    """Not to be changed."""
-    return tiny_folded()
-
-
-@pytest.fixture(scope="module")
-def frames() -> Tensor:
-    return disc_clips(8).frames
 
 
 def _fit(teacher: MattingNetwork, quantized: MattingNetwork, frames: Tensor, start: int = 0) -> list[str]:

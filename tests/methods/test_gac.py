@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from networks import TINY_PARTITION, disc_clips, quantize, tiny_folded
+from networks import TINY_PARTITION, disc_clips, quantize
 from ptq4vm.errors import ConfigError, TrainingError
 from ptq4vm.methods.gac import GACSettings, GlobalAffineCalibration, TeacherTargets, alpha_loss, flow_loss
 from ptq4vm.models.base import MattingNetwork
@@ -25,12 +25,6 @@ from ptq4vm.types import ClipBatch
 
 W8A8 = QuantSpec(WeightSpec(8), ActivationSpec(8))
 SETTINGS = GACSettings(epochs=40, affine_lr=1e-2, scale_lr=1e-3, flow_weight=0.0)
-
-
-@pytest.fixture(scope="module")
-def teacher() -> MattingNetwork:
-    """Not to be changed."""
-    return tiny_folded()
 
 
 @pytest.fixture(scope="module")

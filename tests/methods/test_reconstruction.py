@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from networks import TINY_PARTITION, disc_clips, quantize, tiny_folded
+from networks import TINY_PARTITION, disc_clips, quantize
 from ptq4vm.errors import ConfigError, TrainingError
 from ptq4vm.methods.reconstruction import BlockReconstruction
 from ptq4vm.methods.schedule import ReconstructionSettings, beta
@@ -28,17 +28,6 @@ W4A4 = QuantSpec(WeightSpec(4, observer="minmax"), ActivationSpec(4, granularity
 SETTINGS = ReconstructionSettings(
     steps=60, batch_frames=12, rounding_lr=3e-2, scale_lr=3e-3, drop=0.25, input_drop=0.25, chunk_frames=6
 )
-
-
-@pytest.fixture(scope="module")
-def teacher() -> MattingNetwork:
-    """Not to be changed."""
-    return tiny_folded()
-
-
-@pytest.fixture(scope="module")
-def frames() -> Tensor:
-    return disc_clips(8).frames
 
 
 def _trainer(module: BlockReconstruction) -> pl.Trainer:

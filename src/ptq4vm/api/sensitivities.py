@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -13,8 +12,7 @@ from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.methods.method import Preset
 from ptq4vm.methods.mixed_bits import looked_at
 from ptq4vm.methods.sensitivity import Sensitivity, measure_sensitivity
-from ptq4vm.ops.formats import channels_last
-from ptq4vm.quant.fold import fold_batch_norm
+from ptq4vm.pipeline.teacher import folded
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.spec import QuantSpec
 
@@ -47,8 +45,5 @@ def sensitivity(
     schedule = load_preset(preset) if isinstance(preset, str) else preset
     datamodule = MattingDataModule(data, None, **asdict(schedule.calibration), seed=seed)
     partition = resolve(model.network, model.partition)
-    teacher = copy.deepcopy(model.network).eval()
-    fold_batch_norm(teacher, partition.float_modules)
-    teacher = channels_last(teacher.requires_grad_(False))
     frames = looked_at(datamodule.calibration_batch().frames)
-    return measure_sensitivity(teacher, partition, spec, frames, widths, seed=seed)
+    return measure_sensitivity(folded(model.network, partition), partition, spec, frames, widths, seed)

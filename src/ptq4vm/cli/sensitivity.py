@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,7 +15,7 @@ from ptq4vm.cli import build
 from ptq4vm.cli.app import hydra_command
 from ptq4vm.errors import ConfigError
 from ptq4vm.io import write_text
-from ptq4vm.methods.sensitivity import Sensitivity
+from ptq4vm.methods.sensitivity import Item, Sensitivity
 
 FILE = "sensitivity.csv"
 _SHOWN = 20
@@ -45,18 +46,21 @@ def sensitivity(cfg: DictConfig) -> None:
 def as_csv(found: Sensitivity) -> str:
     """One line for every item and bit-width: kind, name, elements, bits, mean absolute error of alpha."""
     lines = ["kind,name,elements,bits,alpha_error"]
+    for kind, name, item in _listed(found):
+        lines += [f"{kind},{name},{item.elements:.0f},{bits},{error:.6g}" for bits, error in item.errors.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(found: Sensitivity) -> Iterator[tuple[str, str, Item]]:
+    """Kind, name and figures of every item, weights first."""
     for kind, items in (("weight", found.weights), ("activation", found.activations)):
         for name, item in items.items():
-            lines += [f"{kind},{name},{item.elements:.0f},{bits},{error:.6g}" for bits, error in item.errors.items()]
-    return "\n".join(lines) + "\n"
+            yield kind, name, item
 
 
 def _table(found: Sensitivity) -> Table:
     rows = [
-        (max(item.errors.values()), kind, name, item.elements)
-        for kind, items in (("weight", found.weights), ("activation", found.activations))
-        for name, item in items.items()
-        if item.errors
+        (max(item.errors.values()), kind, name, item.elements) for kind, name, item in _listed(found) if item.errors
     ]
     table = Table(title="What moves alpha the most, alone at its fewest bits")
     for heading in ("", "layer or stored tensor", "elements", "error of alpha x1e3"):

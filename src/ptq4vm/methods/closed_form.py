@@ -11,17 +11,17 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.methods.schedule import check_counts
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.quant.capture import BlockCall, BlockStream, TensorStore
+from ptq4vm.quant.capture import BlockCall, BlockStream, TensorStore, clips_in_chunk, follow_both
+from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.layer_samples import sample_layers
 from ptq4vm.quant.layers import QuantLayer
 from ptq4vm.quant.quantizers.base import per_column
@@ -62,9 +62,8 @@ class ClosedFormSettings:
     memory_mib: float = 4096
 
     def __post_init__(self) -> None:
-        for name in ("frames", "samples", "samples_per_weight", "most_samples", "candidates", "chunk_frames"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"closed_form {name}={getattr(self, name)}: use at least 1")
+        counts = ("frames", "samples", "samples_per_weight", "most_samples", "candidates", "chunk_frames")
+        check_counts("closed_form", self, counts)
         for name in ("ridge", "damping"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"closed_form {name}={getattr(self, name)}: use a positive number")
@@ -154,11 +153,9 @@ class ClosedFormRounding(pl.LightningModule):
     def on_train_start(self) -> None:
         """Start one forward of each network for every chunk of clips, and go to the first block that is not done."""
         self.quantized.eval()
+        chunks = self._frames.split(clips_in_chunk(self._frames, self.settings.chunk_frames))
         store = TensorStore(self.settings.memory_mib)
-        self._streams = (
-            BlockStream(self.quantized, self.blocks, self._runs(self.quantized), "before", store),
-            BlockStream(self.teacher, self.blocks, self._runs(self.teacher), "after", store),
-        )
+        self._streams = follow_both(self.teacher, self.quantized, self.blocks, chunks, self.device, store)
         for _ in range(self.start):
             self._advance()
 
@@ -179,25 +176,14 @@ class ClosedFormRounding(pl.LightningModule):
             stream.close()
         self._streams = None
 
-    def _runs(self, network: nn.Module) -> list[Callable[[], Any]]:
-        clips = max(1, self.settings.chunk_frames // self._frames.shape[1])
-        return [partial(self._run, network, chunk) for chunk in self._frames.split(clips)]
-
-    def _run(self, network: nn.Module, chunk: Tensor) -> Any:
-        return network(chunk.to(self.device))
-
     def _advance(self) -> tuple[list[BlockCall], list[BlockCall]]:
         assert self._streams is not None
-        quantized, teacher = self._streams
+        teacher, quantized = self._streams
         return quantized.advance(), teacher.advance()
 
     def _fit_block(self, path: str, quantized: list[BlockCall], floating: list[BlockCall]) -> None:
         block, teacher = self.quantized.get_submodule(path), self.teacher.get_submodule(path)
-        layers = {
-            name: module
-            for name, module in block.named_modules()
-            if isinstance(module, QuantLayer) and module.weight_quantizer is not None
-        }
+        layers = {n: layer for n, layer in quantized_layers(block).items() if layer.weight_quantizer is not None}
         counts = {name: self.settings.places(layer.weight[0].numel()) for name, layer in layers.items()}
         targets = sample_layers(teacher, counts, floating, self.seed)
         for name, layer in layers.items():

@@ -125,10 +125,8 @@ def within_average(spec: QuantSpec, budget: Budget, found: Sensitivity, avg_bits
         ConfigError: Not even the smallest widths fit.
     """
     spec = by_hand(spec, budget, found)
-    weights = _within(found.weights, spec.weight_bits, budget, avg_bits) if spec.weight.bits != FLOAT_BITS else {}
-    sites = (
-        _within(found.activations, spec.activation_bits, budget, avg_bits) if spec.activation.bits != FLOAT_BITS else {}
-    )
+    weights = _within(found.weights, spec.weight_bits, budget, avg_bits)
+    sites = _within(found.activations, spec.activation_bits, budget, avg_bits)
     return _with_bits(spec, found, weights, sites)
 
 
@@ -158,7 +156,8 @@ def averages(spec: QuantSpec, found: Sensitivity) -> tuple[float, float]:
 
 
 def _within(items: Mapping[str, Item], fixed: Mapping[str, int], budget: Budget, avg_bits: float) -> dict[str, int]:
-    return allocate(_errors(items, fixed, budget), _elements(items), avg_bits)
+    """Bits of every item, none where all is float."""
+    return allocate(_errors(items, fixed, budget), _elements(items), avg_bits) if items else {}
 
 
 def _elements(items: Mapping[str, Item]) -> dict[str, float]:

@@ -25,7 +25,16 @@ from ptq4vm.methods.schedule import ReconstructionPass, ReconstructionSettings, 
 from ptq4vm.methods.units import StepSampler, Unit, make_units, reconstruction_loss
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.tree import tree_map
-from ptq4vm.quant.capture import BlockCall, BlockSamples, BlockStream, TensorStore, layer_calls
+from ptq4vm.quant.capture import (
+    BlockCall,
+    BlockSamples,
+    BlockStream,
+    TensorStore,
+    clips_in_chunk,
+    follow_both,
+    layer_calls,
+)
+from ptq4vm.quant.insert import enable_activations
 from ptq4vm.quant.layers import QuantLayer
 from ptq4vm.quant.quantizers.base import ActivationQuantizer, WeightQuantizer
 from ptq4vm.quant.quantizers.drop import random_keep
@@ -117,7 +126,7 @@ class BlockReconstruction(pl.LightningModule):
         for unit in self.units[start:]:
             if self.settings.rounding_lr > 0:
                 _start_rounding(quantized.get_submodule(unit.path), ROUNDINGS[what.rounding])
-        _enable_activations(quantized, what.activations)
+        enable_activations(quantized, what.activations)
 
     @property
     def epochs(self) -> int:
@@ -153,20 +162,11 @@ class BlockReconstruction(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _open_streams(self) -> tuple[BlockStream, BlockStream]:
-        length = self._frames.shape[1]
-        clips = max(1, self.settings.chunk_frames // length)
-        chunks = self._frames.split(clips)
+        clips = clips_in_chunk(self._frames, self.settings.chunk_frames)
         store = TensorStore(self.settings.memory_mib)
         if self.fisher is not None:
             self._weights = self.fisher(self.teacher, self._blocks, clips, store)
-
-        def runs(network: nn.Module) -> list[Any]:
-            return [lambda chunk=chunk: network(chunk.to(self.device)) for chunk in chunks]
-
-        return (
-            BlockStream(self.teacher, self._blocks, runs(self.teacher), "after", store),
-            BlockStream(self.quantized, self._blocks, runs(self.quantized), "before", store),
-        )
+        return follow_both(self.teacher, self.quantized, self._blocks, self._frames.split(clips), self.device, store)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the unit that this epoch trains; going there advances both networks to its inputs."""
@@ -301,13 +301,7 @@ class BlockReconstruction(pl.LightningModule):
             stream.close()
         self._streams = self._current = None
         self._calls, self._weights = ([], []), {}
-        _enable_activations(self.quantized, True)
-
-
-def _enable_activations(network: nn.Module, enabled: bool) -> None:
-    for module in network.modules():
-        if isinstance(module, ActivationQuantizer):
-            module.enabled = enabled
+        enable_activations(self.quantized, True)
 
 
 def _start_rounding(block: nn.Module, kind: type[WeightQuantizer]) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ptq4vm.errors import ConfigError
 
 UNITS = ("layer", "block", "network")
+
+
+def check_counts(stage: str, values: object, names: Iterable[str]) -> None:
+    """Check that attributes of a stage's settings are at least 1. Raises :class:`ConfigError`, naming the first."""
+    for name in names:
+        if getattr(values, name) < 1:
+            raise ConfigError(f"{stage} {name}={getattr(values, name)}: use at least 1")
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,7 @@ class ReconstructionSettings:
         for name in ("drop", "input_drop", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"reconstruction {name}={getattr(self, name)}: use a share in [0, 1]")
-        for name in ("steps", "batch_frames", "chunk_frames"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"reconstruction {name}={getattr(self, name)}: use at least 1")
+        check_counts("reconstruction", self, ("steps", "batch_frames", "chunk_frames"))
 
 
 @dataclass(frozen=True)

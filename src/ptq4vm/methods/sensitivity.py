@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,13 +13,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.quant.insert import observe, quantized_layers, swap
+from ptq4vm.quant.insert import enable_activations, observe, quantized_layers, swap, watched
 from ptq4vm.quant.layers import QuantActivation
+from ptq4vm.quant.partition import block_of
 from ptq4vm.quant.placement.plan import Plan, make_plan
 from ptq4vm.quant.quantizers.base import ActivationQuantizer, WeightQuantizer
-from ptq4vm.quant.spec import FLOAT_BITS, Partition, QuantSpec
-
-log = logging.getLogger(__name__)
+from ptq4vm.quant.spec import Partition, QuantSpec, with_bits
 
 
 @dataclass
@@ -72,7 +70,6 @@ def measure_sensitivity(
     spec: QuantSpec,
     frames: Tensor,
     widths: Sequence[int],
-    observed: Tensor | None = None,
     seed: int = 0,
 ) -> Sensitivity:
     """Quantize every layer's weights and every site alone, rounded to nearest, and see how far alpha moves.
@@ -83,23 +80,17 @@ def measure_sensitivity(
         teacher: Folded float network, in eval mode; not changed.
         partition: The blocks of the network, with patterns resolved.
         spec: Placement, observers and the bits of what is not to be changed (the edge layers).
-        frames: Clips to look at, ``(N, T, 3, H, W)`` float in [0, 1].
+        frames: Clips to look at and to find ranges on, ``(N, T, 3, H, W)`` float in [0, 1].
         widths: Bit-widths to measure.
-        observed: Clips to find ranges on; ``frames`` where it is not given.
         seed: Seed of the observers.
     """
     found = _items(teacher, partition, spec, frames)
     for bits in widths:
-        one = replace(spec, weight=_with(spec.weight, bits), activation=_with(spec.activation, bits))
+        one = replace(spec, weight=with_bits(spec.weight, bits), activation=with_bits(spec.activation, bits))
         plan = make_plan(teacher, partition, one)
-        clips = frames if observed is None else observed
-        ranges = observe(teacher, plan, partial(_show, teacher, clips), seed)
+        ranges = observe(teacher, plan, partial(_show, teacher, frames), seed)
         _measure_width(teacher, swap(teacher, plan, ranges), partition, plan, frames, bits, found)
     return found
-
-
-def _with(spec: Any, bits: int) -> Any:
-    return spec if spec.bits == FLOAT_BITS else replace(spec, bits=bits)
 
 
 def _show(network: MattingNetwork, clips: Tensor) -> None:
@@ -126,17 +117,7 @@ def _items(teacher: MattingNetwork, partition: Partition, spec: QuantSpec, frame
 def _site_sizes(network: MattingNetwork, plan: Plan, frame: Tensor) -> dict[str, int]:
     """Values of every site's tensor in one frame."""
     sizes: dict[str, int] = {}
-    with ExitStack() as hooks:
-        for path, site in plan.sites.items():
-            module = network.get_submodule(site.module)
-
-            def see(tensor: Tensor, path: str = path) -> None:
-                sizes[path] = tensor.numel()
-
-            if site.side == "input":
-                hooks.enter_context(module.register_forward_pre_hook(lambda m, a, see=see: see(a[0])))
-            else:
-                hooks.enter_context(module.register_forward_hook(lambda m, a, out, see=see: see(out)))
+    with watched(network, plan.sites, lambda path, tensor: sizes.__setitem__(path, tensor.numel())):
         network.matte(frame)
     return sizes
 
@@ -152,17 +133,14 @@ def _measure_width(
 ) -> None:
     """Measure all items at one bit-width on a network that has all quantizers, of which one at a time acts."""
     assert isinstance(network, MattingNetwork)
-    quantizers = {m: p for p, m in network.named_modules() if isinstance(m, ActivationQuantizer)}
-    for quantizer in quantizers:
-        quantizer.enabled = False
+    enable_activations(network, False)
     layers = quantized_layers(network)
     roundings: dict[str, WeightQuantizer] = {}
     for path, layer in layers.items():
         if layer.weight_quantizer is not None:
             roundings[path] = layer.weight_quantizer
             layer.weight_quantizer = None
-    outputs = _block_outputs(network, partition.blocks, frames)
-    reference = network.matte(frames).alpha
+    reference, outputs = _run(network, partition.blocks, frames)
     sites = _site_quantizers(network, plan)
     first = {name: _first_block(item.members, partition.blocks, plan) for name, item in found.activations.items()}
     blocks = ["", *partition.blocks]
@@ -186,7 +164,8 @@ def _free(item: Item, planned: int, bits: int) -> bool:
     return planned == bits and bits not in item.errors
 
 
-def _block_outputs(network: MattingNetwork, blocks: Sequence[str], frames: Tensor) -> dict[str, Any]:
+def _run(network: MattingNetwork, blocks: Sequence[str], frames: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """Alpha, and what each block gives on the way to it."""
     outputs: dict[str, Any] = {}
     with ExitStack() as hooks:
         for path in blocks:
@@ -194,8 +173,7 @@ def _block_outputs(network: MattingNetwork, blocks: Sequence[str], frames: Tenso
             hooks.enter_context(
                 module.register_forward_hook(lambda m, a, out, path=path: outputs.__setitem__(path, out))
             )
-        network.matte(frames)
-    return outputs
+        return network.matte(frames).alpha, outputs
 
 
 def _site_quantizers(network: nn.Module, plan: Plan) -> dict[str, list[ActivationQuantizer]]:
@@ -215,10 +193,10 @@ def _site_quantizers(network: nn.Module, plan: Plan) -> dict[str, list[Activatio
 
 def _number(path: str, blocks: Sequence[str]) -> int:
     """Number of the block that holds a module, counted from 1; 0 for what comes before any block."""
-    for number, block in enumerate(blocks, 1):
-        if path == block or path.startswith(f"{block}.") or block == "":
-            return number
-    return 0
+    try:
+        return 1 + blocks.index(block_of(path, blocks))
+    except KeyError:
+        return 0
 
 
 def _first_block(members: Sequence[str], blocks: Sequence[str], plan: Plan) -> int:

@@ -23,6 +23,7 @@ from ptq4vm.methods.method import Method, Preset, method_values, preset_values
 from ptq4vm.methods.mixed_bits import Budget, choose_bits
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.formats import channels_last
+from ptq4vm.pipeline.teacher import folded
 from ptq4vm.pipeline.training import Training
 from ptq4vm.quant.checkpoint import (
     CheckpointInfo,
@@ -34,7 +35,7 @@ from ptq4vm.quant.checkpoint import (
     read_info,
     save_quantized,
 )
-from ptq4vm.quant.fold import absorb, fold_batch_norm
+from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.insert import observe, swap
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.placement.plan import make_plan
@@ -154,9 +155,7 @@ class Pipeline:
     def _teacher(self) -> tuple[MattingNetwork, Partition]:
         """The folded float network, and its blocks."""
         partition = resolve(self.network, self.partition)
-        teacher = copy.deepcopy(self.network).eval()
-        fold_batch_norm(teacher, partition.float_modules)
-        return channels_last(teacher.requires_grad_(False)), partition
+        return folded(self.network, partition).requires_grad_(False), partition
 
     def _cost(self, network: MattingNetwork, teacher: MattingNetwork, partition: Partition, spec: QuantSpec) -> Cost:
         """Cost at the size of the frames that are evaluated; at that of the samples where there are none."""

@@ -202,6 +202,42 @@ class BlockStream:
         self._forwards.clear()
 
 
+def clips_in_chunk(frames: Tensor, chunk_frames: int) -> int:
+    """How many of the clips ``(N, T, 3, H, W)`` make a chunk of about ``chunk_frames`` frames, at least one."""
+    return max(1, chunk_frames // frames.shape[1])
+
+
+def follow_both(
+    teacher: nn.Module,
+    quantized: nn.Module,
+    blocks: Sequence[str],
+    chunks: Sequence[Tensor],
+    device: torch.device,
+    store: TensorStore,
+) -> tuple[BlockStream, BlockStream]:
+    """Follow the float network past every block, and the quantized one up to every block, over the same chunks.
+
+    Args:
+        teacher: Folded float network.
+        quantized: Quantized copy of the teacher, whose blocks are changed on the way.
+        blocks: Module paths in topological order.
+        chunks: Clips of each forward, ``(n, T, 3, H, W)``.
+        device: Where the networks are.
+        store: Decides where block outputs are kept.
+
+    Returns:
+        The stream of the float network, and that of the quantized one.
+    """
+
+    def runs(network: nn.Module) -> list[Callable[[], Any]]:
+        return [lambda chunk=chunk: network(chunk.to(device)) for chunk in chunks]  # type: ignore[misc]
+
+    return (
+        BlockStream(teacher, blocks, runs(teacher), "after", store),
+        BlockStream(quantized, blocks, runs(quantized), "before", store),
+    )
+
+
 class BlockSamples(Dataset[tuple[Any, Any, Any, Any]]):
     """Inputs and targets of one block over all chunks, addressed by row of the leading dimension.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -40,15 +41,22 @@ def observe(
     """
     observed = {path: site for path, site in plan.sites.items() if site.known is None}
     observers = _observers(observed, seed)
-    with ExitStack() as hooks, torch.no_grad():
-        for path, site in observed.items():
-            module, see = network.get_submodule(site.module), observers[path].see
-            if site.side == "input":
-                hooks.enter_context(module.register_forward_pre_hook(lambda m, args, see=see: see(args[0])))
-            else:
-                hooks.enter_context(module.register_forward_hook(lambda m, args, out, see=see: see(out)))
+    with torch.no_grad(), watched(network, observed, lambda path, tensor: observers[path].see(tensor)):
         run()
     return {path: observers[path].ranges() if site.known is None else [site.known] for path, site in plan.sites.items()}
+
+
+@contextmanager
+def watched(network: nn.Module, sites: Mapping[str, Site], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Let ``see`` be called with a site's path and its tensor whenever the float network makes it."""
+    with ExitStack() as hooks:
+        for path, site in sites.items():
+            module, tell = network.get_submodule(site.module), partial(see, path)
+            if site.side == "input":
+                hooks.enter_context(module.register_forward_pre_hook(lambda m, args, tell=tell: tell(args[0])))
+            else:
+                hooks.enter_context(module.register_forward_hook(lambda m, args, out, tell=tell: tell(out)))
+        yield
 
 
 class _SiteObserver:
@@ -196,3 +204,9 @@ def quantized_layers(network: nn.Module) -> dict[str, QuantLayer]:
 def activation_quantizers(network: nn.Module) -> dict[str, ActivationQuantizer]:
     """Activation quantizers by path, in definition order."""
     return {name: module for name, module in network.named_modules() if isinstance(module, ActivationQuantizer)}
+
+
+def enable_activations(network: nn.Module, enabled: bool) -> None:
+    """Let all activation quantizers of a network act, or let everything pass."""
+    for quantizer in activation_quantizers(network).values():
+        quantizer.enabled = enabled

@@ -33,7 +33,6 @@ class LayerSampler:
     def __init__(self, layer: nn.Module, count: int, frames: int, seed: int) -> None:
         self._layer = layer
         self._each = max(1, -(-count // max(1, frames)))  # of a frame
-        self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
         self._found: list[Tensor] = []
         self.reads = 0
@@ -43,7 +42,7 @@ class LayerSampler:
         self.reads += 1
         quantizer = getattr(self._layer, "input_quantizer", None)
         x = x if quantizer is None else quantizer(x)
-        self._found.append(_rows(x) if isinstance(self._layer, nn.Linear) else self._patches(x))
+        self._found.append(x.reshape(-1, x.shape[-1]) if isinstance(self._layer, nn.Linear) else self._patches(x))
 
     def samples(self) -> Tensor:
         """``(G, N, K)`` float32: what every group of the layer's rows reads, ``K`` as its weights lie."""
@@ -68,10 +67,6 @@ class LayerSampler:
         y, z = place // columns * sy, place % columns * sx
         parts = [padded[frame, y + i * dy, z + j * dx] for i in range(kh) for j in range(kw)]
         return torch.stack(parts, -1).flatten(1)
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
 
 
 class LayerSamples(NamedTuple):

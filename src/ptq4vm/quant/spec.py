@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.registries import OBSERVERS, PLACEMENTS, QUANTIZERS, WEIGHT_OBSERVERS
@@ -92,6 +92,14 @@ class ActivationSpec:
     def code_range(self) -> tuple[int, int]:
         """Smallest and largest integer code."""
         return 0, 2**self.bits - 1
+
+
+Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
+
+
+def with_bits(spec: Spec, bits: int) -> Spec:
+    """The same choices at other bits; what is float stays float."""
+    return spec if spec.bits == FLOAT_BITS else replace(spec, bits=bits)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from torch import nn
 
@@ -13,9 +13,7 @@ from ptq4vm.quant.overflow import grid_may_saturate
 from ptq4vm.quant.partition import layers
 from ptq4vm.quant.placement.wiring import Segments
 from ptq4vm.quant.registries import PLACEMENTS
-from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
-
-Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
+from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec, with_bits
 
 
 @dataclass(frozen=True)
@@ -134,8 +132,8 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
     for path in layers(network, partition):
         weight, activation = spec.weight, spec.activation
         if path in partition.edge_layers:
-            weight = _with_bits(weight, max(spec.edge_bits, weight.bits))
-            activation = _with_bits(activation, max(spec.edge_bits, activation.bits))
+            weight = with_bits(weight, max(spec.edge_bits, weight.bits))
+            activation = with_bits(activation, max(spec.edge_bits, activation.bits))
         if weight.bits != FLOAT_BITS:
             bits.weights[path] = weight
         if activation.bits != FLOAT_BITS:
@@ -146,10 +144,6 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
     plan = PLACEMENTS[spec.placement](network, partition, spec, bits)
     plan = _with_site_bits(plan, spec.activation_bits)
     return plan if spec.overflow == "vnni" else _without_overflow(plan)
-
-
-def _with_bits(spec: Spec, bits: int) -> Spec:
-    return replace(spec, bits=bits) if spec.bits != FLOAT_BITS else spec
 
 
 def _with_site_bits(plan: Plan, chosen: Mapping[str, int]) -> Plan:
