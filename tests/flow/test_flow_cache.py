@@ -130,6 +130,23 @@ def test_a_changed_row_is_not_given(tmp_path: Path, estimator: Counting, name: s
     assert read_entry(entry, slice(0, 5)) is not None
 
 
+def test_an_entry_evicted_while_it_is_opened_is_none(
+    tmp_path: Path, estimator: Counting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """safetensors reads the header of an open file, then torch maps the same name: between the two it may be gone."""
+    FlowCache(tmp_path, estimator).get(make_source())
+    entry = only_entry(tmp_path)
+    map_file = torch.UntypedStorage.from_file
+
+    def evicted_first(*args: object, **kwargs: object) -> torch.UntypedStorage:
+        entry.unlink()
+        return map_file(*args, **kwargs)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", evicted_first)
+    assert read_entry(entry, slice(0, 1)) is None
+    assert not entry.exists() and not caplog.records, "that is no damage"
+
+
 def test_entries_are_mapped_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "big.safetensors"
     rows = torch.arange(64, dtype=torch.float16).view(64, 1, 1, 1).expand(64, 2, 256, 512)

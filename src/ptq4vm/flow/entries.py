@@ -51,9 +51,9 @@ def read_entry(path: Path, rows: slice, names: Sequence[str] = NAMES) -> tuple[T
         with safe_open(path, framework="pt") as file:
             sums = _checksums(file.metadata() or {}, path.stem)
             found = tuple(file.get_slice(name)[rows] for name in names)
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        if not path.exists():  # evicted after its header was read: torch then maps it by name, a RuntimeError
+            return None
         logger.warning("flow entry %s is damaged (%s); computing it again", path, " ".join(str(error).split()))
         return None
     if any([_sum(row) for row in part] != sums.get(name, [])[rows] for name, part in zip(names, found, strict=True)):
