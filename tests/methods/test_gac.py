@@ -136,6 +136,25 @@ def test_absorbed_network_computes_the_same_and_has_nothing_extra(
     assert not any(isinstance(module, (Affine, AdaRound)) for module in quantized.modules())
 
 
+def test_free_codes_move_and_are_decided_in_the_end(teacher: MattingNetwork, clips: ClipBatch) -> None:
+    spec = replace(W8A8, weight=WeightSpec(3))
+    start = quantize(teacher, TINY_PARTITION, spec, clips.frames)
+    errors = {}
+    for rate in (0.0, 0.05):
+        settings = replace(SETTINGS, epochs=20, weight_lr=rate)
+        network = _fit(GlobalAffineCalibration(copy.deepcopy(start), settings), clips).quantized
+        errors[rate] = _error(network, clips)
+        layers = quantized_layers(network)
+        assert all(layer.weight_quantizer.decided for layer in layers.values() if layer.weight_quantizer is not None)
+        moved = [
+            not torch.equal(layer.weight_quantizer.fixed, quantized_layers(start)[path].weight_quantizer.fixed)
+            for path, layer in layers.items()
+            if layer.weight_quantizer is not None
+        ]
+        assert any(moved) == (rate > 0)
+    assert errors[0.05] < 0.7 * errors[0.0]
+
+
 def test_only_affines_and_scales_learn(teacher: MattingNetwork, clips: ClipBatch) -> None:
     quantized = _planted(teacher, clips.frames, "channel")
     before = {key: value.clone() for key, value in quantized.state_dict().items()}
@@ -230,7 +249,7 @@ def test_rates_rise_and_follow_a_cosine(teacher: MattingNetwork, clips: ClipBatc
 
 
 def test_resumed_run_ends_bit_identical(teacher: MattingNetwork, clips: ClipBatch, tmp_path: Path) -> None:
-    settings = replace(SETTINGS, epochs=6, granularity="channel", flow_weight=0.05)
+    settings = replace(SETTINGS, epochs=6, granularity="channel", flow_weight=0.05, weight_lr=0.01)
     start = _planted(teacher, clips.frames, "channel")
     whole = _fit(GlobalAffineCalibration(copy.deepcopy(start), settings), clips).quantized.state_dict()
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.quant.budget import allocate, average_bits, extended
+from ptq4vm.quant.budget import allocate, average_bits, extended, least
 
 WIDTHS = (2, 4, 8)
 ITEMS = st.dictionaries(
@@ -39,3 +39,10 @@ def test_what_cannot_be_met_says_what_can() -> None:
 
 def test_a_bit_more_halves_the_error() -> None:
     assert extended({4: 1.0, 8: 0.2}, (2, 4, 5, 6, 7, 8)) == {2: 4.0, 4: 1.0, 5: 0.5, 6: 0.25, 7: 0.4, 8: 0.2}
+
+
+@given(st.floats(2, 8), st.sampled_from([0.5, 0.125, 0.01]))
+def test_the_least_number_that_holds(threshold: float, step: float) -> None:
+    found = least(lambda bits: bits >= threshold, 2.0, 8.0, step)
+    assert threshold <= found <= threshold + step or found == 2.0 >= threshold
+    assert least(lambda bits: True, 2.0, 8.0, step) == 2.0

@@ -26,6 +26,7 @@ def sensitivity(
     preset: str | Preset = "quick",
     widths: Sequence[int] = (4,),
     seed: int = 0,
+    edges: bool = True,
 ) -> Sensitivity:
     """Quantize each layer's weights and each stored tensor alone, and measure how far alpha moves.
 
@@ -37,6 +38,7 @@ def sensitivity(
         preset: A name in ``conf/preset``, or the schedules themselves: how calibration samples are drawn.
         widths: Bit-widths to measure.
         seed: Seed of samples and observers.
+        edges: Whether the first and last layers, which have more bits otherwise, are measured too.
 
     Raises:
         PTQ4VMError: With one line that says what is wrong and what to do.
@@ -46,4 +48,4 @@ def sensitivity(
     datamodule = MattingDataModule(data, None, **asdict(schedule.calibration), seed=seed)
     partition = resolve(model.network, model.partition)
     frames = looked_at(datamodule.calibration_batch().frames)
-    return measure_sensitivity(folded(model.network, partition), partition, spec, frames, widths, seed)
+    return measure_sensitivity(folded(model.network, partition), partition, spec, frames, widths, seed, edges)

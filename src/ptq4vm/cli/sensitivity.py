@@ -28,13 +28,15 @@ def sensitivity(cfg: DictConfig) -> None:
     _, spec = build.method(cfg)
     if spec.is_float:
         raise ConfigError("bits=fp32 quantizes nothing: give bits=wXaY")
+    budget = build.budget(cfg)
     found = api.sensitivity(
         build.model(cfg),
         build.data(cfg),
         bits=spec,
         preset=build.preset(cfg),
-        widths=build.budget(cfg).measured,
+        widths=budget.measured,
         seed=options.seed,
+        edges=budget.free_edges,
     )
     path = Path(HydraConfig.get().runtime.output_dir) / FILE
     write_text(path, as_csv(found))

@@ -54,7 +54,7 @@ class ClosedFormSettings:
     samples: int = 8192
     samples_per_weight: int = 32
     most_samples: int = 49152
-    ridge: float = 1.0
+    ridge: float = 10.0
     damping: float = 0.01
     candidates: int = 6
     sweeps: int = 2

@@ -19,6 +19,7 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.warp import warp
 from ptq4vm.quant.layers import Affine, QuantLayer
 from ptq4vm.quant.quantizers.base import ActivationQuantizer
+from ptq4vm.quant.quantizers.free import FreeCodes
 from ptq4vm.types import ClipBatch, MattingOutput, States
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class GACSettings:
         state_weight: Weight of the squared error to the float network's recurrent states, each relative to the
             state's own mean square.
         warmup: Share of steps in which the rates rise linearly, before the cosine.
+        weight_lr: Adam's rate for the weights' codes, in codes, where a method frees them
+            (:attr:`ptq4vm.methods.method.Method.free_weights`); 0 leaves them as they are.
         burn_in: In every second step, frames at the start of the clips that only bring the recurrent states to where
             they are in the middle of a video, without gradient.
     """
@@ -67,6 +70,7 @@ class GACSettings:
     state_weight: float = 0.0
     warmup: float = 0.0
     burn_in: int = 0
+    weight_lr: float = 0.0
 
     @property
     def needs_teacher(self) -> bool:
@@ -132,6 +136,9 @@ class TeacherTargets:
 class GlobalAffineCalibration(pl.LightningModule):
     """Learns a scale and a shift of every quantized layer, and activation scales, end to end over clips.
 
+    With a ``weight_lr`` it also moves the weights' codes, so that the network makes up as a whole for what single
+    layers cannot; they are decided again in the end.
+
     Args:
         quantized: Network after block-wise reconstruction, in eval mode; changed in place. Absorb afterwards with
             :func:`ptq4vm.quant.fold.absorb`.
@@ -149,17 +156,22 @@ class GlobalAffineCalibration(pl.LightningModule):
             if isinstance(module, QuantLayer) and module.affine is None and settings.affine_lr > 0:
                 channels = module.weight.shape[0] if settings.granularity == "channel" else 1
                 module.affine = Affine(channels).to(module.weight.device)
+            if isinstance(module, QuantLayer) and module.weight_quantizer is not None and settings.weight_lr > 0:
+                module.weight_quantizer = FreeCodes.start(module.weight, module.weight_quantizer)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with a cosine; one group for the affines, one for activation scales."""
+        """Adam with a cosine; one group for the affines, one for activation scales, one for codes that are free."""
         settings = self.settings
-        affines, scales = [], []
+        affines, scales, codes = [], [], []
         for module in self.quantized.modules():
             if isinstance(module, Affine):
                 affines += [module.log_scale, module.shift]
             elif isinstance(module, ActivationQuantizer):
                 scales += module.learned()
-        groups = [{"params": affines, "lr": settings.affine_lr}, {"params": scales, "lr": settings.scale_lr}]
+            elif isinstance(module, FreeCodes):
+                codes += module.learned()
+        rates = ((affines, settings.affine_lr), (scales, settings.scale_lr), (codes, settings.weight_lr))
+        groups = [{"params": params, "lr": rate} for params, rate in rates]
         optimizer = torch.optim.Adam([g for g in groups if g["params"]])
         total = int(self.trainer.estimated_stepping_batches)
         warm = settings.warmup * total
@@ -175,6 +187,12 @@ class GlobalAffineCalibration(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Note how many processes share the batches."""
         self._processes = self.trainer.world_size
+
+    def on_train_end(self) -> None:
+        """Decide the codes that were free."""
+        for module in self.quantized.modules():
+            if isinstance(module, QuantLayer):
+                module.harden()
 
     def _average(self, value: Tensor) -> Tensor:
         if self._processes == 1:

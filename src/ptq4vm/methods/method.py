@@ -98,6 +98,7 @@ class Method:
         ofa: Whether the global stage has the optical flow loss too; without ``gac`` it learns activation scales alone.
         reconstruction: Which reconstruction is run: its units, its rounding and its drops.
         closed_form: Whether weights are rounded in closed form, from second moments, before anything is learned.
+        free_weights: Whether the global stage moves the weights' codes too, at the schedule's ``weight_lr``.
     """
 
     name: str = "ptq4vm"
@@ -106,6 +107,7 @@ class Method:
     ofa: bool = True
     reconstruction: ReconstructionForm = field(default_factory=ReconstructionForm)
     closed_form: bool = False
+    free_weights: bool = False
 
     @property
     def learns_globally(self) -> bool:
@@ -125,6 +127,7 @@ class Method:
             schedule,
             flow_weight=schedule.flow_weight if self.ofa else 0.0,
             affine_lr=schedule.affine_lr if self.gac else 0.0,
+            weight_lr=schedule.weight_lr if self.free_weights else 0.0,
         )
 
 
@@ -136,8 +139,9 @@ def method_values(method: Method) -> dict[str, Any]:
     values = asdict(method)
     if values["reconstruction"]["rounding"] == ReconstructionForm.rounding:
         del values["reconstruction"]["rounding"]
-    if not values["closed_form"]:
-        del values["closed_form"]
+    for name in ("closed_form", "free_weights"):
+        if not values[name]:
+            del values[name]
     return values
 
 
@@ -193,4 +197,6 @@ def preset_values(preset: Preset, method: Method) -> dict[str, Any]:
     values = asdict(preset)
     if not method.closed_form:
         del values["closed_form"]
+    if not method.free_weights:
+        del values["gac"]["weight_lr"]
     return values

@@ -71,6 +71,7 @@ def measure_sensitivity(
     frames: Tensor,
     widths: Sequence[int],
     seed: int = 0,
+    edges: bool = False,
 ) -> Sensitivity:
     """Quantize every layer's weights and every site alone, rounded to nearest, and see how far alpha moves.
 
@@ -83,17 +84,20 @@ def measure_sensitivity(
         frames: Clips to look at and to find ranges on, ``(N, T, 3, H, W)`` float in [0, 1].
         widths: Bit-widths to measure.
         seed: Seed of the observers.
+        edges: Whether the edge layers are measured too, whose bits are otherwise not to be changed.
     """
     found = _items(teacher, partition, spec, frames)
     for bits in widths:
-        one = replace(spec, weight=with_bits(spec.weight, bits), activation=with_bits(spec.activation, bits))
+        weight, activation = with_bits(spec.weight, bits), with_bits(spec.activation, bits)
+        one = replace(spec, weight=weight, activation=activation, edge_bits=bits if edges else spec.edge_bits)
         plan = make_plan(teacher, partition, one)
-        ranges = observe(teacher, plan, partial(_show, teacher, frames), seed)
+        ranges = observe(teacher, plan, partial(show, teacher, frames), seed)
         _measure_width(teacher, swap(teacher, plan, ranges), partition, plan, frames, bits, found)
     return found
 
 
-def _show(network: MattingNetwork, clips: Tensor) -> None:
+def show(network: MattingNetwork, clips: Tensor) -> None:
+    """Run a network over clips ``(N, T, 3, H, W)``, one after another, for those who watch."""
     for clip in clips.split(1):
         network.matte(clip)
 

@@ -278,8 +278,8 @@ class Pipeline:
         saved = self._state.get("mixed_bits")
         if saved is None:
             with self._state.clock("sensitivity"):
-                frames = self.datamodule.calibration_batch().frames
-                found = choose_bits(teacher, partition, self.spec, self.budget, frames, self.seed)
+                clips = self.datamodule.calibration_batch()
+                found = choose_bits(teacher, partition, self.spec, self.budget, clips.frames, self.seed, clips.alpha)
             saved = {"weight_bits": dict(found.weight_bits), "activation_bits": dict(found.activation_bits)}
             self._state.put("mixed_bits", saved)
         return replace(self.spec, **saved)

@@ -6,7 +6,7 @@ takes a bit-width; every item takes one; the sum of errors is least under a limi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -60,3 +60,23 @@ def extended(measured: Mapping[int, float], widths: Sequence[int]) -> dict[int, 
         near = min(measured, key=lambda known: (abs(known - bits), known))
         found[bits] = measured[bits] if bits in measured else measured[near] * 2.0 ** (near - bits)
     return found
+
+
+def least(holds: Callable[[float], bool], low: float, high: float, step: float) -> float:
+    """The least number in ``[low, high]`` that holds, to within ``step``, where more is never worse.
+
+    Args:
+        holds: Asked of few numbers; taken to be true of ``high``, which is not asked.
+        low: Smallest number that comes in question.
+        high: Largest number that comes in question.
+        step: Where the search ends.
+    """
+    if low >= high or holds(low):
+        return min(low, high)
+    while high - low > step:
+        middle = (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high

@@ -146,14 +146,15 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, flo
         ranges: Observed ``(low, high)`` per branch, by layer path, for every site.
 
     Returns:
-        The quantized network in eval mode, weights rounded to nearest; no parameter requires gradients but the
-        activation scales.
+        The quantized network in eval mode, on the float one's device, weights rounded to nearest; no parameter
+        requires gradients but the activation scales.
 
     Raises:
         ConfigError: A site was not observed.
     """
     quantized = copy.deepcopy(network).eval().requires_grad_(False)
-    quantizers = activation_quantizers_of(plan, ranges)
+    device = next(quantized.parameters()).device
+    quantizers = {path: quantizer.to(device) for path, quantizer in activation_quantizers_of(plan, ranges).items()}
     readers = [s.layer for s in plan.sites.values() if isinstance(network.get_submodule(s.layer), QUANTIZABLE)]
     for path in dict.fromkeys([*plan.weights, *readers]):
         new = quant_layer(quantized.get_submodule(path)).requires_grad_(False)
@@ -169,7 +170,7 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, flo
         scales = segment_scales(quantizers, segments) if plan.separate_scales(segments) else None
         regrid = quantizers[segments[0].site].regrid(scales)
         quantized.set_submodule(path, QuantActivation(quantized.get_submodule(path), regrid))
-    return quantized.eval()
+    return quantized.to(device).eval()
 
 
 def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segments) -> Tensor:
