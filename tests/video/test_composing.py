@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from networks import tiny_matting
 from ptq4vm.engines.base import Matte
 from ptq4vm.engines.pytorch import PyTorchEngine, automatic_ratio
 from ptq4vm.errors import ConfigError
-from ptq4vm.media.frames import Picture, cover
+from ptq4vm.media.frames import Frame, Picture, cover
 from ptq4vm.video.composing import (
     OUTPUTS,
     Colour,
@@ -39,7 +40,7 @@ FRAME = np.full((1, 3, 3), 7, np.uint8)
     ],
 )
 def test_outputs(output: str, expected: list[list[int]]) -> None:
-    picture = composer(output, Colour((0, 0, 255)))(FRAME, [MATTE])
+    picture = composer(output, Colour((0, 0, 255)))(Frame(0, FRAME, Fraction(0)), [MATTE])
     assert picture.dtype == np.uint8 and np.array_equal(picture[0], expected)
 
 
@@ -63,37 +64,77 @@ def test_every_output_is_known() -> None:
         composer("matte", Colour((0, 0, 0)))
 
 
-@pytest.mark.parametrize(("text", "rgb"), [("green", (120, 255, 155)), ("#0a0B10", (10, 11, 16)), ("beach.jpg", None)])
+COLOUR_TEXTS = {
+    "green": (120, 255, 155),
+    "Green": (120, 255, 155),
+    "#0a0B10": (10, 11, 16),
+    "#fff": (255, 255, 255),
+    "red": (255, 0, 0),
+    "DarkBlue": (0, 0, 139),
+    "rgb(1, 2, 3)": (1, 2, 3),
+    "beach.jpg": None,
+}
+
+
+@pytest.mark.parametrize(("text", "rgb"), COLOUR_TEXTS.items())
 def test_colours(text: str, rgb: tuple[int, int, int] | None) -> None:
     assert parse_colour(text) == rgb
-    with pytest.raises(ConfigError, match="rrggbb"):
-        parse_colour("#12")
+
+
+@pytest.mark.parametrize(("text", "line"), [("#12", "rrggbb"), ("#12345678", "not opaque"), ("#1234", "not opaque")])
+def test_what_is_no_colour(text: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        parse_colour(text)
 
 
 def test_comparison_layout() -> None:
     size = (32, 48)
     frame = np.full((*size, 3), 90, np.uint8)
     mattes = [Matte(np.full(size, a, np.float32), frame.astype(np.float32)) for a in (0.8, 0.7)]
-    picture = comparison("W4A4")(frame, mattes)
+    picture = comparison("W4A4")(Frame(0, frame, Fraction(0)), mattes)
     assert picture.shape == (*comparison_size(size), 3) == (52, 192, 3)
     middles = [int(picture[16, x, 1]) for x in (24, 72, 120, 168)]
     assert middles == [90, 204, 178, 102]  # the difference is amplified four times
     assert all(picture[32:, x : x + 48].max() > 128 for x in range(0, 192, 48)), "a caption below each tile"
 
 
-def test_background_pictures_cover_and_begin_again() -> None:
+def _shown(background: Pictures, times: list[Fraction]) -> list[float]:
+    return [round(float(background.at(time, (8, 8)).mean()) * 5, 2) for time in times]
+
+
+@pytest.mark.parametrize(
+    ("own", "source", "shown"),
+    [
+        (15, Fraction(30), [1, 1, 2, 2, 3, 3, 1, 1, 2]),  # half as fast, and again from the first after the last
+        (60, Fraction(30), [1, 3, 2, 1]),
+        (30, Fraction(30000, 1001), [1, 2, 3, 1, 2, 3]),
+        (25, Fraction(25), [1, 2, 3, 1]),
+    ],
+)
+def test_background_pictures_play_at_their_own_speed(own: int, source: Fraction, shown: list[int]) -> None:
     begun = []
 
-    def again() -> Iterator[Picture]:
+    def again() -> Iterator[Frame]:
         begun.append(0)
-        yield from (np.full((4, 16, 3), value, np.uint8) for value in (51, 102))
+        for index in range(3):
+            yield Frame(index, np.full((4, 16, 3), 51 * (index + 1), np.uint8), Fraction(index, own))
 
-    background = Pictures(again)
-    seen = [background.next((8, 8)) for _ in range(5)]
-    assert [round(float(picture.mean()), 1) for picture in seen] == [0.2, 0.4, 0.2, 0.4, 0.2]
-    assert len(begun) == 3 and seen[0].shape == (8, 8, 3)
-    still = Pictures(again, single=True)
-    assert still.next((8, 8)) is still.next((8, 8))
+    times = [index / source for index in range(len(shown))]
+    assert _shown(Pictures(again, Fraction(own)), times) == shown and len(begun) > 1
+    rounded = [Fraction(round(time * 1000), 1000) for time in times]
+    assert _shown(Pictures(again, Fraction(own)), rounded) == shown, "as a file has them that counts milliseconds"
+
+
+def test_a_single_background_picture_is_read_once() -> None:
+    begun = []
+
+    def again() -> Iterator[Frame]:
+        begun.append(0)
+        yield Frame(0, np.full((4, 16, 3), 51, np.uint8), Fraction(0))
+
+    still = Pictures(again, Fraction(30))
+    first = still.at(Fraction(0), (8, 8))
+    assert still.at(Fraction(100), (8, 8)) is first and first.shape == (8, 8, 3) and len(begun) == 1
 
 
 def test_cover_crops_around_the_middle() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ptq4vm.api.opening import FLOAT, Engines, open_engines
 from ptq4vm.errors import ConfigError, DataError, one_line
-from ptq4vm.media.frames import Frame, Picture, StreamInfo
+from ptq4vm.media.frames import Frame, StreamInfo
 from ptq4vm.media.readers import open_input
 from ptq4vm.quant.names import TENSORS
 from ptq4vm.video.composing import (
@@ -131,7 +131,7 @@ def matte(
             identity=identity,
             source=Path(input),
         )
-        behind = _background(str(background))
+        behind = _background(str(background), reader.info.rate)
         engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare)
         compose, size = _compose(output, behind, engines, compare, reader.info.size)
         outcome = destination.fill(
@@ -179,23 +179,21 @@ def _sources(**paths: str | Path | None) -> Mapping[str, str]:
     return found
 
 
-def _background(text: str) -> Background:
-    """A colour, or the pictures of a file. Raises :class:`ConfigError`, :class:`DataError`."""
+def _background(text: str, rate: Fraction) -> Background:
+    """A colour, or the pictures of a file (images at ``rate``). Raises :class:`ConfigError`, :class:`DataError`."""
     rgb = parse_colour(text)
     if rgb is not None:
         return Colour(rgb)
     if not Path(text).exists():
-        raise DataError(f"background={text} is no file, nor a colour: use green, black, white, grey, blue or '#rrggbb'")
-    with contextlib.closing(open_input(text)) as reader:
-        single = reader.info.count == 1
+        raise DataError(f"background={text} is no file, nor a colour: use green, black, white, red, '#rrggbb', ...")
+    with contextlib.closing(open_input(text, rate)) as reader:
+        own = reader.info.rate
 
-    def pictures() -> Iterator[Picture]:
-        with contextlib.closing(open_input(text)) as again:
-            for item in again.read():
-                if isinstance(item, Frame):
-                    yield item.image
+    def pictures() -> Iterator[Frame]:
+        with contextlib.closing(open_input(text, rate)) as again:
+            yield from (item for item in again.read() if isinstance(item, Frame))
 
-    return Pictures(pictures, single)
+    return Pictures(pictures, own)
 
 
 def _compose(

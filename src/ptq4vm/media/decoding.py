@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
-from ptq4vm.media.frames import BT601, BT709, CONVERSION, FULL_RANGE, UNKNOWN, Look
+from ptq4vm.media.frames import BT601, BT709, CONVERSION, FULL_RANGE, UNKNOWN, Look, file_url
 
 _HD_ROWS = 720  # from here on, players take unmarked videos for BT.709
 
@@ -30,7 +30,7 @@ def open_video_stream(path: Path, threads: str = "AUTO") -> tuple[av.container.I
         DataError: It cannot be read, or has no video in it.
     """
     try:
-        container = av.open(str(path))
+        container = av.open(file_url(path))
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} is no video that can be read ({reason}): give another file") from error

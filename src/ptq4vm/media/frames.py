@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
@@ -41,7 +42,7 @@ class Frame(NamedTuple):
     Attributes:
         index: Number of the frame in its source, from 0.
         image: ``(H, W, 3)`` uint8 RGB, upright.
-        time: Seconds since the beginning of the file's clock.
+        time: Seconds since the beginning of the source.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
@@ -121,6 +122,11 @@ class Reader(ABC):
 
 Picture = NDArray[np.uint8]
 """``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA, uint8."""
+
+
+def file_url(path: Path) -> str:
+    """A path as FFmpeg takes it for a file's, even where it looks like a protocol's (``12:30:00.mp4``)."""
+    return f"file:{path}"
 
 
 def cover(picture: Picture, size: tuple[int, int]) -> Picture:

@@ -1,7 +1,7 @@
 """Listing and decoding image files, with errors that name the file.
 
 Pillow decodes: it opens any file name that the system can, and refuses a truncated file, which OpenCV fills with grey.
-Every picture comes upright, as its EXIF orientation says.
+Every picture comes upright, as its EXIF orientation says, and in sRGB, whatever colour profile it brings.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import NamedTuple, overload
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from ptq4vm.errors import DataError
+from ptq4vm.media.profiles import to_srgb
 
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
+"""What is decoded, whatever a file is called: for other formats Pillow may run other programs (PostScript)."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 _TURNS = {
@@ -142,7 +145,7 @@ def image_header(path: Path) -> ImageHeader:
     with _open(path) as image:
         channels = 3 if image.mode == "P" else len(image.getbands())
         size, kind = _upright_size(image), image.format
-        bits = 16 if image.mode.startswith("I") else 8
+        bits = {"I": 16, "F": 32}.get(image.mode[0], 8)
     with path.open("rb") as file:
         start = file.read(25)
         file.seek(0, os.SEEK_END)
@@ -153,21 +156,40 @@ def image_header(path: Path) -> ImageHeader:
     return ImageHeader(size, channels, bits, kind != "JPEG" or b"\xff\xd9" in end)
 
 
+def open_image(path: Path) -> Image.Image:
+    """Open a picture without decoding it, for ``with``. Raises :class:`DataError`."""
+    return _open(path)
+
+
 def open_alpha(path: Path) -> Image.Image:
-    """Decode to a picture of mode ``L``. Colour files give their first channel; 16-bit files are scaled to 8 bit.
+    """Decode to a picture of mode ``L``; 16-bit files, and floats in [0, 1], are scaled to 8 bits.
+
+    Where a file has transparency, that is the matte, unless it is opaque everywhere and its colours are grey; others
+    give their first channel.
 
     Raises:
         DataError: The file is unreadable or truncated.
     """
-    image = _eight_bits(_decode(path))
-    if image.mode in ("1", "P"):
+    image = _eight_bits(_decode(path), path)
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in ("1", "CMYK"):
         image = image.convert("RGB")
+    if image.mode in ("LA", "RGBA") and (image.getchannel("A").getextrema() != (255, 255) or not _is_grey(image)):
+        return image.getchannel("A")
     return image if image.mode == "L" else image.getchannel(0)
 
 
+def _is_grey(image: Image.Image) -> bool:
+    first, *others = (image.getchannel(band) for band in image.getbands()[:-1])
+    return all(ImageChops.difference(first, other).getbbox() is None for other in others)
+
+
 def open_rgb(path: Path) -> Image.Image:
-    """Decode to a picture of mode ``RGB``. Raises :class:`DataError`."""
-    return as_rgb(_eight_bits(_decode(path)))
+    """Decode to a picture of mode ``RGB``, sRGB where it has a colour profile. Raises :class:`DataError`."""
+    image = _decode(path)
+    profile = image.info.get("icc_profile")
+    return as_rgb(to_srgb(_eight_bits(image, path), profile) if profile else _eight_bits(image, path))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -175,12 +197,19 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # which would make a copy
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit gray brought to 8 bits, which Pillow itself would cut off; other pictures as they are."""
-    if not image.mode.startswith("I"):
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Grey of 16 bits, or of floats in [0, 1], brought to 8 bits, which Pillow would cut off; others as they are.
+
+    Raises:
+        DataError: There is a float that is no number.
+    """
+    if not image.mode.startswith(("I", "F")):
         return image
     wide = np.asarray(image, dtype=np.float64)
-    return Image.fromarray(np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8))
+    if not np.isfinite(wide).all():
+        raise DataError(f"image {path} has values that are not finite: write it anew")
+    scaled = wide * 255.0 if image.mode == "F" else wide / 257.0
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
@@ -197,7 +226,7 @@ def _images(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
     except FileNotFoundError as error:
         raise DataError(f"image {path} does not exist (a broken link?); restore it") from error
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
@@ -206,6 +235,9 @@ def _open(path: Path) -> Image.Image:
 
 def _decode(path: Path) -> Image.Image:
     with _open(path) as image:
+        pictures = getattr(image, "n_frames", 1)
+        if pictures > 1 and image.format != "MPO":  # of which the others are a camera's previews
+            raise DataError(f"image {path} holds {pictures} pictures: save each as a file of its own, or as a video")
         try:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three for damaged files

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import atomic_path
-from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Frame, Picture, Sound, StreamInfo
+from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Frame, Picture, Sound, StreamInfo, file_url
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class VideoWriter(Writer):
                 *(target, size[1], size[0], codec.encoder),
             )
         with self._saving():
-            self._container = av.open(str(path), "w")
+            self._container = av.open(file_url(path), "w")
             self._stream = self._video(codec, info, [n + p[1] for n, p in zip(size, self._pad, strict=True)], alpha)
             self._sounds = [self._audio(stream) for stream in audio]
 

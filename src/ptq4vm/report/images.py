@@ -8,8 +8,8 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
+from ptq4vm.errors import DataError
+from ptq4vm.media.images import open_image
 from ptq4vm.runs.layout import SHEETS
 from ptq4vm.runs.reading import Run
 
@@ -64,7 +64,7 @@ class Gallery:
             return ""
         try:
             content = _jpeg(path, width)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except (OSError, DataError) as error:
             self.warnings.append(f"cannot read {path}: {' '.join(str(error).split())}")
             return ""
         name = hashlib.sha256(content).hexdigest()[:16]
@@ -79,7 +79,7 @@ class Gallery:
 
 def _jpeg(path: Path, width: int) -> bytes:
     """A picture as JPEG, at most ``width`` wide; a small JPEG as it is."""
-    with Image.open(path) as file:
+    with open_image(path) as file:
         if file.format == "JPEG" and file.width <= width:
             file.load()  # a damaged one is told now
             return path.read_bytes()

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import yaml
-from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.io import write_json
+from ptq4vm.media.images import open_image
 from ptq4vm.report.tables import metrics_markdown, shared_metrics
 from ptq4vm.runs.layout import LOGS, RUN
 from ptq4vm.runs.loggers import logging_into
@@ -187,7 +187,8 @@ class WandbTracking(_Service):
         run.log({f"metrics/{stage}/{name}": r.mean[name] for stage, r in stages.items() for name in names})
         run.log({"metrics/stages": wandb.Table(columns=columns, data=rows)})
         for path in sheets:
-            run.log({f"sheets/{path.stem}": wandb.Image(str(path), caption=path.stem.replace("__", "/"))})
+            with open_image(path) as picture:
+                run.log({f"sheets/{path.stem}": wandb.Image(picture, caption=path.stem.replace("__", "/"))})
         run.summary.update({name: stages[final].mean[name] for name in names})
 
     def sweep_table(self, rows: Sequence[Row]) -> None:
@@ -271,7 +272,7 @@ class TensorBoardTracking(_Service):
                 for name in shared_metrics(stages):
                     writer.add_scalar(f"metrics/{name}", result.mean[name], step)
             for path in sheets:
-                with Image.open(path) as picture:
+                with open_image(path) as picture:
                     writer.add_image(f"sheets/{path.stem}", np.asarray(picture.convert("RGB")), dataformats="HWC")
 
     def sweep_table(self, rows: Sequence[Row]) -> None:

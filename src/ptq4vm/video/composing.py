@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ptq4vm.engines.base import Matte
 from ptq4vm.errors import ConfigError
-from ptq4vm.media.frames import Picture, cover
+from ptq4vm.media.frames import Frame, Picture, cover
 
-Compose = Callable[[Picture, Sequence[Matte]], Picture]
-"""From a frame ``(H, W, 3)`` and the mattes of one or more engines to what is written."""
+Compose = Callable[[Frame, Sequence[Matte]], Picture]
+"""From a frame and the mattes of one or more engines to what is written."""
 
 OUTPUTS = ("composite", "alpha", "foreground", "rgba")
 COLOURS = {
@@ -40,8 +40,8 @@ def to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 class Background(Protocol):
     """What stands behind the foreground."""
 
-    def next(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """The background of the next frame, float32 in [0, 1]; its shape broadcasts to ``(H, W, 3)``."""
+    def at(self, time: Fraction, size: tuple[int, int]) -> NDArray[np.float32]:
+        """What is behind a frame ``time`` seconds after the first; float32 in [0, 1], broadcasts to ``(H, W, 3)``."""
         ...
 
 
@@ -55,44 +55,68 @@ class Colour:
     def __init__(self, rgb: tuple[int, int, int]) -> None:
         self._rgb = np.divide(rgb, 255, dtype=np.float32)
 
-    def next(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """The colour as ``(3,)`` float32 in [0, 1], whatever the frame's size."""
+    def at(self, time: Fraction, size: tuple[int, int]) -> NDArray[np.float32]:
+        """The colour as ``(3,)`` float32 in [0, 1], whatever the frame's time and size."""
         return self._rgb
 
 
 class Pictures:
-    """Pictures one after another, begun again at the end; each scaled to cover the frame and cropped around its middle.
+    """Pictures at their own speed, begun again at the end; each is scaled and cropped to cover the frame.
 
     Args:
-        again: Gives the pictures, ``(H, W, 3)`` uint8, from the first on; at least one. A single one is kept.
+        again: Gives the pictures with their times, from the first on; at least one. A single one is kept.
+        rate: How many there are in a second: how long the last is shown, and how far times may be rounded.
     """
 
-    def __init__(self, again: Callable[[], Iterator[Picture]], single: bool = False) -> None:
-        self._again = again
-        self._pictures = again()
-        self._single = single
-        self._kept: NDArray[np.float32] | None = None
+    def __init__(self, again: Callable[[], Iterator[Frame]], rate: Fraction) -> None:
+        self._again, self._period = again, 1 / rate
+        self._frames = again()
+        self._begins = Fraction(0)  # of this round
+        self._shown = next(self._frames)
+        self._ahead = self._following()
+        self._kept: tuple[Frame, NDArray[np.float32]] | None = None
 
-    def next(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """The next picture, ``(H, W, 3)`` float32 in [0, 1], scaled and cropped to ``size`` = ``(H, W)``."""
-        if self._kept is None or not self._single or self._kept.shape[:2] != size:
-            picture = next(self._pictures, None)
-            if picture is None:
-                self._pictures = self._again()
-                picture = next(self._pictures)
-            self._kept = np.divide(cover(picture, size), 255, dtype=np.float32)
-        return self._kept
+    def at(self, time: Fraction, size: tuple[int, int]) -> NDArray[np.float32]:
+        """The picture that is shown at ``time``, ``(H, W, 3)`` float32 in [0, 1], brought to ``size`` = ``(H, W)``."""
+        while self._ahead is not None and self._begins + self._ahead.time <= time + self._period / 4:
+            self._shown = self._ahead
+            self._ahead = self._following()
+        if self._kept is None or self._kept[0] is not self._shown or self._kept[1].shape[:2] != size:
+            self._kept = self._shown, np.divide(cover(self._shown.image, size), 255, dtype=np.float32)
+        return self._kept[1]
+
+    def _following(self) -> Frame | None:
+        """The frame after the one that is shown; ``None`` where that is the only one."""
+        found = next(self._frames, None)
+        if found is None and self._shown.index > 0:
+            self._begins += self._shown.time + self._period
+            self._frames = self._again()
+            found = next(self._frames)
+        return found
 
 
 def parse_colour(text: str) -> tuple[int, int, int] | None:
-    """A colour by name or as ``#rrggbb``; ``None`` where it is neither. Raises :class:`ConfigError` for ``#`` alone."""
-    if text in COLOURS:
-        return COLOURS[text]
-    if not text.startswith("#"):
+    """A colour of :data:`COLOURS`, or as CSS writes it (``#rgb``, ``#rrggbb``, ``Red``, ``rgb(255, 0, 0)``).
+
+    Returns:
+        Red, green and blue, 0 to 255; ``None`` where it is no colour.
+
+    Raises:
+        ConfigError: It begins with ``#`` and is no colour, or it is not opaque.
+    """
+    if text.lower() in COLOURS:
+        return COLOURS[text.lower()]
+    try:
+        found = ImageColor.getrgb(text)
+    except ValueError:
+        if text.startswith("#"):
+            raise ConfigError(
+                f"background={text} is no colour: write it as '#rgb', '#rrggbb' or by its name, as white"
+            ) from None
         return None
-    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
-        raise ConfigError(f"background={text} is no colour: write it as '#rrggbb', or {', '.join(COLOURS)}")
-    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+    if len(found) != 3:
+        raise ConfigError(f"background={text} is not opaque: leave its last part out, or take output=rgba")
+    return found
 
 
 def composite(matte: Matte, background: NDArray[np.float32]) -> Picture:
@@ -122,7 +146,7 @@ def rgba_picture(matte: Matte) -> Picture:
 def composer(output: str, background: Background) -> Compose:
     """What makes one of :data:`OUTPUTS` from the first engine's matte. Raises :class:`ConfigError`."""
     if output == "composite":
-        return lambda frame, mattes: composite(mattes[0], background.next((frame.shape[0], frame.shape[1])))
+        return lambda frame, mattes: composite(mattes[0], background.at(frame.time, frame.image.shape[:2]))
     if output == "alpha":
         return lambda frame, mattes: alpha_picture(mattes[0].alpha)
     if output == "foreground":
@@ -142,12 +166,12 @@ def comparison(label: str) -> Compose:
     """
     names = ("input", "FP32 alpha", f"{label} alpha", f"difference x{DIFFERENCE_GAIN}")
 
-    def compose(frame: Picture, mattes: Sequence[Matte]) -> Picture:
+    def compose(frame: Frame, mattes: Sequence[Matte]) -> Picture:
         first, second = mattes[0].alpha, mattes[1].alpha
         difference = np.minimum(np.abs(first - second) * DIFFERENCE_GAIN, 1)
-        tiles = [frame, *(alpha_picture(alpha) for alpha in (first, second, difference))]
+        tiles = [frame.image, *(alpha_picture(alpha) for alpha in (first, second, difference))]
         row = np.concatenate(tiles, axis=1)
-        return np.concatenate([row, _captions(names, frame.shape[1], caption_rows(frame.shape[0]))], axis=0)
+        return np.concatenate([row, _captions(names, frame.image.shape[1], caption_rows(frame.image.shape[0]))], axis=0)
 
     return compose
 

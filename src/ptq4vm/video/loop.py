@@ -163,7 +163,7 @@ def _write(writer: Writer, matted: Channel[Matted | Sound], compose: Compose) ->
                 writer.sound(item)
             else:
                 frame, mattes = item
-                writer.write(frame, compose(frame.image, mattes))
+                writer.write(frame, compose(frame, mattes))
     finally:
         matted.abandon()
 
