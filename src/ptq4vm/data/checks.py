@@ -205,7 +205,9 @@ def _look(path: Path) -> ImageHeader | DataError:
 
 
 def _odd(role: str, header: ImageHeader) -> str:
-    if role == "pha" and header.channels >= 3:
+    if role == "pha" and header.channels in (2, 4):
+        return "has transparency, which is taken for the alpha unless it is opaque and the colours are grey"
+    if role == "pha" and header.channels == 3:
         return "is stored as RGB; its first channel is taken for the alpha"
     if header.bits > 8:
         return f"has {header.bits} bits a channel; they are rounded to 8"

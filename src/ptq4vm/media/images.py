@@ -226,18 +226,20 @@ def _images(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path, formats=FORMATS)
+        image = Image.open(path, formats=FORMATS)
+        pictures = getattr(image, "n_frames", 1)
     except FileNotFoundError as error:
         raise DataError(f"image {path} does not exist (a broken link?); restore it") from error
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise DataError(f"image {path} cannot be read ({one_line(error)}); replace it") from error
+    if pictures > 1 and image.format != "MPO":  # of which the others are a camera's previews
+        image.close()
+        raise DataError(f"image {path} holds {pictures} pictures: save each as a file of its own, or as a video")
+    return image
 
 
 def _decode(path: Path) -> Image.Image:
     with _open(path) as image:
-        pictures = getattr(image, "n_frames", 1)
-        if pictures > 1 and image.format != "MPO":  # of which the others are a camera's previews
-            raise DataError(f"image {path} holds {pictures} pictures: save each as a file of its own, or as a video")
         try:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three for damaged files
