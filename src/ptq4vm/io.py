@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -17,6 +18,13 @@ from ptq4vm.errors import SaveError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def remedy(error: BaseException, other: str) -> str:
+    """What to do about a failed write: ``other``, and free some space where there was none left."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    lacking = getattr(error, "errno", None) in full or "No space left" in str(error)
+    return f"free some space or {other}" if lacking else other
 
 
 @contextlib.contextmanager
@@ -37,7 +45,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(target)
     except (OSError, SafetensorError) as error:
-        raise SaveError(f"cannot write {target}: {error}; free some space or choose another folder") from error
+        raise SaveError(f"cannot write {target}: {error}; {remedy(error, 'choose another folder')}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

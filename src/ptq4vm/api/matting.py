@@ -122,6 +122,7 @@ def matte(
         **_sources(input=input, checkpoint=checkpoint, weights=weights),
     }
     with contextlib.closing(open_input(str(input), Fraction(fps).limit_denominator(1001))) as reader:
+        reader.info = reader.info.until(frames)
         destination = choose_destination(
             Path(out),
             reader,

@@ -21,7 +21,7 @@ from ptq4vm.data.clips.backgrounds import BackgroundClip, Frames, show, turned
 from ptq4vm.data.clips.foregrounds import Foreground
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.errors import ConfigError, DataError, SaveError
-from ptq4vm.io import write_json
+from ptq4vm.io import remedy, write_json
 from ptq4vm.media.video_file import VideoFile
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def _write_clip(folder: Path, clip: ClipPlan, settings: ComposeSettings) -> tupl
                     name = f"{kind}/{number:04d}.{suffix}"
                     hashes[name] = _save(folder / name, frame)
     except OSError as error:
-        raise SaveError(f"cannot write {folder}: {error}; free some space or choose another out=") from error
+        raise SaveError(f"cannot write {folder}: {error}; {remedy(error, 'choose another out=')}") from error
     record = {**spec, "sha256": hashes}
     write_json(folder / CLIP, record)
     return record, True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +81,20 @@ class Look:
     aspect: Fraction = Fraction(1)
 
 
+class Chapter(NamedTuple):
+    """A chapter of a film.
+
+    Attributes:
+        start: Where it begins, seconds from the beginning of the film.
+        end: Where it ends, likewise.
+        tags: What is said of it: its title.
+    """
+
+    start: Fraction
+    end: Fraction
+    tags: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class StreamInfo:
     """What a reader knows of its frames before it hands out the first.
@@ -92,6 +106,9 @@ class StreamInfo:
         look: How the source's pixels are to be understood.
         tick: Accuracy of the frames' times, seconds; 0 where it is not known.
         names: File names of the frames without suffix, where they are files; else empty.
+        tags: What the file says of itself as a whole: title, artist, ...
+        chapters: The chapters that the file names, in order.
+        left_out: What else is in the file and is not handed out, in words ("1 subtitle track").
     """
 
     size: tuple[int, int]
@@ -100,6 +117,17 @@ class StreamInfo:
     look: Look = field(default_factory=Look)
     tick: Fraction = Fraction(0)
     names: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    chapters: tuple[Chapter, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def until(self, stop: int | None) -> StreamInfo:
+        """The same of a film that ends after ``stop`` frames."""
+        if stop is None:
+            return self
+        end = stop / self.rate
+        kept = (c._replace(end=min(c.end, end)) for c in self.chapters if c.start < end)
+        return replace(self, chapters=tuple(kept))
 
 
 class Reader(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,14 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
+from ptq4vm.media.clocks import Clock
 from ptq4vm.media.decoding import look_of, open_video_stream, quarters_of, upright_rgb, upright_size
-from ptq4vm.media.frames import QUICK_CONVERSION, Frame, Look, Reader, Sound, StreamInfo, cover
+from ptq4vm.media.deinterlacing import Deinterlacer
+from ptq4vm.media.frames import QUICK_CONVERSION, Chapter, Frame, Look, Reader, Sound, StreamInfo, cover
 from ptq4vm.media.images import one_line
 
 log = logging.getLogger(__name__)
 
 _MICROSECOND = Fraction(1, 1_000_000)  # the unit of a container's duration
 _DEPTH = 8
+_MATROSKA = "matroska,webm"
+_JUMPING = ("mpegts", "mpeg", "ogg", "asf")
+"""Formats whose clock may jump ahead in the middle."""
+_TECHNICAL = ("major_brand", "minor_version", "compatible_brands", "encoder", "creation_time")
+"""What a file says of itself that is not true of another one made of it."""
+_KINDS = {"subtitle": "subtitle track", "data": "data track", "attachment": "attachment", "video": "further picture"}
+"""Streams that are not handed out, in words."""
 _MOST_DAMAGED = 100  # packets in a row; nothing good comes after these
 _LOOK_BACK = 24  # frames; more than codecs reorder
 
@@ -42,6 +52,9 @@ class VideoReader(Reader):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._container, self._stream = open_video_stream(path)
+        self._begins = max(Fraction(0), (self._container.start_time or 0) * _MICROSECOND)
+        self._clock = Clock(self._begins, self._rate(), self._container.format.name in _JUMPING)
+        self._deinterlacer = Deinterlacer(self._stream)
         self._damaged = 0
         self._cut_off = 0
         self._warned: set[str] = set()
@@ -59,6 +72,8 @@ class VideoReader(Reader):
         depth = max((c.bits for c in first.format.components), default=_DEPTH)
         if depth > _DEPTH:
             self._warn(f"{path} has {depth} bits a channel: matted and written with {_DEPTH}")
+        if self._deinterlacer.used:
+            self._warn(f"{path} is interlaced: its fields are made whole frames (bwdif)")
         self.info = self._describe(upright_size(first))
 
     def _sounds_kept(self, items: Iterator[av.VideoFrame | Sound]) -> Iterator[av.VideoFrame | Sound]:
@@ -68,15 +83,45 @@ class VideoReader(Reader):
                 self._early.append(item)
             yield item
 
-    def _describe(self, size: tuple[int, int]) -> StreamInfo:
+    def _rate(self) -> Fraction:
         stream = self._stream
-        rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 30)
+        return Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 30)
+
+    def _describe(self, size: tuple[int, int]) -> StreamInfo:
+        stream, rate = self._stream, self._rate()
         count: int | None = stream.frames or None
         if count is None and stream.duration and stream.time_base:
             count = round(stream.duration * stream.time_base * rate)
         elif count is None and self._container.duration:
-            count = round(self._container.duration * _MICROSECOND * rate)
-        return StreamInfo(size, rate, count, self._look, Fraction(stream.time_base or 0))
+            seconds = self._container.duration * _MICROSECOND
+            late = self._begins if self._container.format.name == _MATROSKA else 0  # which counts from 0
+            count = round((seconds - late) * rate)
+        return StreamInfo(
+            size,
+            rate,
+            count,
+            self._look,
+            Fraction(stream.time_base or 0),
+            tags={key: text for key, text in self._container.metadata.items() if key.lower() not in _TECHNICAL},
+            chapters=tuple(self._chapters()),
+            left_out=tuple(self._others()),
+        )
+
+    def _chapters(self) -> Iterator[Chapter]:
+        for found in self._container.chapters():
+            tick = Fraction(found["time_base"] or 1)
+            start, end = (found[key] * tick - self._begins for key in ("start", "end"))
+            yield Chapter(start, end, dict(found["metadata"]))
+
+    def _others(self) -> Iterator[str]:
+        """Streams that are not handed out, in words."""
+        taken = {self._stream.index, *(stream.index for stream in self.audio)}
+        kinds = Counter(str(stream.type) for stream in self._container.streams if stream.index not in taken)
+        if self._container.chapters():  # which QuickTime also keeps as a track
+            kinds["data"] = 0
+        for kind, name in _KINDS.items():
+            if kinds[kind]:
+                yield f"{kinds[kind]} {name}{'s' if kinds[kind] > 1 else ''}"
 
     def _warn(self, line: str) -> None:
         """Say something once."""
@@ -93,7 +138,10 @@ class VideoReader(Reader):
             try:
                 packet = next(packets, None)
                 if packet is None:
+                    yield from self._deinterlacer.rest()
                     return
+                if not self._clock.mend(packet):
+                    continue
                 if packet.stream.index in number:
                     if packet.dts is not None:  # without: the flush at the end
                         yield Sound(number[packet.stream.index], packet)
@@ -105,7 +153,8 @@ class VideoReader(Reader):
                 self._damaged += 1
                 in_a_row += 1
                 continue
-            yield from frames
+            for frame in frames:
+                yield from self._deinterlacer.frames(frame)
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Frame | Sound]:
         """See :meth:`Reader.read`. Frames before ``start`` are decoded too, but not converted."""

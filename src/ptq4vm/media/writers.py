@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from PIL import Image
 
 from ptq4vm.errors import ConfigError, DataError, SaveError
-from ptq4vm.io import atomic_path
-from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Frame, Picture, Sound, StreamInfo, file_url
+from ptq4vm.io import atomic_path, remedy
+from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Chapter, Frame, Picture, Sound, StreamInfo, file_url
 
 log = logging.getLogger(__name__)
 
+_STREAM_TAGS = ("language", "title")
+_CHAPTERED = (".mp4", ".mov", ".mkv", ".webm")
 _FINEST_TICK = 10_000  # a second has at least so many in what we write
 
 
@@ -36,6 +40,8 @@ class Codec:
         suffixes: What the names of files that can hold it end in, lower case.
         options: Options that the encoder is given.
         even: Whether width and height must be even.
+        full_range: Whether it can say that codes reach from 0 to 255.
+        aspect: Whether it can say that pixels are not square.
     """
 
     encoder: str
@@ -44,6 +50,13 @@ class Codec:
     suffixes: tuple[str, ...]
     options: dict[str, str] = field(default_factory=dict)
     even: bool = False
+    full_range: bool = True
+    aspect: bool = True
+
+    @property
+    def bleeds(self) -> bool:
+        """Whether colours where alpha is 0 get into those beside them: alpha with colours at half the resolution."""
+        return self.alpha is not None and self.alpha.startswith("yuva420p")
 
 
 CODECS = {
@@ -62,8 +75,16 @@ CODECS = {
         "yuva420p",
         (".webm", ".mkv"),
         {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"},
+        aspect=False,
     ),
-    "prores": Codec("prores_ks", "yuv444p10le", "yuva444p10le", (".mov",), {"profile": "4444", "alpha_bits": "16"}),
+    "prores": Codec(
+        "prores_ks",
+        "yuv444p10le",
+        "yuva444p10le",
+        (".mov",),
+        {"profile": "4444", "alpha_bits": "16"},
+        full_range=False,
+    ),
 }
 _DEFAULT = {".mp4": "h264", ".mov": "h264", ".mkv": "h264", ".webm": "vp9"}
 _DEFAULT_ALPHA = {".mov": "prores", ".mkv": "vp9", ".webm": "vp9"}
@@ -139,7 +160,8 @@ class VideoWriter(Writer):
         audio: Sequence[av.AudioStream] = (),
     ) -> None:
         self._target = target
-        self._look = info.look
+        self._look = info.look if codec.full_range else replace(info.look, range=1)
+        self._spread = alpha and codec.bleeds
         self._last = -(2**62)
         self._format = (codec.alpha if alpha else None) or codec.opaque
         self._pad = [(0, n % 2 if codec.even else 0) for n in size]
@@ -153,6 +175,17 @@ class VideoWriter(Writer):
             self._container = av.open(file_url(path), "w")
             self._stream = self._video(codec, info, [n + p[1] for n, p in zip(size, self._pad, strict=True)], alpha)
             self._sounds = [self._audio(stream) for stream in audio]
+            self._container.metadata.update(info.tags)
+            if info.chapters and path.suffix.lower() in _CHAPTERED:
+                self._container.set_chapters([_chapter(*found) for found in enumerate(info.chapters)])
+        lost = [*info.left_out, *(["chapters"] if info.chapters and path.suffix.lower() not in _CHAPTERED else [])]
+        if lost:
+            log.warning("%s: %s of the source are left out", target, " and ".join(lost))
+        if info.look.aspect != 1 and not codec.aspect:
+            log.warning(
+                "%s: %s cannot say that pixels are %s wide; use .mp4 or .mov",
+                *(target, codec.encoder, info.look.aspect),
+            )
 
     def _video(self, codec: Codec, info: StreamInfo, size: Sequence[int], alpha: bool) -> Any:
         stream: Any = self._container.add_stream(codec.encoder, rate=info.rate)
@@ -161,9 +194,9 @@ class VideoWriter(Writer):
         stream.options = dict(codec.options)
         context = stream.codec_context
         context.time_base = self._tick
-        context.sample_aspect_ratio = info.look.aspect
-        context.colorspace, context.color_range = info.look.matrix, info.look.range
-        context.color_primaries, context.color_trc = info.look.primaries, info.look.transfer
+        context.sample_aspect_ratio = self._look.aspect
+        context.colorspace, context.color_range = self._look.matrix, self._look.range
+        context.color_primaries, context.color_trc = self._look.primaries, self._look.transfer
         if codec.encoder == "libx265":
             context.codec_tag = "hvc1" if self._target.suffix.lower() != ".mkv" else context.codec_tag
         if alpha and codec.encoder == "libvpx-vp9":
@@ -172,14 +205,14 @@ class VideoWriter(Writer):
 
     def _audio(self, source: av.AudioStream) -> Any:
         """A stream for the packets of ``source``, or ``None`` where the file cannot hold them."""
-        name = source.codec_context.codec.canonical_name
-        if name not in self._container.supported_codecs:
-            suffix = self._target.suffix
-            log.warning(
-                "%s: %s sound does not fit into %s and is left out; use .mkv or .mov", self._target, name, suffix
-            )
+        if not _holds(self._container.format.name, source):
+            name, suffix = source.codec_context.codec.canonical_name, self._target.suffix
+            log.warning("%s: %s sound does not fit into %s and is left out; use .mkv", self._target, name, suffix)
             return None
-        return self._container.add_stream_from_template(source)
+        stream = self._container.add_stream_from_template(source)
+        stream.metadata.update({key: text for key, text in source.metadata.items() if key in _STREAM_TAGS})
+        stream.disposition = source.disposition
+        return stream
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
@@ -187,15 +220,16 @@ class VideoWriter(Writer):
             yield
         except (av.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise SaveError(
-                f"cannot write {self._target} ({reason}): free some space, or choose another folder or codec"
-            ) from error
+            what = remedy(error, "choose another folder or codec")
+            raise SaveError(f"cannot write {self._target} ({reason}): {what}") from error
 
     def write(self, frame: Frame, picture: Picture) -> None:
         """See :meth:`Writer.write`."""
         with self._saving():
             if any(after for _, after in self._pad):
                 picture = np.pad(picture, [*self._pad, (0, 0)], mode="edge")
+            if self._spread:
+                picture = spread_colours(picture)
             image = av.VideoFrame.from_ndarray(picture, format="rgba" if picture.shape[2] == 4 else "rgb24")
             image = image.reformat(
                 format=self._format,
@@ -204,6 +238,7 @@ class VideoWriter(Writer):
                 dst_color_range=self._look.range,
                 **CONVERSION,
             )
+            image.color_primaries, image.color_trc = self._look.primaries, self._look.transfer  # ProRes asks frames
             self._last = max(self._last + 1, round(frame.time / self._tick))  # two frames may not share a time
             image.pts, image.time_base = self._last, self._tick
             self._container.mux(self._stream.encode(image))
@@ -225,6 +260,38 @@ class VideoWriter(Writer):
                     self._container.mux(self._stream.encode())
             finally:
                 self._container.close()
+
+
+def _holds(container: str, source: av.AudioStream) -> bool:
+    """Whether FFmpeg writes such a stream into such a container: it says so when it begins a file, not before."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            trial.add_stream_from_template(source)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _chapter(number: int, chapter: Chapter) -> Any:  # PyAV's dictionary
+    tick = Fraction(1, 1000)
+    start, end = (round(moment / tick) for moment in (max(chapter.start, Fraction(0)), chapter.end))
+    return {"id": number, "start": start, "end": end, "time_base": tick, "metadata": dict(chapter.tags)}
+
+
+def spread_colours(picture: Picture) -> Picture:
+    """Carry colours on to where alpha is 0, from the nearest pixel that has some: ``(H, W, 4)`` uint8, a copy.
+
+    Codecs with colours at half the resolution mix those of neighbours, opaque or not: black would make a dark rim.
+    """
+    empty = (picture[..., 3] == 0).astype(np.uint8)
+    if not empty.any() or empty.all():
+        return picture
+    _, labels = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    colours = np.zeros((int(labels.max()) + 1, 3), np.uint8)
+    known = empty == 0
+    colours[labels[known]] = picture[known, :3]
+    return np.dstack([colours[labels], picture[..., 3]])
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from rich.progress import track
 
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.errors import SaveError
+from ptq4vm.io import remedy
 from ptq4vm.methods.closed_form import ClosedFormRounding, ClosedFormSettings
 from ptq4vm.methods.fisher import FisherWeights
 from ptq4vm.methods.gac import GACSettings, GlobalAffineCalibration, TeacherTargets
@@ -205,7 +206,8 @@ class Training:
             with interruptible(trainer):
                 trainer.fit(module, **(fit or {}))
         except OSError as error:  # of a logger, say
-            raise SaveError(f"cannot write below {self.state.folder.parent}: {error}; free some space") from error
+            what = remedy(error, "choose another run_dir")
+            raise SaveError(f"cannot write below {self.state.folder.parent}: {error}; {what}") from error
         finally:
             module.teardown("fit")  # which Lightning leaves out after an error
             module.cpu()

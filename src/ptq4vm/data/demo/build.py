@@ -19,7 +19,7 @@ from ptq4vm.data.demo.people import PEOPLE, CutOut, cut_out
 from ptq4vm.data.demo.render import Placement, place, render
 from ptq4vm.data.demo.scenes import SCENES, load_scene
 from ptq4vm.errors import SaveError
-from ptq4vm.io import write_tensors
+from ptq4vm.io import remedy, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def build_demo(target: Path, count: int, size: tuple[int, int], seed: int) -> No
                 shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise SaveError(
-            f"cannot write the demo clips to {target}: {error}; free some space or set data.root"
+            f"cannot write the demo clips to {target}: {error}; {remedy(error, 'set data.root')}"
         ) from error
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from ptq4vm.errors import SaveError, WeightsError, WeightsUnavailableError
-from ptq4vm.io import default_cache_dir, write_tensors, write_text
+from ptq4vm.io import default_cache_dir, remedy, write_tensors, write_text
 from ptq4vm.models.weights.files import read_state
 from ptq4vm.models.weights.sources import Source, sha256
 
@@ -89,7 +89,7 @@ def find(wanted: Wanted, path: Path | str | None = None, cache_dir: Path | None 
             return _refill(wanted, target, offline)
     except OSError as error:
         raise SaveError(
-            f"cannot fill the cache {target.parent}: {error}; free some space or set PTQ4VM_CACHE to another folder"
+            f"cannot fill the cache {target.parent}: {error}; {remedy(error, 'set PTQ4VM_CACHE to another folder')}"
         ) from error
 
 
