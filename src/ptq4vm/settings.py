@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.errors import ConfigError
+from ptq4vm.limits import check_number
 from ptq4vm.methods.closed_form import ClosedFormSettings
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Method, Preset, ReconstructionForm
@@ -185,6 +186,8 @@ def _typed(value: Any, kind: Any, key: str) -> Any:
             kinds = get_args(kind)
             each = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
             return tuple(_typed(item, k, f"{key}[{i}]") for i, (item, k) in enumerate(zip(value, each, strict=True)))
+        if kind in (int, float):
+            check_number(key, value)
         return float(value) if kind is float else value
     raise ConfigError(f"{key}={value!r} has the wrong type: give {_describe(kind)}")
 

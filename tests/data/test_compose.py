@@ -81,7 +81,7 @@ def test_what_is_there_is_not_written_again(plans: tuple[ClipPlan, ...], tmp_pat
     assert {name: value for name, value in content(out).items() if name in whole} == whole
     damaged = out / plans[0].name / "com" / "0002.png"
     damaged.write_bytes(b"x")
-    (out / plans[1].name / "clip.json").unlink()
+    (out / plans[1].name / "clip.json").write_bytes(b"x")
     assert write_set(out, plans, SMALL, progress=False) == 2
     assert damaged.read_bytes() == whole[damaged.relative_to(out).as_posix()]
 
@@ -109,3 +109,21 @@ def test_jpg_and_what_is_refused(plans: tuple[ClipPlan, ...], tmp_path: Path) ->
     with pytest.raises(DataError, match=str(path)):
         write_set(tmp_path / "other", plans[:1], SMALL, progress=False)
     assert not (tmp_path / "other" / "manifest.json").exists()
+
+
+def test_frames_of_others_stay(plans: tuple[ClipPlan, ...], tmp_path: Path) -> None:
+    """Published sets have the same folders; a clip that was not finished has our record and is written again."""
+    out = tmp_path / "out"
+    theirs = out / plans[0].name / "pha" / "0000.png"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(ConfigError, match=r"0000 holds frames that are not of a composed set: choose another out="):
+        write_set(out, plans[:1], SMALL, progress=False)
+    assert content(out) == {theirs.relative_to(out).as_posix(): b"theirs"}
+    theirs.unlink()
+    write_set(out, plans[:1], SMALL, progress=False)
+    whole = content(out)
+    record = json.loads((theirs.parents[1] / "clip.json").read_text())
+    (theirs.parents[1] / "clip.json").write_text(json.dumps({**record, "sha256": {}}))
+    theirs.unlink()
+    assert write_set(out, plans[:1], SMALL, progress=False) == 1 and content(out) == whole

@@ -20,14 +20,16 @@ from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.flow.cache import FlowCache
 from ptq4vm.io import default_cache_dir
+from ptq4vm.limits import check_number
 from ptq4vm.methods.method import Method, Preset
 from ptq4vm.methods.mixed_bits import Budget
+from ptq4vm.pipeline.judging import warn_of_departures
 from ptq4vm.pipeline.pipeline import Pipeline, QuantizationResult
 from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.output import write_run_folder
-from ptq4vm.runs.layout import clear_run_folder
+from ptq4vm.runs.layout import check_run_folder, clear_run_folder, occupied
 from ptq4vm.runs.loggers import logging_into
 from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, trainers
 from ptq4vm.version import __version__
@@ -89,6 +91,8 @@ def quantize(
     Raises:
         PTQ4VMError: With one line that says what is wrong and what to do.
     """
+    check_number("seed", seed)
+    check_number("downsample_ratio", downsample_ratio)
     chosen, spec = _chosen(method, bits, overflow)
     if isinstance(data, NeedsTruth):
         make_truth(data, model.network, model.partition, downsample_ratio)
@@ -105,9 +109,7 @@ def quantize(
     datamodule = MattingDataModule(data, flows, **values, num_workers=num_workers, seed=seed, augmentation=altered)
     pictures = SheetCollector([clip.name for clip in datamodule.evaluation_clips])
     label = "FP32" if spec.is_float else f"W{spec.weight.bits}A{spec.activation.bits}"
-    if overwrite:
-        clear_run_folder(folder)
-    return Pipeline(
+    pipeline = Pipeline(
         network=model.network,
         model=model.architecture,
         datamodule=datamodule,
@@ -126,7 +128,14 @@ def quantize(
         stage_cache=None if stage_cache is None else Path(stage_cache),
         notes={"version": __version__, "seed": seed, **(notes or {})},
         finish=lambda result: write_run_folder(folder, result, pictures, label),
-    ).run()
+    )
+    check_run_folder(folder)
+    with occupied(folder):
+        if overwrite:
+            clear_run_folder(folder)
+        result = pipeline.run()
+    warn_of_departures(result.stages)
+    return result
 
 
 def _chosen(method: str | Method, bits: str | QuantSpec, overflow: str) -> tuple[Method, QuantSpec]:

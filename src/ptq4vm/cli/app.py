@@ -150,6 +150,9 @@ def explain(error: BaseException, arguments: Sequence[str] = (), config: str = "
     if cause is not None:
         return one_line(cause)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.partition("/..") if ".." in error.missing_cfg_file else ("", "", "")
+        if group:
+            return unknown_choice(group, f"..{name}")
         group, _, name = error.missing_cfg_file.rpartition("/")
         return unknown_choice(group, name) if group else one_line(error)
     if isinstance(error, OverrideParseException):

@@ -130,7 +130,13 @@ def flow(cfg: DictConfig, method: Method, spec: QuantSpec, preset: Preset) -> Fl
 def _checked(cfg: DictConfig, group: str) -> Any:
     """The object of a group, its values checked against the annotations of its class first."""
     values = plain(cfg[group])
-    target = get_class(values.pop("_target_"))
+    name = values.pop("_target_", None)
+    try:
+        target = get_class(str(name))
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            f"{group}._target_={name} is no class that can be found: choose {group}= by its name"
+        ) from error
     settings.check_arguments(target, {k: v for k, v in values.items() if not k.startswith("_")}, group)
     return instantiate(cfg[group])
 

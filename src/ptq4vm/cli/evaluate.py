@@ -22,7 +22,7 @@ from ptq4vm.quant.checkpoint import read_info
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.sheets import write_sheets
 from ptq4vm.report.tables import metrics_table
-from ptq4vm.runs.layout import FRAMES, METRICS, SHEETS
+from ptq4vm.runs.layout import FRAMES, METRICS, SHEETS, check_evaluation_folder
 from ptq4vm.runs.metrics import write_frames_csv, write_metrics_json
 
 
@@ -34,6 +34,7 @@ def evaluate(cfg: DictConfig) -> None:
     build.quiet()
     options = build.check(cfg, complete=cfg.pred is None and cfg["true"] is None)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    check_evaluation_folder(run_dir)
     metric_set(options.metrics)  # before anything takes its time
     if options.pred is not None or options.true is not None:
         _evaluate_folders(options, run_dir)

@@ -13,7 +13,7 @@ from ptq4vm.cli import build
 from ptq4vm.cli.app import hydra_command
 from ptq4vm.cli.record import recorded
 from ptq4vm.report.tables import metrics_table
-from ptq4vm.runs.layout import SHEETS
+from ptq4vm.runs.layout import SHEETS, check_run_folder, occupied
 
 
 def quantize(cfg: DictConfig) -> float | None:
@@ -23,7 +23,8 @@ def quantize(cfg: DictConfig) -> float | None:
         MAD of the quantized network, for sweepers that look for the best; ``None`` without evaluation clips.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    with recorded(cfg, run_dir):
+    check_run_folder(run_dir)
+    with occupied(run_dir), recorded(cfg, run_dir):
         return _quantize(cfg, run_dir)
 
 

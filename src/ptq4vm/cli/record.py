@@ -14,6 +14,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ptq4vm.cli import build
 from ptq4vm.cli.app import REPORTED, explain
 from ptq4vm.errors import one_line
 from ptq4vm.runs.layout import FAILED, RUNNING, describe_run, is_finished
@@ -46,7 +47,6 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     swept = str(hydra.job.override_dirname) if hydra.mode is not None and hydra.mode.name == "MULTIRUN" else ""
     overrides = [o for o in hydra.overrides.task if not o.startswith("run_dir=")]
     overrides.append(f'run_dir="{run_dir}"')  # in quotes: the folders of a sweep's jobs have = and , in their names
-    stages = [cfg.method.reconstruction.label] if cfg.method.biq and "reconstruction" in cfg.method else []
     return {
         "status": RUNNING,
         "error": None,
@@ -54,7 +54,7 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "name": swept or f"method={cfg.method.name},bits={choices['bits']}",
         "model": choices["model"],
         "method": cfg.method.name,
-        "stages": stages + (["gac"] if cfg.method.gac else []),
+        "stages": list(build.method(cfg)[0].stages),
         "bits": {"weight": cfg.bits.weight, "activation": cfg.bits.activation},
         "seed": cfg.seed,
         "preset": choices["preset"],

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from ptq4vm.cli.frame import Task, show
 from ptq4vm.errors import ConfigError
+from ptq4vm.limits import check_number
 
 T = TypeVar("T")
 HELP = {"-h", "--help", "help"}
@@ -95,6 +96,8 @@ def _value(key: str, text: str, kind: Any) -> Any:
     if kinds[0] is str:
         return text
     try:
-        return kinds[0](text)
+        number = kinds[0](text)
     except ValueError as error:
         raise ConfigError(f"{key}={text} is no {'whole ' if kinds[0] is int else ''}number") from error
+    check_number(key, number)
+    return number

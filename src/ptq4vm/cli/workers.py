@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ PLUGINS = {
 """First word of a launcher's or sweeper's name, to the package that it needs."""
 
 
+SLURM = ("slurm", "submitit_slurm")
+"""Launchers that hand jobs to Slurm."""
+
+
 def missing_plugin(arguments: Sequence[str]) -> str | None:
     """One line about a launcher or sweeper that is asked for and not installed."""
     for argument in arguments:
@@ -33,6 +38,8 @@ def missing_plugin(arguments: Sequence[str]) -> str | None:
         if group in ("hydra/launcher", "hydra/sweeper") and kind in PLUGINS and not _installed(PLUGINS[kind]):
             extra = "slurm" if kind == "submitit" else kind
             return f"{argument} needs a plugin that is not installed: pip install 'ptq4vm[{extra}]'"
+        if group == "hydra/launcher" and name in SLURM and shutil.which("srun") is None:
+            return f"{argument} needs Slurm, whose command srun is not on this machine: use another launcher"
     return None
 
 

@@ -162,12 +162,14 @@ def _write_clip(folder: Path, clip: ClipPlan, settings: ComposeSettings) -> tupl
         return there, False
     hashes: dict[str, str] = {}
     size = settings.size[1], settings.size[0]
+    _check_ours(folder)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CLIP, {**spec, "sha256": {}})  # the mark of what is ours, also where it is not finished
         for kind in KINDS:
-            (folder / kind).mkdir(parents=True, exist_ok=True)
+            (folder / kind).mkdir(exist_ok=True)
             for old in (folder / kind).iterdir():
                 old.unlink()
-        (folder / CLIP).unlink(missing_ok=True)
         for start in range(0, clip.frames, _CHUNK):
             stop = min(start + _CHUNK, clip.frames)
             fgr, pha = clip.foreground.read(start, stop, size)
@@ -183,6 +185,12 @@ def _write_clip(folder: Path, clip: ClipPlan, settings: ComposeSettings) -> tupl
     record = {**spec, "sha256": hashes}
     write_json(folder / CLIP, record)
     return record, True
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse to write over a clip that has no record of ours: published sets have the same names."""
+    if not (folder / CLIP).is_file() and any(any((folder / kind).glob("*")) for kind in KINDS):
+        raise ConfigError(f"{folder} holds frames that are not of a composed set: choose another out=")
 
 
 def _spec(clip: ClipPlan, settings: ComposeSettings) -> dict[str, Any]:
@@ -226,7 +234,7 @@ def _read_record(folder: Path, spec: Mapping[str, Any]) -> dict[str, Any] | None
     try:
         record = json.loads((folder / CLIP).read_text(encoding="utf-8"))
         hashes = record.pop("sha256")
-        if record != spec:
+        if record != spec or not hashes:  # of another set, or not finished
             return None
         if any(_sha256((folder / name).read_bytes()) != value for name, value in hashes.items()):
             logger.warning("%s was changed since it was written; writing it again", folder)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.limits import check_size
 
 SMALLEST = 16
 """Pixels: the coarsest state of a smaller picture would be a single pixel or none."""
@@ -33,6 +34,7 @@ class FrameShape:
     def __post_init__(self) -> None:
         if not 0 < self.downsample_ratio <= 1:
             raise ConfigError(f"downsample_ratio={self.downsample_ratio}: use a fraction in (0, 1]")
+        check_size("size", (self.height, self.width))
         least = math.ceil(SMALLEST / self.downsample_ratio)
         if min(self.height, self.width) < least:
             raise ConfigError(f"size={self.width}x{self.height}: use {least} pixels or more on both sides")

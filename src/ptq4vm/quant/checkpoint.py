@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -65,6 +66,7 @@ def load_quantized_state(network: nn.Module, state: Mapping[str, Tensor], name: 
     if missing or unknown:
         what = f"lacks {missing[0]!r}" if missing else f"has the unknown tensor {unknown[0]!r}"
         raise CheckpointError(f"{name} {what}: it belongs to another network or bit-width")
+    _check_values(network, state, name)
     for key, value in own.items():
         if value.shape != state[key].shape:
             # a per-channel weight scale may meet a per-tensor one: the affine was absorbed per channel
@@ -73,6 +75,26 @@ def load_quantized_state(network: nn.Module, state: Mapping[str, Tensor], name: 
                 continue
             raise CheckpointError(f"{name}: {key!r} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}")
         value.copy_(state[key])
+
+
+def _check_values(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse what no quantization gives: no numbers, steps that are not positive, codes beyond their bits."""
+    for key, value in state.items():
+        path, _, last = key.rpartition(".")
+        wrong = ""
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            wrong = "a value that is not finite"
+        elif last in ("scale", "factor") and not bool((value > 0).all()):
+            wrong = "a step that is not positive"
+        elif last == "fixed":
+            owner = network.get_submodule(path)
+            assert isinstance(owner, FixedCodes)
+            if value.dtype != torch.int8:
+                wrong = f"codes of type {value.dtype}"
+            elif int(value.min()) < owner.quant_min or int(value.max()) > owner.quant_max:
+                wrong = f"a code beyond [{owner.quant_min}, {owner.quant_max}]"
+        if wrong:
+            raise CheckpointError(f"{name}: {key!r} has {wrong}: quantize again")
 
 
 def save_quantized(folder: Path | str, network: nn.Module, info: CheckpointInfo) -> None:
@@ -134,9 +156,10 @@ def read_info(folder: Path | str) -> CheckpointInfo:
     path = Path(folder) / CHOICES
     try:
         choices = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _check_extent(choices)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: give a folder that `ptq4vm quantize` wrote, or fp32") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}): quantize again") from error
     try:
         if choices["format"] > FORMAT:
@@ -150,6 +173,18 @@ def read_info(folder: Path | str) -> CheckpointInfo:
         return CheckpointInfo(model, spec, partition, extra)
     except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} is not complete or was changed ({error}): quantize again") from error
+
+
+def _check_extent(value: Any, most: int = 200_000) -> None:
+    """Refuse a file that says little and means much (aliases of aliases). Raises :class:`yaml.YAMLError`."""
+    left, waiting = most, [value]
+    while waiting:
+        node = waiting.pop()
+        children = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+        left -= len(children)
+        if left < 0:
+            raise yaml.YAMLError("too many values")
+        waiting += children
 
 
 def quantized_skeleton(folded: nn.Module, partition: Partition, spec: QuantSpec) -> nn.Module:

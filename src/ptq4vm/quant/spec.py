@@ -14,7 +14,7 @@ FLOAT_BITS = 32
 
 
 def _check_bits(name: str, bits: int) -> None:
-    if bits != FLOAT_BITS and not MIN_BITS <= bits <= MAX_BITS:
+    if not isinstance(bits, int) or (bits != FLOAT_BITS and not MIN_BITS <= bits <= MAX_BITS):
         raise ConfigError(f"{name}={bits}: use {MIN_BITS} to {MAX_BITS} bits, or {FLOAT_BITS} for float")
 
 

@@ -27,6 +27,8 @@ from ptq4vm.runs.reading import Run, Status, load_runs
 log = logging.getLogger(__name__)
 
 PAGE, CSV, MARKDOWN = "index.html", "results.csv", "results.md"
+_MARK = "ptq4vm report</title>"
+"""Text that tells a page of ours from others."""
 _CURVE_BUDGET = 150_000  # points in the page; more runs get coarser curves
 
 
@@ -45,7 +47,7 @@ def write_report(paths: Sequence[Path | str], out: Path | str | None = None, tit
     Raises:
         DataError: A path is no folder, or there is no run below any of them. A single file that cannot be read is
             named in a warning, on the page too, and the rest goes on.
-        ConfigError: No path, or plotly is not installed.
+        ConfigError: No path, or plotly is not installed, or ``out`` holds a page that is not ours.
         SaveError: A file cannot be written.
     """
     if not paths:
@@ -53,6 +55,8 @@ def write_report(paths: Sequence[Path | str], out: Path | str | None = None, tit
     plotly = _plotly()
     runs = load_runs(paths)
     folder = Path(out) if out is not None else Path(paths[0]) / "report"
+    if (folder / PAGE).exists() and _MARK not in (folder / PAGE).read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(f"{folder / PAGE} is no report of ours: choose another out")
     heading = title or ", ".join(dict.fromkeys(Path(path).resolve().name for path in paths))
     write_text(folder / CSV, results_csv(runs))
     write_text(folder / MARKDOWN, results_markdown(heading, group_runs(runs), references(runs), runs))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ptq4vm.errors import SaveError
-from ptq4vm.io import write_json
+from filelock import FileLock, Timeout
+
+from ptq4vm.errors import CheckpointError, ConfigError, SaveError
+from ptq4vm.io import remedy, write_json
 from ptq4vm.quant.names import CHOICES, TENSORS
 
 log = logging.getLogger(__name__)
@@ -19,6 +24,10 @@ RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
 METRICS, TIMING, SHEETS, LOGS, STATE = "metrics.json", "timing.json", "sheets", "logs", "state"
 RUN, LAYERS, FRAMES = "run.json", "layers.json", "frames.csv"
+NOTES, LOCK = "progress.json", ".lock"
+"""What a run has done, in its folder ``state``: the mark of a run folder; and what keeps other processes out."""
+_WRITTEN = (TENSORS, CHOICES, METRICS, TIMING, LAYERS, RUN, SHEETS, STATE)
+"""What a run writes besides logs."""
 
 
 def describe_run(run_dir: Path, values: Mapping[str, Any]) -> None:
@@ -43,13 +52,81 @@ def _described(run_dir: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def is_run_folder(run_dir: Path) -> bool:
+    """Whether a folder holds a run of ours, begun at least: what is in it is then ours to replace."""
+    return (run_dir / STATE / NOTES).is_file() or str(_described(run_dir).get("command", "")).startswith("ptq4vm ")
+
+
+def check_run_folder(run_dir: Path) -> None:
+    """Refuse a folder in which a run would replace files that are not of a run.
+
+    Raises:
+        ConfigError: It holds such files.
+    """
+    foreign = [] if is_run_folder(run_dir) else [name for name in _WRITTEN if (run_dir / name).exists()]
+    if foreign:
+        raise ConfigError(f"{run_dir} holds {foreign[0]}, which is not of a run: choose another run_dir")
+
+
+def check_evaluation_folder(run_dir: Path) -> None:
+    """Refuse a folder in which an evaluation would replace a run's figures, or files that are not ours.
+
+    Raises:
+        ConfigError: It holds a run, or such files.
+    """
+    if is_run_folder(run_dir):
+        raise ConfigError(f"{run_dir} holds a run, whose {METRICS} would be replaced: choose another run_dir")
+    for name, mark in ((METRICS, '"stages"'), (FRAMES, "stage,clip,frame")):
+        if (run_dir / name).exists() and mark not in _text(run_dir / name):
+            raise ConfigError(f"{run_dir} holds {name}, which is not of an evaluation: choose another run_dir")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def occupied(run_dir: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder while the block runs; a process that is killed frees it.
+
+    Processes that a launcher has started for the same run (distributed training) are let in.
+
+    Raises:
+        CheckpointError: Another process is in it.
+        SaveError: The folder cannot be written.
+    """
+    if int(os.environ.get("LOCAL_RANK") or 0) > 0:
+        yield
+        return
+    path = run_dir / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0, is_singleton=True)  # the same process may come in again
+        lock.acquire()
+    except Timeout as error:
+        raise CheckpointError(
+            f"{run_dir} is in use by another process ({_text(path).strip() or 'which has just begun'}): "
+            "wait for it, or choose another run_dir"
+        ) from error
+    except OSError as error:
+        raise SaveError(f"cannot write {run_dir}: {error}; {remedy(error, 'choose another run_dir')}") from error
+    try:
+        path.write_text(f"pid {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
 def clear_run_folder(run_dir: Path) -> None:
     """Remove what an earlier run left, and nothing else; a folder without a run stays as it is.
 
     Raises:
         SaveError: Something cannot be removed.
     """
-    if not (run_dir / STATE).is_dir():
+    if not is_run_folder(run_dir):
         return
     try:
         for name in (TENSORS, CHOICES, METRICS, TIMING, LAYERS, RUN):

@@ -17,15 +17,12 @@ from typing import Any
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from ptq4vm.errors import CheckpointError
+from ptq4vm.errors import CheckpointError, one_line
 from ptq4vm.io import atomic_path, write_json, write_tensors
 from ptq4vm.quant.checkpoint import read_metadata, read_tensors
-from ptq4vm.runs.layout import STATE
+from ptq4vm.runs.layout import NOTES, STATE, check_run_folder
 
 log = logging.getLogger(__name__)
-
-NOTES = "progress.json"
-"""What a run has done, in its folder ``state``."""
 
 
 def fingerprint(**parts: Any) -> dict[str, str]:
@@ -67,9 +64,11 @@ class RunState:
 
     Raises:
         CheckpointError: The folder holds a run with another fingerprint, or its notes are damaged.
+        ConfigError: It holds files that a run would replace and that are not of a run.
     """
 
     def __init__(self, run_dir: Path, identity: Mapping[str, str]) -> None:
+        check_run_folder(run_dir)
         self.folder = run_dir / STATE
         self._notes = self.folder / NOTES
         self.notes: dict[str, Any] = {"fingerprint": dict(identity)}
@@ -142,9 +141,8 @@ class RunState:
         write_tensors(self.folder / f"{name}.safetensors", tensors, metadata)
 
     def load_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """Tensors and metadata kept under a name, ``None`` when there are none. Raises :class:`CheckpointError`."""
-        path = self.folder / f"{name}.safetensors"
-        return (read_tensors(path), read_metadata(path)) if path.is_file() else None
+        """Tensors and metadata kept under a name; ``None`` when there are none that can be read: make them again."""
+        return _undamaged(self.folder / f"{name}.safetensors")
 
     def path(self, name: str) -> Path:
         """Path of a file in the state folder."""
@@ -165,17 +163,22 @@ class SharedStages:
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """Tensors and metadata, ``None`` when no run has finished; a damaged file counts as none."""
-        if not self._path.is_file():
-            return None
-        try:
-            return read_tensors(self._path), read_metadata(self._path)
-        except CheckpointError as error:
-            log.warning("%s; making it anew", error)
-            return None
+        return _undamaged(self._path)
 
     def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Keep a finished stage. Two runs that finish at once write the same. Raises SaveError."""
         write_tensors(self._path, tensors, metadata)
+
+
+def _undamaged(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Tensors and metadata of a file, ``None`` where there is none; a damaged one is told of and counts as none."""
+    if not path.is_file():
+        return None
+    try:
+        return read_tensors(path), read_metadata(path)
+    except CheckpointError as error:
+        log.warning("%s; making it again", one_line(error).partition(": quantize again")[0])
+        return None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

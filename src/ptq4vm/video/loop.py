@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from ptq4vm.engines.base import Matte, MattingEngine
-from ptq4vm.errors import PTQ4VMError
+from ptq4vm.errors import ExportError, PTQ4VMError
 from ptq4vm.media.frames import Frame, Reader, Sound
 from ptq4vm.media.writers import Writer
 from ptq4vm.video.composing import Compose
@@ -132,7 +134,9 @@ def matte_video(
                     if cuts is not None and cuts.is_cut(item.image):
                         for engine in engines:
                             engine.reset()
-                    wanted = matted.put((item, tuple(engine.matte(item.image) for engine in engines)))
+                    mattes = tuple(engine.matte(item.image) for engine in engines)
+                    _check_finite(mattes, item.index)
+                    wanted = matted.put((item, mattes))
                     seen += 1
                     if on_frame is not None:
                         on_frame(item.index + 1)
@@ -145,6 +149,14 @@ def matte_video(
             matted.finish()
         writing.result()
         return Outcome(seen, stop.is_set(), error or _failure(reading))
+
+
+def _check_finite(mattes: Sequence[Matte], index: int) -> None:
+    """Refuse mattes that are no numbers: sooner or later they are everywhere, so a part of the pixels will do."""
+    if not all(np.isfinite(matte.alpha[::8, ::8]).all() for matte in mattes):
+        raise ExportError(
+            f"the network gives a matte that is no number at frame {index}: its weights or scales are broken"
+        )
 
 
 def _read(reader: Reader, decoded: Channel[Frame | Sound], start: int, end: int | None) -> None:

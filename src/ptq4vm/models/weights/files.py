@@ -18,18 +18,29 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from ``.pth`` (tensors only: nothing in the file is executed) or ``.safetensors``.
 
     Raises:
-        WeightsError: The file is missing, damaged, of another kind, or holds something else than named tensors.
+        WeightsError: The file is missing, damaged, of another kind, or holds something else than named tensors of
+            finite numbers.
     """
     if not path.is_file():
         raise WeightsError(f"no weights file {path}: check the path")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return _sound(load_file(path), path)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is no readable safetensors file ({error}): fetch it again") from error
     if path.suffix in (".pth", ".pt"):
-        return _read_pth(path)
+        return _sound(_read_pth(path), path)
     raise WeightsError(f"{path} is neither .pth nor .safetensors: convert it or choose another file")
+
+
+def _sound(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Refuse values that are not finite, and whole numbers where a network has real ones (counts are single ones)."""
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise WeightsError(f"{path}: {key!r} has a value that is not finite: fetch it again")
+        if value.ndim and not value.is_floating_point():
+            raise WeightsError(f"{path}: {key!r} is of type {value.dtype}, not of floats: give the float weights")
+    return state
 
 
 def _read_pth(path: Path) -> dict[str, Tensor]:
