@@ -230,7 +230,7 @@ def test_what_lies_on_no_even_grid_says_so_in_one_line(quantized: MattingNetwork
         (lambda: ActivationSpec(quantizer="nope"), "activation quantizer='nope' is unknown: use one of .*uniform"),
         (lambda: ActivationSpec(observer="nope"), "activation observer='nope' is unknown: use one of .*minmax, mse"),
         (lambda: QuantSpec(placement="nope"), "placement='nope' is unknown: use one of engine, input, output"),
-        (lambda: ReconstructionForm(rounding="nope"), "rounding='nope' is unknown: use adaround, nearest"),
+        (lambda: ReconstructionForm(rounding="nope"), "rounding='nope' is unknown: use adaround, free, nearest"),
     ],
 )
 def test_unknown_names_give_one_line(make: object, message: str) -> None:

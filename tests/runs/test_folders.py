@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.evaluation.results import EvaluationResult
@@ -24,6 +26,7 @@ from ptq4vm.runs.layout import (
     check_run_folder,
     clear_run_folder,
     describe_run,
+    folder_name,
     occupied,
 )
 from ptq4vm.runs.progress import RunState
@@ -84,6 +87,25 @@ def test_a_page_of_others_stays(tmp_path: Path) -> None:
         write_report([run], tmp_path / "site")
     page = write_report([run], tmp_path / "report")
     assert write_report([run], tmp_path / "report") == page
+
+
+@pytest.mark.parametrize("text", ["seed=1", "bits=w4a4,method=ptq4vm", "model.weights=a.pth"])
+def test_plain_names_of_jobs_stay(text: str) -> None:
+    assert folder_name(text) == text
+
+
+@given(st.text(), st.text())
+def test_a_name_is_one_folder_and_its_own(one: str, other: str) -> None:
+    name = folder_name(one)
+    assert Path("a", name).parent == Path("a") and name not in ("", ".", "..")
+    assert len(name.encode()) < 255 and "\n" not in name
+    assert one == other or folder_name(other) != name
+
+
+@pytest.mark.parametrize("text", ["model.weights=../../x", "/etc", "..", ".", "", "x" * 300, "é" * 200])
+def test_names_that_would_lead_elsewhere(text: str) -> None:
+    name = folder_name(text)
+    assert "/" not in name and 0 < len(name.encode()) <= 210 and name.strip(".")
 
 
 HOLDER = """

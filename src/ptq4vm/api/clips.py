@@ -103,4 +103,6 @@ def _dataset(values: Any) -> ClipDataset:
     if make is None:
         raise ConfigError("names no known data set")
     settings.check_arguments(make, arguments, "data")
+    for key in getattr(make, "writes_to", ()):  # nor where is written
+        arguments.pop(key, None)
     return make(**arguments)

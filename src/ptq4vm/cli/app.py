@@ -21,12 +21,17 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from ptq4vm.cli.frame import FAILED, Command, Task, Terminated, is_unread, tell
 from ptq4vm.cli.workers import FailedJobs, missing_plugin, prepare_worker
 from ptq4vm.errors import ConfigError, PTQ4VMError, one_line
+from ptq4vm.runs.layout import folder_name
 from ptq4vm.settings import bit_choices, config_folder, renamed, unknown_choice
 
 log = logging.getLogger(__name__)
 
 REPORTED = (PTQ4VMError, HydraException, OmegaConfBaseException, OSError)
 """Errors that are the user's to mend; anything else is a fault of ours and keeps its traceback."""
+
+
+# here and not in a function: a launcher's worker asks for a job's folder before it runs anything of ours
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def register_bits() -> None:

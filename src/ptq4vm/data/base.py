@@ -39,7 +39,8 @@ class ClipDataset(Protocol):
 DATASETS: Registry[Callable[..., ClipDataset]] = Registry("data", "ptq4vm.data.datasets", "ptq4vm.datasets")
 """Classes of data sets. A configuration names one by its ``_target_``; a run folder can name these only. A package
 from outside decorates its class with ``DATASETS.register(name)``, and names it in the entry point group
-``ptq4vm.datasets`` so that it is known wherever that package is installed."""
+``ptq4vm.datasets`` so that it is known wherever that package is installed. Arguments that say where it writes are named
+in its attribute ``writes_to``: those of somebody's run folder are not taken."""
 
 
 @runtime_checkable

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,8 +28,23 @@ METRICS, TIMING, SHEETS, LOGS, STATE = "metrics.json", "timing.json", "sheets", 
 RUN, LAYERS, FRAMES = "run.json", "layers.json", "frames.csv"
 NOTES, LOCK = "progress.json", ".lock"
 """What a run has done, in its folder ``state``: the mark of a run folder; and what keeps other processes out."""
+_LONGEST = 200
 _WRITTEN = (TENSORS, CHOICES, METRICS, TIMING, LAYERS, RUN, SHEETS, STATE)
 """What a run writes besides logs."""
+
+
+def folder_name(text: str) -> str:
+    """A name for one folder from any text, as the values of a sweep's job are: no way out of the folder it is in.
+
+    What had to be changed (separators, control characters, more than 200 bytes) ends in a part of the text's SHA-256,
+    so that different texts have different names.
+    """
+    name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", text)
+    while len(name.encode()) > _LONGEST:
+        name = name[: len(name) - 1 - (len(name.encode()) - _LONGEST) // 4]
+    if name.strip(". ") == "":
+        name = "_"
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def describe_run(run_dir: Path, values: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from safetensors import SafetensorError, safe_open
 
@@ -71,6 +72,8 @@ class DemoDataset:
     Raises:
         ConfigError: ``frames`` is below 2.
     """
+
+    writes_to: ClassVar[tuple[str, ...]] = ("root",)
 
     def __init__(
         self, root: str | Path | None = None, frames: int = 24, size: tuple[int, int] = (288, 512), seed: int = 0

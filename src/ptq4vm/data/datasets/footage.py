@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -91,6 +91,8 @@ class FootageDataset:
     """
 
     truth = "truth is the FP32 network's own alpha"
+
+    writes_to: ClassVar[tuple[str, ...]] = ("cache",)
 
     def __init__(
         self,
