@@ -10,6 +10,8 @@ import pytest
 
 from commands import Workplace, same
 
+QUICK = ("baseline=false", "preset.reconstruction.steps=1")
+
 
 def curve(run: Path) -> list[float]:
     with (run / "logs" / "gac" / "metrics.csv").open() as file:
@@ -22,15 +24,15 @@ def read(path: Path) -> dict:
 
 def test_a_run_in_two_processes_is_one_with_the_double_batch(workplace: Workplace, tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
-    done = workplace.quantize(two, "trainer=ddp_cpu")
+    done = workplace.quantize(two, "trainer=ddp_cpu", *QUICK)
     assert done.status == 0 and done.err == "", done.err
-    assert workplace.quantize(one, "trainer=cpu", "preset.calibration.batch_size=4").status == 0
+    assert workplace.quantize(one, "trainer=cpu", "preset.calibration.batch_size=4", *QUICK).status == 0
     assert len(curve(one)) == 3 and curve(two) == pytest.approx(curve(one), rel=1e-4)
     assert same(read(two / "metrics.json")["stages"]["biq"], read(one / "metrics.json")["stages"]["biq"])
     assert read(two / "metrics.json")["mean"] == pytest.approx(read(one / "metrics.json")["mean"], rel=1e-3)
     assert read(two / "run.json")["steps"] == read(one / "run.json")["steps"]
     # what a folder holds depends on the number of processes
-    line = workplace.quantize(two, "trainer=cpu").line()
+    line = workplace.quantize(two, "trainer=cpu", *QUICK).line()
     assert str(two) in line and "preset" in line
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,35 +199,53 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shared")
 
 
+@pytest.fixture(scope="module")
+def whole(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Callable[[str], Path]:
+    """The folder of a whole run by its method's name; each is run once, for all tests that compare with it."""
+    root = tmp_path_factory.mktemp("whole")
+
+    def run(name: str) -> Path:
+        if not (root / name).exists():
+            done = workplace.quantize(root / name, *_options(name, shared_folder))
+            assert done.status == 0, done.out + done.err
+        return root / name
+
+    return run
+
+
+def _options(name: str, shared: Path | None = None) -> tuple[str, ...]:
+    return (f"method={name}", "baseline=false", *([f"stage_cache={shared}"] if shared is not None else []))
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_whole_runs(workplace: Workplace, tmp_path: Path, shared_folder: Path, name: str) -> None:
-    options = (f"method={name}", "baseline=false", f"stage_cache={shared_folder}")
-    done = workplace.quantize(tmp_path / "a", *options)
-    assert done.status == 0, done.out + done.err
-    run = json.loads((tmp_path / "a" / "run.json").read_text())
+def test_whole_runs(
+    workplace: Workplace, tmp_path: Path, shared_folder: Path, whole: Callable[[str], Path], name: str
+) -> None:
+    first, options = whole(name), _options(name, shared_folder)
+    run = json.loads((first / "run.json").read_text())
     assert run["status"] == "finished" and run["method"] == name and run["stages"] == [name]
     assert run["bits"] == {"weight": 4, "activation": 4} and f"method={name}" in run["command"]
-    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    metrics = json.loads((first / "metrics.json").read_text())
     assert list(metrics["stages"]) == ["fp32", name] and metrics["mean"] == metrics["stages"][name]["mean"]
     units = {"adaround": 78, "brecq": 24, "qdrop": 24, "naive_full": 1}[name]
     assert run["steps"] == {name: 2 * units}, "every unit takes the schedule's steps"
-    layers = json.loads((tmp_path / "a" / "layers.json").read_text())["layers"]
+    layers = json.loads((first / "layers.json").read_text())["layers"]
     assert len(layers) > 70 and all(0 <= error < 100 for error in layers.values())
     assert layers["project_mat.conv"] > 0
 
     again = workplace.quantize(tmp_path / "b", *options, "method.gac=true", "method.ofa=true")
     assert again.status == 0 and f"{name.upper()}: taken from a run that began alike" in again.out
-    both = [json.loads((tmp_path / run / "metrics.json").read_text())["stages"][name] for run in "ab"]
+    both = [json.loads((run / "metrics.json").read_text())["stages"][name] for run in (first, tmp_path / "b")]
     assert both[0] == both[1]
-    times = [json.loads((tmp_path / run / "timing.json").read_text())["stages"][name] for run in "ab"]
+    times = [json.loads((run / "timing.json").read_text())["stages"][name] for run in (first, tmp_path / "b")]
     assert times[0] == times[1], "its seconds count in every run"
 
 
 @pytest.mark.parametrize(("name", "fit", "epoch"), [("adaround", 0, 5), ("brecq", 1, 3), ("brecq", 0, 20)])
-def test_resumed_in_any_pass(workplace: Workplace, tmp_path: Path, name: str, fit: int, epoch: int) -> None:
-    options = (f"method={name}", "baseline=false")
-    whole = workplace.quantize(tmp_path / "whole", *options)
-    assert whole.status == 0, whole.out + whole.err
+def test_resumed_in_any_pass(
+    workplace: Workplace, tmp_path: Path, whole: Callable[[str], Path], name: str, fit: int, epoch: int
+) -> None:
+    options = _options(name)
     original, calls = Training._fit, []
 
     class Killed(BaseException):
@@ -252,7 +271,7 @@ def test_resumed_in_any_pass(workplace: Workplace, tmp_path: Path, name: str, fi
     done = workplace.quantize(tmp_path / "cut", *options)
     assert done.status == 0, done.out + done.err
     assert "were done before" in done.out
-    assert difference(tmp_path / "cut", tmp_path / "whole") == []
+    assert difference(tmp_path / "cut", whole(name)) == []
 
 
 def test_costs_by_both_conventions() -> None:

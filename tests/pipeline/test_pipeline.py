@@ -255,7 +255,11 @@ def test_full_disk_in_gac(workplace: Workplace, before_gac: Path, small_disk: No
     kept = files(before_gac)
     line = workplace.quantize(before_gac).line()
     assert "epoch=0000.ckpt" in line and "cannot write" in line and "choose another" in line
-    assert {f for f in files(before_gac) - kept if not f.startswith((".hydra", "logs"))} == {".lock", "quantize.log", "run.json"}
+    assert {f for f in files(before_gac) - kept if not f.startswith((".hydra", "logs"))} == {
+        ".lock",
+        "quantize.log",
+        "run.json",
+    }
 
 
 def test_no_evaluation_clips(workplace: Workplace, tmp_path: Path) -> None:

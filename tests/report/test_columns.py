@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -27,7 +28,23 @@ def test_csv_headings_are_those_of_old_files():
         *("fp32_mad", "fp32_mse", "fp32_grad", "fp32_conn", "fp32_dtssd"),
         *("steps", "seconds", "total_seconds", "stored_bytes", "bops", "gmacs", "paper_gflops", "paper_mb"),
         *("preset", "data", "flow", "choices", "machine", "version", "command", "error", "folder"),
+        "worst_clip",  # new ones come last
     ]
+
+
+def test_the_worst_clip_is_that_of_the_largest_multiple(tmp_path):
+    folder = write_run(tmp_path, mad=6.0)
+    path = folder / "metrics.json"
+    content = json.loads(path.read_text())
+    first, second, *_ = content["clips"]
+    for clips, mads in ((content["clips"], (30.0, 3.0)), (content["stages"]["fp32"]["clips"], (20.0, 1.0))):
+        clips[first]["mad"], clips[second]["mad"] = mads
+    path.write_text(json.dumps(content))
+    (run,) = load_runs([tmp_path])
+    assert run.worst == max(
+        clip["mad"] / content["stages"]["fp32"]["clips"][name]["mad"] for name, clip in content["clips"].items()
+    )
+    assert run.worst >= 3.0
 
 
 def test_another_column_is_one_description(tmp_path, monkeypatch):

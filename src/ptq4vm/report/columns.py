@@ -108,9 +108,11 @@ COLUMNS: tuple[ResultColumn, ...] = (
     ResultColumn("choices", lambda run: json.dumps(dict(run.choices), ensure_ascii=False) if run.choices else None),
     *_plain("machine", "version", "command", "error"),
     ResultColumn("folder", lambda run: str(run.folder)),
+    ResultColumn("worst_clip", attrgetter("worst"), "worst clip", "Worst clip", "times FP32"),
 )
 """All columns, in the order of each table. ``delta_*`` is a run's metric less that of its own float stage, ``fp32_*``
-the latter; ``seconds`` leaves evaluations out; ``choices`` is a JSON object of the other values of a sweep. Tables of
+the latter; ``worst_clip`` is the largest MAD of a clip as a multiple of FP32's on it; ``seconds`` leaves evaluations
+out; ``choices`` is a JSON object of the other values of a sweep. Tables of
 groups have the method, its bits and its seeds in front."""
 
 MARKDOWN_COLUMNS = tuple(column for column in COLUMNS if column.markdown)

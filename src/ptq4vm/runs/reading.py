@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from ptq4vm.errors import CheckpointError, DataError
+from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.runs.layout import LAYERS, LOGS, METRICS, RUN, SHEETS, STATE, TIMING
 from ptq4vm.runs.metrics import read_metrics_json
 
@@ -56,6 +57,7 @@ class Run:
         machine: What the run ran on, in words.
         version: Version of ptq4vm that ran.
         warnings: One line for each of its files that could not be read.
+        worst: Largest MAD that a clip has, as a multiple of the float network's on it; ``None`` where that is unknown.
     """
 
     folder: Path
@@ -84,6 +86,7 @@ class Run:
     machine: str = ""
     version: str = ""
     warnings: tuple[str, ...] = ()
+    worst: float | None = None
 
     @property
     def measured(self) -> bool:
@@ -183,6 +186,7 @@ def read_run(folder: Path, root: Path | None = None) -> Run:
                 "mean": report.final.mean,
                 "clips": report.final.clips,
                 "stages": {name: result.mean for name, result in report.stages.items()},
+                "worst": _worst(report.final, report.stages.get(REFERENCE)),
             }
         except CheckpointError as error:
             warnings.append(_one_line(error))
@@ -219,6 +223,12 @@ def read_run(folder: Path, root: Path | None = None) -> Run:
         version=_text(card.get("version")),
         warnings=tuple(warnings),
     )
+
+
+def _worst(final: EvaluationResult, base: EvaluationResult | None) -> float | None:
+    clips = {} if base is None else base.clips
+    known = [(m["mad"], clips[clip]["mad"]) for clip, m in final.clips.items() if "mad" in m and clip in clips]
+    return max((mad / before for mad, before in known if before > 0), default=None)
 
 
 def _card(folder: Path, warnings: list[str]) -> dict[str, Any]:
