@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import platformdirs
 from safetensors import SafetensorError
 
 from ptq4vm.errors import SaveError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where what a kill has left stays
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,16 +45,43 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-        os.close(handle)
         temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(target)
+        with os.fdopen(handle) as held:
+            _lock(held)  # tells what is being written from what a kill has left
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(target)
     except (OSError, SafetensorError) as error:
         raise SaveError(f"cannot write {target}: {error}; {remedy(error, 'choose another folder')}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str], wait: bool = True) -> bool:
+    """Lock an open file until it is closed, or the process ends; whether that was possible."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or the file system knows no locks
+        return False
+    return True
+
+
+def remove_leftovers(folder: Path, stem: str = "*", suffix: str = ".*") -> None:
+    """Remove files that :func:`atomic_path` was writing when its process was killed; those being written stay.
+
+    Args:
+        folder: Where they lie; nothing happens where it does not exist.
+        stem: Name of the file that was wanted, without suffix; all when not given.
+        suffix: Suffix of the file; any when not given.
+    """
+    name = stem if stem == "*" else glob.escape(stem)
+    for path in folder.glob(f".{name}-{'[a-z0-9_]' * 8}{suffix}"):
+        with contextlib.suppress(OSError), path.open() as file:
+            if path.is_file() and _lock(file, wait=False):
+                path.unlink()
 
 
 def write_text(target: Path | str, text: str) -> None:

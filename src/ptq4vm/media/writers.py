@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ptq4vm.errors import ConfigError, DataError, SaveError
-from ptq4vm.io import atomic_path, remedy
+from ptq4vm.io import atomic_path, remedy, remove_leftovers
 from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Chapter, Frame, Picture, Sound, StreamInfo, file_url
 
 log = logging.getLogger(__name__)
@@ -309,6 +309,7 @@ def open_video(
         DataError: The block has written no frame.
         SaveError: The folder or the file cannot be written.
     """
+    remove_leftovers(target.parent, target.stem, target.suffix)
     with atomic_path(target) as temporary:
         writer = VideoWriter(temporary, target, info, size, codec, alpha, audio)
         try:

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ptq4vm.errors import CheckpointError, ConfigError, SaveError
-from ptq4vm.io import remedy, write_json
+from ptq4vm.io import remedy, remove_leftovers, write_json
 from ptq4vm.quant.names import CHOICES, TENSORS
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,8 @@ def occupied(run_dir: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise SaveError(f"cannot write {run_dir}: {error}; {remedy(error, 'choose another run_dir')}") from error
+    for folder in (run_dir, run_dir / STATE, *(run_dir / STATE).glob("*/"), run_dir / SHEETS):
+        remove_leftovers(folder)
     try:
         path.write_text(f"pid {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield

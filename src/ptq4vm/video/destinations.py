@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ptq4vm.errors import ConfigError, DataError, SaveError
-from ptq4vm.io import write_json
+from ptq4vm.io import remove_leftovers, write_json
 from ptq4vm.media.frames import Reader
 from ptq4vm.media.images import IMAGE_SUFFIXES
 from ptq4vm.media.writers import VIDEO_SUFFIXES, ImagesWriter, Writer, choose_codec, open_video
@@ -138,6 +138,7 @@ class FolderDestination(Destination):
             for old in self._path.iterdir():  # of a run that may have had more frames
                 if re.fullmatch(r"\d{6,}\.png", old.name):
                     old.unlink()
+        remove_leftovers(self._path, suffix=".png")
         first = 0 if self._renew else self.first_missing()
         write_json(self._path / NOTE, self._identity)
         if first:
