@@ -189,6 +189,21 @@ def test_folder_is_gone_on_with(tmp_path: Path, named: bool, caplog: pytest.LogC
     assert len(list(out.glob("*.png"))) == (count if named else 3)
 
 
+def test_frames_whose_picture_has_changed_are_made_again(tmp_path: Path) -> None:
+    source, out = tmp_path / "frames", tmp_path / "out"
+    source.mkdir()
+    for index in range(6):
+        Image.fromarray(picture(index)).save(source / f"{index}.png")
+    fill(source, out, BrightEngine())
+    before = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    Image.fromarray(picture(9)).save(source / "4.png")
+    engine = BrightEngine()
+    fill(source, out, engine)
+    assert len(engine.seen) == 6, "the network sees those before it once more"
+    after = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    assert [name for name in sorted(before) if after[name] != before[name]] == ["4.png"]
+
+
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")

@@ -106,6 +106,7 @@ class StreamInfo:
         look: How the source's pixels are to be understood.
         tick: Accuracy of the frames' times, seconds; 0 where it is not known.
         names: File names of the frames without suffix, where they are files; else empty.
+        files: Files that the frames are read from, one each, where they are files; else empty.
         tags: What the file says of itself as a whole: title, artist, ...
         chapters: The chapters that the file names, in order.
         left_out: What else is in the file and is not handed out, in words ("1 subtitle track").
@@ -117,6 +118,7 @@ class StreamInfo:
     look: Look = field(default_factory=Look)
     tick: Fraction = Fraction(0)
     names: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     chapters: tuple[Chapter, ...] = ()
     left_out: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ class ImagesReader(Reader):
         size = self._image(self._paths[0]).shape[:2]
         stems = tuple(file.stem for file in self._paths)
         names = stems if len(set(stems)) == len(stems) else tuple(file.name for file in self._paths)
-        self.info = StreamInfo((size[0], size[1]), rate, len(self._paths), names=names)
+        self.info = StreamInfo((size[0], size[1]), rate, len(self._paths), names=names, files=tuple(self._paths))
 
     @staticmethod
     def _image(path: Path) -> NDArray[np.uint8]:

@@ -92,17 +92,26 @@ class FolderDestination(Destination):
         names: Names of the frames without suffix; empty where they are to be numbered.
         identity: Everything that decides the pictures; written down in the folder.
         overwrite: Whether to start anew where the folder holds something.
+        files: Where the frames are read from, where they are files: what was made of one that has changed since is made
+            again, and all after it.
 
     Raises:
         ConfigError: It holds other files, or the frames of another command.
         SaveError: It cannot be written.
     """
 
-    def __init__(self, path: Path, names: tuple[str, ...], identity: Mapping[str, str], overwrite: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        names: tuple[str, ...],
+        identity: Mapping[str, str],
+        overwrite: bool,
+        files: tuple[Path, ...] = (),
+    ) -> None:
         if path.exists() and not path.is_dir():
             raise ConfigError(f"{path} is a file, and a folder of images was asked for: choose another out")
         self._path, self._names, self._identity = path, names, dict(identity)
-        self._renew = overwrite
+        self._renew, self._files = overwrite, files
         if path.is_dir() and any(path.iterdir()) and not overwrite:
             self._check_note()
         check_writable(path)
@@ -126,11 +135,19 @@ class FolderDestination(Destination):
         return self._path / f"{self._names[index] if self._names else f'{index:06d}'}.png"
 
     def first_missing(self) -> int:
-        """Index of the first frame that is not there."""
+        """Index of the first frame that is not there, or was made of another file than is there now."""
         index = 0
-        while (not self._names or index < len(self._names)) and self.file(index).is_file():
+        while (not self._names or index < len(self._names)) and self._is_there(index):
             index += 1
         return index
+
+    def _is_there(self, index: int) -> bool:
+        try:
+            made = self.file(index).stat().st_mtime_ns
+            source = self._files[index].stat() if self._files else None
+        except OSError:
+            return False
+        return source is None or max(source.st_mtime_ns, source.st_ctime_ns) <= made
 
     def fill(self, reader: Reader, size: tuple[int, int], run: Run) -> Outcome:
         """See :meth:`Destination.fill`."""
@@ -178,7 +195,7 @@ def choose_destination(
     if not suffix or out.is_dir():
         if codec != "auto":
             raise ConfigError(f"codec={codec} is for videos, and {out} is a folder of PNG files: leave it out")
-        return FolderDestination(out, reader.info.names, identity or {}, overwrite)
+        return FolderDestination(out, reader.info.names, identity or {}, overwrite, reader.info.files)
     if suffix in IMAGE_SUFFIXES:
         if reader.info.count != 1:
             raise ConfigError(f"out={out} is one image, and the input has more: give a folder (no suffix) or a video")
