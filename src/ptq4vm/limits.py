@@ -43,7 +43,7 @@ def check_number(key: str, value: float) -> None:
 
     Args:
         key: Where it was given, for the message; its last part says which bounds hold.
-        value: The number.
+        value: The number that was given.
 
     Raises:
         ConfigError: It is out of bounds.
