@@ -33,7 +33,10 @@ def test_a_mixed_network_is_quantized_and_loaded(workplace: Workplace, tmp_path:
     measured = workplace.evaluate(tmp_path / "again", f"checkpoint={run}")
     assert measured.status == 0, measured.err
     means = [json.loads((folder / "metrics.json").read_text()) for folder in (run, tmp_path / "again")]
-    assert same(means[0]["stages"]["closed_form"]["mean"], means[1]["stages"]["quantized"]["mean"])
+    for stage, other in (("closed_form", "quantized"), ("fp32", "fp32")):
+        assert same(means[0]["stages"][stage]["mean"], means[1]["stages"][other]["mean"])
+    still = tmp_path / "again" / "sheets" / "set__a"
+    assert (still / "fp32.jpg").read_bytes() != (still / "truth.jpg").read_bytes(), "not the truth twice"
 
 
 def test_sensitivity_writes_every_item(workplace: Workplace, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +14,7 @@ from ptq4vm.api.models import float_model
 from ptq4vm.cli import build
 from ptq4vm.cli.app import hydra_command, plain
 from ptq4vm.data.base import NeedsTruth
-from ptq4vm.errors import CheckpointError, ConfigError
+from ptq4vm.errors import CheckpointError, ConfigError, WeightsError, one_line
 from ptq4vm.evaluation.folders import evaluate_folders
 from ptq4vm.evaluation.results import metric_set
 from ptq4vm.models.base import MattingNetwork
@@ -24,6 +25,8 @@ from ptq4vm.report.sheets import write_sheets
 from ptq4vm.report.tables import metrics_table
 from ptq4vm.runs.layout import FRAMES, METRICS, SHEETS, check_evaluation_folder
 from ptq4vm.runs.metrics import write_frames_csv, write_metrics_json
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -46,25 +49,41 @@ def evaluate(cfg: DictConfig) -> None:
     if isinstance(data, NeedsTruth):
         teacher = network if isinstance(network, api.Model) else float_model(options.checkpoint, cfg.model.weights)
         make_truth(data, teacher.network, teacher.partition, options.downsample_ratio)
+    networks = {label: network}
+    if not float_only and options.baseline:
+        base = teacher or _float_model(options.checkpoint, cfg.model.weights)
+        networks = {"fp32": base, **networks} if base is not None else networks
     pictures = SheetCollector([clip.name for clip in data.clips().evaluation])
-    result = api.evaluate(
-        network,
-        data,
-        downsample_ratio=options.downsample_ratio,
-        num_workers=options.num_workers,
-        observers=[pictures.observer(label)],
-        trainer=build.trainer(cfg, run_dir),
-        metrics=options.metrics,
-        teacher=teacher,
-    )
-    stages = {label: result}
+    stages = {
+        stage: api.evaluate(
+            each,
+            data,
+            downsample_ratio=options.downsample_ratio,
+            num_workers=options.num_workers,
+            observers=[pictures.observer(stage)],
+            trainer=build.trainer(cfg, run_dir),
+            metrics=options.metrics,
+            teacher=teacher,
+        )
+        for stage, each in networks.items()
+    }
     write_metrics_json(run_dir / METRICS, stages)
     write_frames_csv(run_dir / FRAMES, stages)
-    write_sheets(run_dir / SHEETS, pictures, label, stages, label="FP32" if float_only else label, reference=None)
-    title = f"{options.checkpoint} on {len(result.clips)} clips{build.about_truth(data)}"
+    reference = "fp32" if len(stages) > 1 else None
+    write_sheets(run_dir / SHEETS, pictures, label, stages, "FP32" if float_only else label, reference)
+    title = f"{options.checkpoint} on {len(stages[label].clips)} clips{build.about_truth(data)}"
     console = Console()
-    console.print(metrics_table(stages, title=title, reference=label))
+    console.print(metrics_table(stages, title=title, reference=reference or label))
     console.print(f"written to {run_dir}", soft_wrap=True)
+
+
+def _float_model(checkpoint: str, weights: str | None) -> api.Model | None:
+    """The float network of a run, to compare with; ``None``, and a line that says so, where there are no weights."""
+    try:
+        return float_model(checkpoint, weights)
+    except WeightsError as error:
+        log.warning("FP32 is not measured beside it: %s", one_line(error))
+        return None
 
 
 def _evaluate_folders(options: build.RunOptions, run_dir: Path) -> None:
