@@ -37,6 +37,8 @@ def encode(
     times: Sequence[Fraction] | None = None,
     rotation: int = 0,
     full_range: bool = False,
+    matrix: int = 1,
+    aspect: Fraction = Fraction(1),
     sound: str | None = None,
     options: dict[str, str] | None = None,
     draw: Callable[[int, tuple[int, int]], NDArray[np.uint8]] = picture,
@@ -50,14 +52,15 @@ def encode(
             stream.options = {"crf": "8", "preset": "ultrafast", "g": "4"}
         stream.codec_context.time_base = Fraction(1, 30000)
         spread = 2 if full_range else 1
-        stream.codec_context.colorspace, stream.codec_context.color_range = 1, spread
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, spread
+        stream.codec_context.sample_aspect_ratio = aspect
         if rotation:
             stream.set_display_rotation(rotation)
         voice = None if sound is None else out.add_stream(sound, rate=48000, layout="mono")
         for index in range(count):
             frame = av.VideoFrame.from_ndarray(draw(index, size), format="rgb24")
             frame = frame.reformat(
-                format=pix_fmt, src_color_range=2, dst_colorspace=1, dst_color_range=spread, **CONVERSION
+                format=pix_fmt, src_color_range=2, dst_colorspace=matrix, dst_color_range=spread, **CONVERSION
             )
             time = index / rate if times is None else times[index]
             frame.pts, frame.time_base = round(time * 30000), Fraction(1, 30000)

@@ -19,9 +19,10 @@ from deploy_media import SIZE, decode, encode, picture, sounds
 from ptq4vm.errors import SaveError
 from ptq4vm.io import remedy
 from ptq4vm.media.clocks import Clock
+from ptq4vm.media.codecs import CODECS, choose_codec
 from ptq4vm.media.frames import Chapter, Frame, Look, Sound, StreamInfo
 from ptq4vm.media.video import VideoReader
-from ptq4vm.media.writers import CODECS, choose_codec, open_video, spread_colours
+from ptq4vm.media.writers import open_video, spread_colours
 
 COUNT = 6
 

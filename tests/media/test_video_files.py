@@ -13,10 +13,11 @@ from PIL import Image
 
 from deploy_media import COUNT, RATE, SIZE, decode, encode, picture, sounds
 from ptq4vm.errors import ConfigError, DataError, SaveError
+from ptq4vm.media.codecs import choose_codec
 from ptq4vm.media.frames import Frame, Look, Reader, Sound, StreamInfo
 from ptq4vm.media.readers import CameraReader, ImagesReader, open_input
 from ptq4vm.media.video import VideoReader
-from ptq4vm.media.writers import choose_codec, open_video
+from ptq4vm.media.writers import open_video
 
 
 def images(reader: Reader, start: int = 0, stop: int | None = None) -> list[Frame]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ptq4vm.api.opening import FLOAT, Engines, open_engines
 from ptq4vm.errors import ConfigError, DataError, one_line
+from ptq4vm.media.codecs import VIDEO_SUFFIXES
 from ptq4vm.media.frames import Frame, StreamInfo
 from ptq4vm.media.readers import open_input
 from ptq4vm.quant.names import TENSORS
@@ -121,7 +122,9 @@ def matte(
         "engine": engine,
         **_sources(input=input, checkpoint=checkpoint, weights=weights),
     }
-    with contextlib.closing(open_input(str(input), Fraction(fps).limit_denominator(1001))) as reader:
+    # pictures have 8 bits, and so have comparisons
+    deep = Path(out).suffix.lower() in VIDEO_SUFFIXES and not Path(out).is_dir() and not compare
+    with contextlib.closing(open_input(str(input), Fraction(fps).limit_denominator(1001), deep)) as reader:
         reader.info = reader.info.until(frames)
         destination = choose_destination(
             Path(out),

@@ -80,12 +80,22 @@ def upright_rgb(frame: av.VideoFrame, look: Look, conversion: Mapping[str, Any] 
         look: How its pixels are to be understood, from :func:`look_of`.
         conversion: How it is rounded: :data:`CONVERSION` or :data:`QUICK_CONVERSION`.
     """
+    return np.asarray(_upright(frame, look, conversion, "rgb24"), np.uint8)
+
+
+def upright_codes(frame: av.VideoFrame, look: Look) -> NDArray[np.uint16]:
+    """The same with all bits of the frame, ``(H, W, 3)`` uint16, 0 to 65535."""
+    # in planes: for rgb48le, swscale of FFmpeg 8 makes full-range 4:2:0 black
+    return np.asarray(_upright(frame, look, CONVERSION, "gbrp16le"), np.uint16)
+
+
+def _upright(frame: av.VideoFrame, look: Look, conversion: Mapping[str, Any], form: str) -> NDArray[Any]:
     # swscale knows no matrix by number 0 (RGB) but needs none then
     rgb = frame.reformat(
-        format="rgb24",
+        format=form,
         src_colorspace=look.matrix,
         src_color_range=look.range,
         dst_color_range=FULL_RANGE,
         **conversion,
     ).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, quarters_of(frame)) if quarters_of(frame) else rgb, dtype=np.uint8)
+    return np.ascontiguousarray(np.rot90(rgb, quarters_of(frame)) if quarters_of(frame) else rgb)

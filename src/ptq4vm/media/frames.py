@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import av
 import cv2
 import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
+
+from ptq4vm.media.grading import Deep
 
 FULL_RANGE = 2
 BT709, BT601 = 1, 5
@@ -43,11 +45,13 @@ class Frame(NamedTuple):
         index: Number of the frame in its source, from 0.
         image: ``(H, W, 3)`` uint8 RGB, upright.
         time: Seconds since the beginning of the source.
+        deep: The same with all its bits, where the source has more than 8 and they are wanted.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     image: NDArray[np.uint8]
     time: Fraction
+    deep: Deep | None = None
 
 
 class Sound(NamedTuple):
@@ -110,6 +114,7 @@ class StreamInfo:
         tags: What the file says of itself as a whole: title, artist, ...
         chapters: The chapters that the file names, in order.
         left_out: What else is in the file and is not handed out, in words ("1 subtitle track").
+        depth: Bits a channel of what is handed out.
     """
 
     size: tuple[int, int]
@@ -122,6 +127,7 @@ class StreamInfo:
     tags: Mapping[str, str] = field(default_factory=dict)
     chapters: tuple[Chapter, ...] = ()
     left_out: tuple[str, ...] = ()
+    depth: int = 8
 
     def until(self, stop: int | None) -> StreamInfo:
         """The same of a film that ends after ``stop`` frames."""
@@ -150,8 +156,14 @@ class Reader(ABC):
         """Close the file or camera; nothing can be read afterwards."""
 
 
+Sample = TypeVar("Sample", np.uint8, np.uint16)
+"""Type of a picture's samples."""
+
 Picture = NDArray[np.uint8]
 """``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA, uint8."""
+
+Writable = NDArray[np.unsignedinteger[Any]]
+"""The same, or uint16 with more bits: what writers of videos take."""
 
 
 def file_url(path: Path) -> str:
@@ -159,7 +171,7 @@ def file_url(path: Path) -> str:
     return f"file:{path}"
 
 
-def cover(picture: Picture, size: tuple[int, int]) -> Picture:
+def cover(picture: NDArray[Sample], size: tuple[int, int]) -> NDArray[Sample]:
     """Scale so that ``size`` = ``(H, W)`` is covered, and crop around the middle."""
     rows, columns = picture.shape[:2]
     if (rows, columns) == size:
@@ -169,4 +181,4 @@ def cover(picture: Picture, size: tuple[int, int]) -> Picture:
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(picture, (scaled[1], scaled[0]), interpolation=how)
     top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
-    return np.asarray(resized[top : top + size[0], left : left + size[1]], np.uint8)
+    return np.asarray(resized[top : top + size[0], left : left + size[1]], picture.dtype)

@@ -83,12 +83,13 @@ class CameraReader(Reader):
         self._camera.release()
 
 
-def open_input(text: str, rate: Fraction = Fraction(30)) -> Reader:
+def open_input(text: str, rate: Fraction = Fraction(30), deep: bool = False) -> Reader:
     """A reader for a path, or for a camera where ``text`` is a number and no such file exists.
 
     Args:
         text: Video file, image file, folder of images, or a camera's number.
         rate: Frames per second of images.
+        deep: Whether frames of videos shall bring all their bits, where there are more than 8.
 
     Raises:
         DataError: It is none of these, or holds no frame.
@@ -100,4 +101,4 @@ def open_input(text: str, rate: Fraction = Fraction(30)) -> Reader:
         raise DataError(f"{path} does not exist: give a video, an image, a folder of images, or a camera's number")
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         return ImagesReader(path, rate)
-    return VideoReader(path)
+    return VideoReader(path, deep)

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,21 @@ from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
 from ptq4vm.media.clocks import Clock
-from ptq4vm.media.decoding import look_of, open_video_stream, quarters_of, upright_rgb, upright_size
+from ptq4vm.media.decoding import (
+    look_of,
+    open_video_stream,
+    quarters_of,
+    upright_codes,
+    upright_rgb,
+    upright_size,
+)
 from ptq4vm.media.deinterlacing import Deinterlacer
-from ptq4vm.media.frames import QUICK_CONVERSION, Chapter, Frame, Look, Reader, Sound, StreamInfo, cover
+from ptq4vm.media.frames import BT709, QUICK_CONVERSION, Chapter, Frame, Look, Reader, Sample, Sound, StreamInfo, cover
+from ptq4vm.media.grading import Deep, Grade
 from ptq4vm.media.images import one_line
 
 log = logging.getLogger(__name__)
+
 
 _MICROSECOND = Fraction(1, 1_000_000)  # the unit of a container's duration
 _DEPTH = 8
@@ -44,12 +54,13 @@ class VideoReader(Reader):
 
     Args:
         path: The video file.
+        deep: Whether frames shall bring all their bits, where there are more than 8.
 
     Raises:
         DataError: It is no video, or no frame of it can be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, deep: bool = False) -> None:
         self._path = path
         self._container, self._stream = open_video_stream(path)
         self._begins = max(Fraction(0), (self._container.start_time or 0) * _MICROSECOND)
@@ -70,8 +81,11 @@ class VideoReader(Reader):
         self._first = first
         self._look = look_of(first, self._stream.sample_aspect_ratio)
         depth = max((c.bits for c in first.format.components), default=_DEPTH)
-        if depth > _DEPTH:
-            self._warn(f"{path} has {depth} bits a channel: matted and written with {_DEPTH}")
+        self._grade = Grade(self._look.transfer, self._look.primaries) if depth > _DEPTH else None
+        self._depth = depth if deep else _DEPTH
+        if self._grade is not None and not deep:
+            tones = ", PQ as ordinary tones" if self._grade.mapped else ""
+            self._warn(f"{path} has {depth} bits a channel: matted and written with {_DEPTH}{tones}")
         if self._deinterlacer.used:
             self._warn(f"{path} is interlaced: its fields are made whole frames (bwdif)")
         self.info = self._describe(upright_size(first))
@@ -96,15 +110,17 @@ class VideoReader(Reader):
             seconds = self._container.duration * _MICROSECOND
             late = self._begins if self._container.format.name == _MATROSKA else 0  # which counts from 0
             count = round((seconds - late) * rate)
+        toned = self._grade is not None and self._grade.mapped and self._depth == _DEPTH
         return StreamInfo(
             size,
             rate,
             count,
-            self._look,
+            replace(self._look, transfer=BT709) if toned else self._look,
             Fraction(stream.time_base or 0),
             tags={key: text for key, text in self._container.metadata.items() if key.lower() not in _TECHNICAL},
             chapters=tuple(self._chapters()),
             left_out=tuple(self._others()),
+            depth=self._depth,
         )
 
     def _chapters(self) -> Iterator[Chapter]:
@@ -171,7 +187,7 @@ class VideoReader(Reader):
                 continue
             moment = self._moment(item, index, last)
             if index >= start:
-                yield Frame(index, self._image(item), moment)
+                yield Frame(index, *self._pictures(item, moment))
             index, last = index + 1, moment
             if index == stop:
                 end = moment + 1 / self.info.rate
@@ -205,8 +221,16 @@ class VideoReader(Reader):
             self._warn(f"{self._path} has a variable frame rate: every frame keeps its own time where the output can")
         return moment if gap > 0 else last + 1 / rate / 100
 
-    def _image(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        image = upright_rgb(frame, self._look)
+    def _pictures(self, frame: av.VideoFrame, moment: Fraction) -> tuple[NDArray[np.uint8], Fraction, Deep | None]:
+        """What is seen of a frame, its time, and all its bits where they are wanted."""
+        grade = self._grade
+        if grade is None or (self._depth == _DEPTH and not grade.mapped):
+            return self._sized(upright_rgb(frame, self._look)), moment, None
+        codes = self._sized(upright_codes(frame, self._look))
+        image = grade.view(codes) if grade.mapped else self._sized(upright_rgb(frame, self._look))
+        return image, moment, None if self._depth == _DEPTH else Deep(codes, grade)
+
+    def _sized(self, image: NDArray[Sample]) -> NDArray[Sample]:
         if image.shape[:2] != self.info.size:
             was, now = (f"{s[1]}x{s[0]}" for s in (self.info.size, image.shape[:2]))
             self._warn(f"{self._path} changes its size from {was} to {now}: scaled to the first")

@@ -8,7 +8,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,105 +18,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ptq4vm.errors import ConfigError, DataError, SaveError
+from ptq4vm.errors import DataError, SaveError
 from ptq4vm.io import atomic_path, remedy, remove_leftovers
-from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Chapter, Frame, Picture, Sound, StreamInfo, file_url
+from ptq4vm.media.codecs import Codec, deeper
+from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Chapter, Frame, Sound, StreamInfo, Writable, file_url
 
 log = logging.getLogger(__name__)
 
 _STREAM_TAGS = ("language", "title")
 _CHAPTERED = (".mp4", ".mov", ".mkv", ".webm")
+_FORMS = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}
+"""FFmpeg's names of pictures, by bytes a sample and channels."""
 _FINEST_TICK = 10_000  # a second has at least so many in what we write
-
-
-@dataclass(frozen=True)
-class Codec:
-    """How a video is compressed.
-
-    Attributes:
-        encoder: FFmpeg's name for the encoder.
-        opaque: Pixel format without alpha.
-        alpha: Pixel format with alpha; ``None`` where it carries none.
-        suffixes: What the names of files that can hold it end in, lower case.
-        options: Options that the encoder is given.
-        even: Whether width and height must be even.
-        full_range: Whether it can say that codes reach from 0 to 255.
-        aspect: Whether it can say that pixels are not square.
-    """
-
-    encoder: str
-    opaque: str
-    alpha: str | None
-    suffixes: tuple[str, ...]
-    options: dict[str, str] = field(default_factory=dict)
-    even: bool = False
-    full_range: bool = True
-    aspect: bool = True
-
-    @property
-    def bleeds(self) -> bool:
-        """Whether colours where alpha is 0 get into those beside them: alpha with colours at half the resolution."""
-        return self.alpha is not None and self.alpha.startswith("yuva420p")
-
-
-CODECS = {
-    "h264": Codec("libx264", "yuv420p", None, (".mp4", ".mov", ".mkv"), {"crf": "18", "preset": "fast"}, even=True),
-    "h265": Codec(
-        "libx265",
-        "yuv420p",
-        None,
-        (".mp4", ".mov", ".mkv"),
-        {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
-        even=True,
-    ),
-    "vp9": Codec(
-        "libvpx-vp9",
-        "yuv420p",
-        "yuva420p",
-        (".webm", ".mkv"),
-        {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"},
-        aspect=False,
-    ),
-    "prores": Codec(
-        "prores_ks",
-        "yuv444p10le",
-        "yuva444p10le",
-        (".mov",),
-        {"profile": "4444", "alpha_bits": "16"},
-        full_range=False,
-    ),
-}
-_DEFAULT = {".mp4": "h264", ".mov": "h264", ".mkv": "h264", ".webm": "vp9"}
-_DEFAULT_ALPHA = {".mov": "prores", ".mkv": "vp9", ".webm": "vp9"}
-VIDEO_SUFFIXES = tuple(_DEFAULT)
-
-
-def choose_codec(suffix: str, name: str, alpha: bool) -> Codec:
-    """Choose the codec of a video file, and check that the file can hold it.
-
-    Args:
-        suffix: Suffix of the file's name, in lower case, such as ``.mp4``.
-        name: A key of :data:`CODECS`, or ``auto``.
-        alpha: Whether alpha is to be carried.
-
-    Raises:
-        ConfigError: There is no such codec, it does not go into such a file, or it carries no alpha.
-    """
-    if suffix not in VIDEO_SUFFIXES:
-        raise ConfigError(f"out=*{suffix} is no video that can be written: use {', '.join(VIDEO_SUFFIXES)} or a folder")
-    carriers = ".mov (ProRes 4444), .webm or .mkv (VP9), or a folder (PNG)"
-    if name == "auto":
-        if alpha and suffix not in _DEFAULT_ALPHA:
-            raise ConfigError(f"output=rgba does not fit into {suffix}: use {carriers}")
-        name = (_DEFAULT_ALPHA if alpha else _DEFAULT)[suffix]
-    if name not in CODECS:
-        raise ConfigError(f"codec={name} is unknown: use auto, {', '.join(CODECS)}")
-    codec = CODECS[name]
-    if suffix not in codec.suffixes:
-        raise ConfigError(f"codec={name} does not fit into {suffix}: use {', '.join(codec.suffixes)}")
-    if alpha and codec.alpha is None:
-        raise ConfigError(f"codec={name} carries no alpha: use {carriers}")
-    return codec
 
 
 class Writer(ABC):
@@ -129,7 +42,7 @@ class Writer(ABC):
     written: int = 0
 
     @abstractmethod
-    def write(self, frame: Frame, picture: Picture) -> None:
+    def write(self, frame: Frame, picture: Writable) -> None:
         """Write the picture that was made of a frame. Raises :class:`ptq4vm.errors.SaveError`."""
 
     def sound(self, sound: Sound) -> None:  # noqa: B027  # images have none
@@ -163,7 +76,7 @@ class VideoWriter(Writer):
         self._look = info.look if codec.full_range else replace(info.look, range=1)
         self._spread = alpha and codec.bleeds
         self._last = -(2**62)
-        self._format = (codec.alpha if alpha else None) or codec.opaque
+        self._format = codec.form(alpha, info.depth)
         self._pad = [(0, n % 2 if codec.even else 0) for n in size]
         self._tick = Fraction(1, info.rate.numerator * math.ceil(_FINEST_TICK / info.rate.numerator))
         if any(after for _, after in self._pad):
@@ -171,6 +84,10 @@ class VideoWriter(Writer):
                 "%s: %dx%d is odd, which %s cannot hold: the last row or column is doubled",
                 *(target, size[1], size[0], codec.encoder),
             )
+        kept = codec.bits(alpha, info.depth)
+        if kept < info.depth:
+            use = deeper(alpha, info.depth, kept)
+            log.warning("%s: of %d bits a channel %s keeps %d%s", target, info.depth, codec.encoder, kept, use)
         with self._saving():
             self._container = av.open(file_url(path), "w")
             self._stream = self._video(codec, info, [n + p[1] for n, p in zip(size, self._pad, strict=True)], alpha)
@@ -223,14 +140,14 @@ class VideoWriter(Writer):
             what = remedy(error, "choose another folder or codec")
             raise SaveError(f"cannot write {self._target} ({reason}): {what}") from error
 
-    def write(self, frame: Frame, picture: Picture) -> None:
+    def write(self, frame: Frame, picture: Writable) -> None:
         """See :meth:`Writer.write`."""
         with self._saving():
             if any(after for _, after in self._pad):
                 picture = np.pad(picture, [*self._pad, (0, 0)], mode="edge")
             if self._spread:
                 picture = spread_colours(picture)
-            image = av.VideoFrame.from_ndarray(picture, format="rgba" if picture.shape[2] == 4 else "rgb24")
+            image = av.VideoFrame.from_ndarray(picture, format=_FORMS[picture.dtype.itemsize, picture.shape[2]])
             image = image.reformat(
                 format=self._format,
                 src_color_range=FULL_RANGE,
@@ -279,8 +196,8 @@ def _chapter(number: int, chapter: Chapter) -> Any:  # PyAV's dictionary
     return {"id": number, "start": start, "end": end, "time_base": tick, "metadata": dict(chapter.tags)}
 
 
-def spread_colours(picture: Picture) -> Picture:
-    """Carry colours on to where alpha is 0, from the nearest pixel that has some: ``(H, W, 4)`` uint8, a copy.
+def spread_colours(picture: Writable) -> Writable:
+    """Carry colours on to where alpha is 0, from the nearest pixel that has some: ``(H, W, 4)``, a copy.
 
     Codecs with colours at half the resolution mix those of neighbours, opaque or not: black would make a dark rim.
     """
@@ -288,7 +205,7 @@ def spread_colours(picture: Picture) -> Picture:
     if not empty.any() or empty.all():
         return picture
     _, labels = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    colours = np.zeros((int(labels.max()) + 1, 3), np.uint8)
+    colours = np.zeros((int(labels.max()) + 1, 3), picture.dtype)
     known = empty == 0
     colours[labels[known]] = picture[known, :3]
     return np.dstack([colours[labels], picture[..., 3]])
@@ -332,7 +249,7 @@ class ImagesWriter(Writer):
         self._path = path
         self._first = first
 
-    def write(self, frame: Frame, picture: Picture) -> None:
+    def write(self, frame: Frame, picture: Writable) -> None:
         """See :meth:`Writer.write`."""
         if frame.index < self._first:
             return

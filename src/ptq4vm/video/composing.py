@@ -13,10 +13,10 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ptq4vm.engines.base import Matte
 from ptq4vm.errors import ConfigError
-from ptq4vm.media.frames import Frame, Picture, cover
+from ptq4vm.media.frames import Frame, Picture, Writable, cover
 
-Compose = Callable[[Frame, Sequence[Matte]], Picture]
-"""From a frame and the mattes of one or more engines to what is written."""
+Compose = Callable[[Frame, Sequence[Matte]], Writable]
+"""From a frame and the mattes of one or more engines to what is written: uint16 where the frame is deep."""
 
 OUTPUTS = ("composite", "alpha", "foreground", "rgba")
 COLOURS = {
@@ -32,8 +32,10 @@ DIFFERENCE_GAIN = 4
 """How many times the absolute difference is amplified in a comparison: 64/255 and above is white."""
 
 
-def to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Convert values in [0, 1] to bytes in [0, 255], rounded to nearest."""
+def to_codes(values: NDArray[np.float32], deep: bool = False) -> Writable:
+    """Convert values in [0, 1] to uint8 in [0, 255], or uint16 in [0, 65535] where ``deep``, rounded to nearest."""
+    if deep:
+        return np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16)
     return np.asarray(cv2.convertScaleAbs(values, alpha=255), np.uint8)
 
 
@@ -119,41 +121,57 @@ def parse_colour(text: str) -> tuple[int, int, int] | None:
     return found
 
 
-def composite(matte: Matte, background: NDArray[np.float32]) -> Picture:
-    """``alpha * F + (1 - alpha) * background``, ``(H, W, 3)`` uint8; by OpenCV, which takes a fifth of NumPy's time."""
+def composite(matte: Matte, background: NDArray[np.float32], deep: bool = False) -> Writable:
+    """``alpha * F + (1 - alpha) * background``, ``(H, W, 3)``; by OpenCV, which takes a fifth of NumPy's time."""
     # a colour as OpenCV takes it: four numbers of double precision
     behind = background if background.ndim == 3 else np.array([*background, 0], np.float64)
     mixed = cv2.subtract(matte.foreground, behind)
     mixed = cv2.add(cv2.multiply(mixed, cv2.merge([matte.alpha] * 3)), behind)
-    return to_bytes(np.asarray(mixed, np.float32))
+    return to_codes(np.asarray(mixed, np.float32), deep)
 
 
-def alpha_picture(alpha: NDArray[np.float32]) -> Picture:
-    """Alpha as grey, ``(H, W, 3)`` uint8."""
-    return np.asarray(cv2.merge([to_bytes(alpha)] * 3), np.uint8)
+def alpha_picture(alpha: NDArray[np.float32], deep: bool = False) -> Writable:
+    """Alpha as grey, ``(H, W, 3)``."""
+    codes = to_codes(alpha, deep)
+    return np.asarray(cv2.merge([codes] * 3), codes.dtype)
 
 
-def foreground_picture(matte: Matte) -> Picture:
-    """The foreground's colour, not multiplied by alpha; black where alpha is 0, ``(H, W, 3)`` uint8."""
-    return np.asarray(cv2.copyTo(to_bytes(matte.foreground), (matte.alpha > 0).view(np.uint8)), np.uint8)
+def foreground_picture(matte: Matte, deep: bool = False) -> Writable:
+    """The foreground's colour, not multiplied by alpha; black where alpha is 0, ``(H, W, 3)``."""
+    codes = to_codes(matte.foreground, deep)
+    return np.asarray(cv2.copyTo(codes, (matte.alpha > 0).view(np.uint8)), codes.dtype)
 
 
-def rgba_picture(matte: Matte) -> Picture:
-    """Straight (not premultiplied) RGBA, ``(H, W, 4)`` uint8."""
-    return np.asarray(cv2.merge([*cv2.split(foreground_picture(matte)), to_bytes(matte.alpha)]), np.uint8)
+def rgba_picture(matte: Matte, deep: bool = False) -> Writable:
+    """Straight (not premultiplied) RGBA, ``(H, W, 4)``."""
+    alpha = to_codes(matte.alpha, deep)
+    return np.asarray(cv2.merge([*cv2.split(foreground_picture(matte, deep)), alpha]), alpha.dtype)
 
 
 def composer(output: str, background: Background) -> Compose:
     """What makes one of :data:`OUTPUTS` from the first engine's matte. Raises :class:`ConfigError`."""
-    if output == "composite":
-        return lambda frame, mattes: composite(mattes[0], background.at(frame.time, frame.image.shape[:2]))
-    if output == "alpha":
-        return lambda frame, mattes: alpha_picture(mattes[0].alpha)
-    if output == "foreground":
-        return lambda frame, mattes: foreground_picture(mattes[0])
-    if output == "rgba":
-        return lambda frame, mattes: rgba_picture(mattes[0])
-    raise ConfigError(f"output={output} is unknown: use one of {', '.join(OUTPUTS)}")
+    make: dict[str, Callable[[Frame, Matte, bool], Writable]] = {
+        "composite": lambda frame, matte, deep: composite(matte, _behind(background, frame), deep),
+        "alpha": lambda frame, matte, deep: alpha_picture(matte.alpha, deep),
+        "foreground": lambda frame, matte, deep: foreground_picture(matte, deep),
+        "rgba": lambda frame, matte, deep: rgba_picture(matte, deep),
+    }
+    if output not in make:
+        raise ConfigError(f"output={output} is unknown: use one of {', '.join(OUTPUTS)}")
+
+    def compose(frame: Frame, mattes: Sequence[Matte]) -> Writable:
+        matte, deep = mattes[0], frame.deep
+        if deep is not None and output != "alpha":
+            matte = matte._replace(foreground=deep.foreground(frame.image, matte.foreground))
+        return make[output](frame, matte, deep is not None)
+
+    return compose
+
+
+def _behind(background: Background, frame: Frame) -> NDArray[np.float32]:
+    """The background of a frame, in the frame's own codes."""
+    found = background.at(frame.time, frame.image.shape[:2])
+    return found if frame.deep is None else frame.deep.grade.ordinary(found)
 
 
 def comparison(label: str) -> Compose:

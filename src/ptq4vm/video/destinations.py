@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import remove_leftovers, write_json
+from ptq4vm.media.codecs import VIDEO_SUFFIXES, choose_codec
 from ptq4vm.media.frames import Reader
 from ptq4vm.media.images import IMAGE_SUFFIXES
-from ptq4vm.media.writers import VIDEO_SUFFIXES, ImagesWriter, Writer, choose_codec, open_video
+from ptq4vm.media.writers import ImagesWriter, Writer, open_video
 from ptq4vm.video.loop import Outcome
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class VideoDestination(Destination):
 
     Args:
         path: The file, whose name ends in one of :data:`VIDEO_SUFFIXES`.
-        codec: A key of :data:`ptq4vm.media.writers.CODECS`, or ``auto``.
+        codec: A key of :data:`ptq4vm.media.codecs.CODECS`, or ``auto``.
         alpha: Whether pictures are RGBA.
         overwrite: Whether an existing file may be replaced.
 

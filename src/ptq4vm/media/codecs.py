@@ -1,0 +1,123 @@
+"""Codecs of videos that are written, and what each can carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import av
+
+from ptq4vm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How a video is compressed.
+
+    Attributes:
+        encoder: FFmpeg's name for the encoder.
+        opaque: Pixel format without alpha.
+        alpha: Pixel format with alpha; ``None`` where it carries none.
+        suffixes: What the names of files that can hold it end in, lower case.
+        options: Options that the encoder is given.
+        even: Whether width and height must be even.
+        full_range: Whether it can say that codes reach from 0 to 255.
+        aspect: Whether it can say that pixels are not square.
+        deep: Pixel format without alpha and with more than 8 bits; ``None`` where there is none.
+    """
+
+    encoder: str
+    opaque: str
+    alpha: str | None
+    suffixes: tuple[str, ...]
+    options: dict[str, str] = field(default_factory=dict)
+    even: bool = False
+    full_range: bool = True
+    aspect: bool = True
+    deep: str | None = None
+
+    def form(self, alpha: bool, depth: int) -> str:
+        """The pixel format for a source of ``depth`` bits a channel."""
+        if alpha and self.alpha is not None:
+            return self.alpha
+        return self.deep if depth > 8 and self.deep is not None else self.opaque
+
+    def bits(self, alpha: bool, depth: int) -> int:
+        """How many bits a channel it keeps of so many."""
+        return min(depth, av.VideoFormat(self.form(alpha, depth)).components[0].bits)
+
+    @property
+    def bleeds(self) -> bool:
+        """Whether colours where alpha is 0 get into those beside them: alpha with colours at half the resolution."""
+        return self.alpha is not None and self.alpha.startswith("yuva420p")
+
+
+CODECS = {
+    "h264": Codec("libx264", "yuv420p", None, (".mp4", ".mov", ".mkv"), {"crf": "18", "preset": "fast"}, even=True),
+    "h265": Codec(
+        "libx265",
+        "yuv420p",
+        None,
+        (".mp4", ".mov", ".mkv"),
+        {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
+        even=True,
+        deep="yuv420p10le",
+    ),
+    "vp9": Codec(
+        "libvpx-vp9",
+        "yuv420p",
+        "yuva420p",
+        (".webm", ".mkv"),
+        {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"},
+        aspect=False,
+    ),
+    "prores": Codec(
+        "prores_ks",
+        "yuv444p10le",
+        "yuva444p10le",
+        (".mov",),
+        {"profile": "4444", "alpha_bits": "16"},
+        full_range=False,
+        deep="yuv444p10le",
+    ),
+}
+_DEFAULT = {".mp4": "h264", ".mov": "h264", ".mkv": "h264", ".webm": "vp9"}
+_DEFAULT_ALPHA = {".mov": "prores", ".mkv": "vp9", ".webm": "vp9"}
+VIDEO_SUFFIXES = tuple(_DEFAULT)
+
+
+def choose_codec(suffix: str, name: str, alpha: bool) -> Codec:
+    """Choose the codec of a video file, and check that the file can hold it.
+
+    Args:
+        suffix: Suffix of the file's name, in lower case, such as ``.mp4``.
+        name: A key of :data:`CODECS`, or ``auto``.
+        alpha: Whether alpha is to be carried.
+
+    Raises:
+        ConfigError: There is no such codec, it does not go into such a file, or it carries no alpha.
+    """
+    if suffix not in VIDEO_SUFFIXES:
+        raise ConfigError(f"out=*{suffix} is no video that can be written: use {', '.join(VIDEO_SUFFIXES)} or a folder")
+    carriers = ".mov (ProRes 4444), .webm or .mkv (VP9), or a folder (PNG)"
+    if name == "auto":
+        if alpha and suffix not in _DEFAULT_ALPHA:
+            raise ConfigError(f"output=rgba does not fit into {suffix}: use {carriers}")
+        name = (_DEFAULT_ALPHA if alpha else _DEFAULT)[suffix]
+    if name not in CODECS:
+        raise ConfigError(f"codec={name} is unknown: use auto, {', '.join(CODECS)}")
+    codec = CODECS[name]
+    if suffix not in codec.suffixes:
+        raise ConfigError(f"codec={name} does not fit into {suffix}: use {', '.join(codec.suffixes)}")
+    if alpha and codec.alpha is None:
+        raise ConfigError(f"codec={name} carries no alpha: use {carriers}")
+    return codec
+
+
+def deeper(alpha: bool, depth: int, kept: int) -> str:
+    """What keeps more than ``kept`` of ``depth`` bits a channel, as the end of a message; empty where nothing does."""
+    found = [
+        f"codec={name} ({', '.join(codec.suffixes)})"
+        for name, codec in CODECS.items()
+        if codec.bits(alpha, depth) > kept and (codec.alpha or not alpha)
+    ]
+    return f"; use {' or '.join(found)}" if found else ""
