@@ -21,7 +21,7 @@ from ptq4vm.io import remedy
 from ptq4vm.media.clocks import Clock
 from ptq4vm.media.codecs import CODECS, choose_codec
 from ptq4vm.media.frames import Chapter, Frame, Look, Sound, StreamInfo
-from ptq4vm.media.video import VideoReader
+from ptq4vm.media.video import VideoReader, survey
 from ptq4vm.media.writers import open_video, spread_colours
 
 COUNT = 6
@@ -187,7 +187,9 @@ def test_an_interlaced_film_is_made_whole(tmp_path: Path, caplog: pytest.LogCapt
     reader = VideoReader(source)
     frames = [item for item in reader.read() if isinstance(item, Frame)]
     assert [frame.time for frame in frames] == [Fraction(n, 25) for n in range(COUNT)]
-    assert "in.mp4 is interlaced" in caplog.text
+    assert "in.mp4 is interlaced: its fields are made whole frames" in caplog.text
+    assert len(survey(source).stamps) == COUNT
+    assert "in.mp4 is interlaced: its frames are taken as they are" in caplog.text, "data sets read by number"
 
     def comb(image: np.ndarray) -> float:
         lines = image[..., 0].astype(float)
@@ -285,3 +287,26 @@ def test_space_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(SaveError) as caught, open_video(tmp_path / "o.mp4", info, nothing, codec) as writer:
         writer.write(Frame(0, picture(0), Fraction(0)), picture(0))
     assert "free some space" not in str(caught.value)
+
+
+def test_sound_that_is_longer_than_the_pictures_is_no_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Matroska says how long all is, not each stream: a film cut off ends early in both."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        video, voice = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=48000, layout="mono")
+        video.height, video.width, video.pix_fmt = *SIZE, "yuv420p"
+        for n in range(10):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture(n), format="rgb24")))
+        out.mux(video.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 96000), np.float32), format="fltp", layout="mono")
+        silence.sample_rate, silence.pts = 48000, 0
+        out.mux([*voice.encode(silence), *voice.encode()])
+    through(source, tmp_path / "out.mkv")
+    assert len(decode(tmp_path / "out.mkv")[0]) == 10 and "truncated" not in caplog.text
+
+
+def test_subtitles_are_named_as_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    info = StreamInfo(SIZE, Fraction(25), left_out=("1 subtitle track", "2 data tracks"))
+    with open_video(tmp_path / "o.mp4", info, SIZE, choose_codec(".mp4", "auto", False)) as writer:
+        writer.write(Frame(0, picture(0), Fraction(0)), picture(0))
+    assert "o.mp4: left out of what the source has: 1 subtitle track, 2 data tracks" in caplog.text

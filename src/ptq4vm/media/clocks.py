@@ -54,5 +54,10 @@ class Clock:
             packet.dts += moved
         return True
 
+    @property
+    def end(self) -> Fraction:
+        """Where the last of all packets so far ends, seconds."""
+        return self._end
+
     def _has_jumped(self, now: Fraction, last: Fraction) -> bool:
         return now < last - _BACK or (self._jumps and now > last + _AHEAD)

@@ -68,6 +68,7 @@ class VideoReader(Reader):
         self._deinterlacer = Deinterlacer(self._stream)
         self._damaged = 0
         self._cut_off = 0
+        self._by_all = False  # whether the count is that of the longest stream, which may be sound
         self._warned: set[str] = set()
         self._ended: set[int] = set()
         self._origin = Fraction(0)
@@ -110,6 +111,7 @@ class VideoReader(Reader):
             seconds = self._container.duration * _MICROSECOND
             late = self._begins if self._container.format.name == _MATROSKA else 0  # which counts from 0
             count = round((seconds - late) * rate)
+            self._by_all = True
         toned = self._grade is not None and self._grade.mapped and self._depth == _DEPTH
         return StreamInfo(
             size,
@@ -238,8 +240,12 @@ class VideoReader(Reader):
         return image
 
     def _tell_what_is_missing(self, read: int) -> None:
-        count = self.info.count
-        if count is not None and read + self._cut_off < count * 0.98 - 1:  # lengths that are not counted are rounded
+        count, read_all = self.info.count, read
+        if self._by_all:
+            read_all = max(read, round(self._clock.end * self.info.rate))
+        if (
+            count is not None and read_all + self._cut_off < count * 0.98 - 1
+        ):  # lengths that are not counted are rounded
             self._warn(f"{self._path} is truncated: {read} of {count} frames could be read and were kept")
         elif self._damaged:
             self._warn(f"{self._path} is damaged: {self._damaged} packets were left out, {read} frames kept")
@@ -285,6 +291,8 @@ def survey(path: Path) -> Survey:
             raise DataError(f"video {path} cannot be read ({one_line(error)}); replace it") from error
         if first is None or not stamps:
             raise DataError(f"video {path} has no frames; remove it")
+        if first.interlaced_frame:
+            log.warning("%s is interlaced: its frames are taken as they are; deinterlace it for data sets", path)
         look = look_of(first, stream.sample_aspect_ratio)
     shown = itertools.dropwhile(lambda stamp: first.pts is not None and stamp < first.pts, sorted(stamps))
     return Survey(upright_size(first), look, quarters_of(first), tuple(shown))

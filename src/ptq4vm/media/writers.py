@@ -97,7 +97,7 @@ class VideoWriter(Writer):
                 self._container.set_chapters([_chapter(*found) for found in enumerate(info.chapters)])
         lost = [*info.left_out, *(["chapters"] if info.chapters and path.suffix.lower() not in _CHAPTERED else [])]
         if lost:
-            log.warning("%s: %s of the source are left out", target, " and ".join(lost))
+            log.warning("%s: left out of what the source has: %s", target, ", ".join(lost))
         if info.look.aspect != 1 and not codec.aspect:
             log.warning(
                 "%s: %s cannot say that pixels are %s wide; use .mp4 or .mov",
