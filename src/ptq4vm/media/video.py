@@ -243,9 +243,8 @@ class VideoReader(Reader):
         count, read_all = self.info.count, read
         if self._by_all:
             read_all = max(read, round(self._clock.end * self.info.rate))
-        if (
-            count is not None and read_all + self._cut_off < count * 0.98 - 1
-        ):  # lengths that are not counted are rounded
+        enough = 0 if count is None else count * 0.98 - 1  # lengths that are not counted are rounded
+        if read_all + self._cut_off < enough:
             self._warn(f"{self._path} is truncated: {read} of {count} frames could be read and were kept")
         elif self._damaged:
             self._warn(f"{self._path} is damaged: {self._damaged} packets were left out, {read} frames kept")
