@@ -17,7 +17,7 @@ import pytest
 from ptq4vm import api
 from ptq4vm.cli import benchmark, export, matte
 from ptq4vm.cli.frame import Command, run
-from ptq4vm.cli.main import COMMANDS, FURTHER
+from ptq4vm.cli.main import COMMANDS, FURTHER, USAGE
 from ptq4vm.cli.values import KeyValues, Options
 from ptq4vm.errors import DataError
 
@@ -143,6 +143,15 @@ def test_nobody_reads_the_table_of_a_hydra_command() -> None:
     done = subprocess.run(program, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert done.returncode == 141 and done.stderr == ""
+
+
+def test_the_usage_describes_every_command_in_one_column() -> None:
+    lines = [line[2:] for line in USAGE.splitlines() if line.startswith("  ")]
+    columns = {len(line) - len(line.lstrip()) for line in lines if line.startswith(" ")}
+    for name in COMMANDS:
+        line = next(line for line in lines if line.startswith(f"{name} "))
+        columns.add(len(name) + len(line[len(name) :]) - len(line[len(name) :].lstrip()))
+    assert len(columns) == 1
 
 
 def test_every_command_is_described_in_its_module() -> None:

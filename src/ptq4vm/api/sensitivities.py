@@ -7,12 +7,12 @@ from dataclasses import asdict
 
 from ptq4vm.api.choices import load_method, load_preset
 from ptq4vm.api.models import Model
-from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.base import ClipDataset, NeedsTruth
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.methods.method import Preset
 from ptq4vm.methods.mixed_bits import looked_at
 from ptq4vm.methods.sensitivity import Sensitivity, measure_sensitivity
-from ptq4vm.pipeline.teacher import folded
+from ptq4vm.pipeline.teacher import folded, make_truth
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.spec import QuantSpec
 
@@ -43,6 +43,8 @@ def sensitivity(
     Raises:
         PTQ4VMError: With one line that says what is wrong and what to do.
     """
+    if isinstance(data, NeedsTruth):
+        make_truth(data, model.network, model.partition)
     spec = bits if isinstance(bits, QuantSpec) else load_method(method, bits)[1]
     schedule = load_preset(preset) if isinstance(preset, str) else preset
     datamodule = MattingDataModule(data, None, **asdict(schedule.calibration), seed=seed)

@@ -10,29 +10,29 @@ from ptq4vm.cli.frame import Command, run, show
 
 USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
 
-  quantize   quantize a network and evaluate every stage
-             ptq4vm quantize data=videomatte data.root=PATH bits=w4a4 run_dir=DIR
-  evaluate   measure a float or quantized network, or a folder of predictions
-             ptq4vm evaluate checkpoint=DIR data=folder data.root=PATH run_dir=OUT
-             ptq4vm evaluate pred=DIR true=DIR metrics=lr run_dir=OUT
-  data check what a data set holds, and what is wrong or odd about it
-             ptq4vm data check data=videomatte240k data.root=PATH run_dir=OUT
-  compose    write an evaluation set: foregrounds over backgrounds
-             ptq4vm compose data=videomatte240k data.root=PATH static=IMAGES motion=VIDEOS out=DIR
-  flow       compute optical flow into the cache, ahead of quantize with the same values
-             ptq4vm flow data=videomatte240k data.root=PATH [whole_clips=true] [flow_cache_mib=20000]
-  sensitivity how far alpha moves when one layer or one stored tensor alone is quantized
-             ptq4vm sensitivity data=videomatte data.root=PATH bits=w4a4 run_dir=OUT
-  matte      matte a video, images or a camera
-             ptq4vm matte input=VIDEO out=OUT [checkpoint=DIR] [output=alpha]
-  export     write a quantized network as an integer graph for ONNX Runtime or OpenVINO
-             ptq4vm export checkpoint=DIR target=onnx out=FILE
-             ptq4vm export verify checkpoint=DIR file=FILE
-  benchmark  time, memory and error of engines and exported files, side by side
-             ptq4vm benchmark files=a.onnx,b.xml [clips=ROOT] [sizes=512x288]
-  weights    find, verify and cache pretrained weights
-  report     gather runs and sweeps into one page
-             ptq4vm report DIR... [--out DIR] [--title TITLE]
+  quantize     quantize a network and evaluate every stage
+               ptq4vm quantize data=videomatte data.root=PATH bits=w4a4 run_dir=DIR
+  evaluate     measure a float or quantized network, or a folder of predictions
+               ptq4vm evaluate checkpoint=DIR data=folder data.root=PATH run_dir=OUT
+               ptq4vm evaluate pred=DIR true=DIR metrics=lr run_dir=OUT
+  data check   what a data set holds, and what is wrong or odd about it
+               ptq4vm data check data=videomatte240k data.root=PATH run_dir=OUT
+  compose      write an evaluation set: foregrounds over backgrounds
+               ptq4vm compose data=videomatte240k data.root=PATH static=IMAGES motion=VIDEOS out=DIR
+  flow         compute optical flow into the cache, ahead of quantize with the same values
+               ptq4vm flow data=videomatte240k data.root=PATH [whole_clips=true] [flow_cache_mib=20000]
+  sensitivity  how far alpha moves when one layer or one stored tensor alone is quantized
+               ptq4vm sensitivity data=videomatte data.root=PATH bits=w4a4 run_dir=OUT
+  matte        matte a video, images or a camera
+               ptq4vm matte input=VIDEO out=OUT [checkpoint=DIR] [output=alpha]
+  export       write a quantized network as an integer graph for ONNX Runtime or OpenVINO
+               ptq4vm export checkpoint=DIR target=onnx out=FILE
+               ptq4vm export verify checkpoint=DIR file=FILE
+  benchmark    time, memory and error of engines and exported files, side by side
+               ptq4vm benchmark files=a.onnx,b.xml [clips=ROOT] [sizes=512x288]
+  weights      find, verify and cache pretrained weights
+  report       gather runs and sweeps into one page
+               ptq4vm report DIR... [--out DIR] [--title TITLE]
 
 Commands with key=value are Hydra apps: --help shows every value, -m sweeps.
 """

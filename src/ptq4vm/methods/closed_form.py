@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.methods.schedule import check_counts
+from ptq4vm.methods.soundness import check_learned
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.capture import BlockCall, BlockStream, TensorStore, clips_in_chunk, follow_both
 from ptq4vm.quant.insert import quantized_layers
@@ -165,6 +166,7 @@ class ClosedFormRounding(pl.LightningModule):
         block = self.blocks[int(batch)]
         with torch.no_grad():
             self._fit_block(block, *self._advance())
+        check_learned(self.quantized.get_submodule(block), "closed form", block)
         seconds = time.perf_counter() - began
         log.info("block %s: closed form in %.1f s", block, seconds)
         if self.finished is not None:

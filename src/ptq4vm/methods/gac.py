@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from ptq4vm.errors import ConfigError, TrainingError
+from ptq4vm.methods.soundness import check_learned
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.warp import warp
 from ptq4vm.quant.layers import Affine, QuantLayer
@@ -187,6 +188,10 @@ class GlobalAffineCalibration(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Note how many processes share the batches."""
         self._processes = self.trainer.world_size
+
+    def on_train_epoch_end(self) -> None:
+        """Look at what was learned, before it is saved."""
+        check_learned(self.quantized, "GAC")
 
     def on_train_end(self) -> None:
         """Decide the codes that were free."""

@@ -42,7 +42,7 @@ class Budget:
         widths: Bit-widths that may be chosen.
         measured: Bit-widths at which sensitivity is measured; in between and beyond, a bit more halves the error.
         keep: Layers that keep 8 bits whatever the budget, patterns allowed.
-        layers: Bits of single layers' weights and of single sites by hand, patterns allowed.
+        layers: Bits of single layers' weights and of single sites by hand, 32 for float, patterns allowed.
         free_edges: Whether the first and last layers take part; otherwise they keep ``method.quantizer.edge_bits``.
     """
 
@@ -169,8 +169,10 @@ def within_size(spec: QuantSpec, budget: Budget, found: Sensitivity, code_bytes:
     """The choices with the least error whose weights' codes take no more than ``code_bytes`` bytes.
 
     Raises:
-        ConfigError: Not even the smallest widths fit.
+        ConfigError: Not even the smallest widths fit, or all weights are float.
     """
+    if not found.weights:
+        raise ConfigError("budget.max_mb chooses bits of weights, and all weights are float: give bits=wXaY")
     spec = by_hand(spec, budget, found)
     total = sum(item.elements for item in found.weights.values())
     weights = _within(found.weights, spec.weight_bits, budget, 8 * code_bytes / total)

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from ptq4vm.errors import TrainingError
 from ptq4vm.methods.schedule import ReconstructionPass, ReconstructionSettings, beta
+from ptq4vm.methods.soundness import check_learned
 from ptq4vm.methods.units import StepSampler, Unit, make_units, reconstruction_loss
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.tree import tree_map
@@ -287,6 +288,7 @@ class BlockReconstruction(pl.LightningModule):
             if isinstance(module, QuantLayer):
                 module.harden()
         current.module.eval()
+        check_learned(current.module, self.label.upper(), current.unit.path)
         tenth = max(1, len(self._losses) // 10)
         first, last = (float(torch.stack(part).mean()) for part in (self._losses[:tenth], self._losses[-tenth:]))
         report = BlockReport(current.unit.path, time.perf_counter() - self._began, first, last)

@@ -141,21 +141,30 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
         if path in spec.weight_bits:
             bits.weights[path] = replace(spec.weight, bits=spec.weight_bits[path])
     _check_known(spec.weight_bits, bits.weights, "weight_bits")
+    for path in [path for path, weight in bits.weights.items() if weight.bits == FLOAT_BITS]:
+        del bits.weights[path]
     plan = PLACEMENTS[spec.placement](network, partition, spec, bits)
     plan = _with_site_bits(plan, spec.activation_bits)
     return plan if spec.overflow == "vnni" else _without_overflow(plan)
 
 
 def _with_site_bits(plan: Plan, chosen: Mapping[str, int]) -> Plan:
-    """Give single sites their bits; those of a group share their codes, so the largest is everybody's."""
+    """Give single sites their bits; those of a group share their codes, so the largest is everybody's.
+
+    A site that stays float is left out; in placement ``engine`` layers are planned around their sites, which all stay.
+    """
     _check_known(chosen, plan.sites, "activation_bits")
     widest: dict[str, int] = {}
     for path, bits in chosen.items():
         name = plan.sites[path].group or path
         widest[name] = max(bits, widest.get(name, 0))
+    for path in chosen:
+        if widest[plan.sites[path].group or path] == FLOAT_BITS and plan.inputs:
+            raise ConfigError(f"activation_bits: {path!r} cannot stay float where an engine reads it: give 2 to 8 bits")
     sites = {
         path: replace(site, spec=replace(site.spec, bits=widest.get(site.group or path, site.spec.bits)))
         for path, site in plan.sites.items()
+        if widest.get(site.group or path) != FLOAT_BITS
     }
     return replace(plan, sites=sites)
 
