@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ptq4vm.report.groups import SeedSpread, best_marks, group_runs, references, single_runs
+from ptq4vm.report.views import heat_data
 from ptq4vm.runs.reading import load_runs
 from sample_runs import FP32, write_run
 
@@ -125,3 +128,17 @@ def test_labels_say_no_more_of_a_key_than_tells_it_apart(tmp_path):
     }
     write_run(tmp_path / "weight", choices={"method.quantizer.weight.observer": "mse", "scale": "quick"})
     assert any("weight.observer=mse" in group.label for group in group_runs(load_runs([tmp_path])))
+
+
+def test_bits_of_layers_are_shown_where_they_were_chosen(tmp_path):
+    for seed, options in ((0, ["budget.avg_bits=4.5"]), (1, [])):
+        folder = write_run(tmp_path, seed=seed)
+        card = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps({**card, "command": " ".join([card["command"], *options])}))
+        layers = json.loads((folder / "layers.json").read_text())["layers"]
+        bits = {layer: 4 + 2 * (number % 2) for number, layer in enumerate(layers)}
+        (folder / "layers.json").write_text(json.dumps({"layers": layers, "bits": bits}))
+    groups = group_runs(load_runs([tmp_path]))
+    heat = heat_data(groups)
+    assert sorted(heat["mixed"]) == [False, True]
+    assert [row[0] for row in heat["bits"]] == [bits[layer] for layer in heat["layers"]]

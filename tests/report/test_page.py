@@ -89,6 +89,7 @@ def test_figures_get_the_numbers(report):
     assert points["W4A4", "qdrop"]["megabytes"] == 2.0 and points["W8A8", "rtn"]["seconds"] == pytest.approx(30.5)
     assert found["scatter"]["lines"] == [{"label": "FP32", "metrics": found["scatter"]["lines"][0]["metrics"]}]
     assert found["heat"]["layers"] == ["conv1", "conv2", "skipped"]
+    assert found["heat"]["bits"][0] == [None] * 4 and found["heat"]["mixed"] == [False] * 4, "older runs say nothing"
     assert found["heat"]["values"][2] == [None] * 4 and found["heat"]["columns"][0] == "W8A8 qdrop"
     curve = next(item for item in found["curves"] if item["run"] == "W4A4 · qdrop · seed 0")
     assert curve["series"]["qdrop/aspp"] == [[0, 1, 2], [3.0, 2.0, 1.0]]

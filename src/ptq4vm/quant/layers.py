@@ -10,6 +10,7 @@ from ptq4vm.errors import ConfigError
 from ptq4vm.quant.placement.wiring import Segments
 from ptq4vm.quant.quantizers.base import WeightQuantizer, per_row
 from ptq4vm.quant.quantizers.fixed import FixedCodes
+from ptq4vm.quant.spec import FLOAT_BITS
 
 
 class Affine(nn.Module):
@@ -62,6 +63,11 @@ class QuantLayer(nn.Module):
         self.bias = bias
         for slot in ("input_quantizer", "weight_quantizer", "output_quantizer", "affine"):
             self.register_module(slot, None)
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a weight; 32 where weights stay float."""
+        return FLOAT_BITS if self.weight_quantizer is None else self.weight_quantizer.bits
 
     def effective(self) -> tuple[Tensor, Tensor]:
         """Weight and bias as the layer applies them."""

@@ -167,7 +167,7 @@ function setUpCurves() {
 /* ---- layers ---- */
 
 function drawHeat() {
-  const { layers, columns, values } = DATA.heat;
+  const { layers, columns, values, bits, mixed } = DATA.heat;
   const place = document.getElementById("heat-plot");
   const width = Math.min(place.parentElement.clientWidth, 340 + 160 * columns.length); // wide cells say no more
   place.style.width = `${Math.max(width, 300 + 40 * columns.length)}px`;
@@ -178,9 +178,12 @@ function drawHeat() {
   draw("heat-plot", [{
     type: "heatmap", x: columns.map((_, index) => index), y: layers.map((_, index) => index), z: values,
     zmin: low, zmax: high, colorscale: "Viridis", xgap: 1, hoverongaps: false,
-    text: values.map((row, y) => row.map((value, x) =>
-      value == null ? "" : `${layers[y]}<br>${columns[x]}<br>error ${(10 ** value).toPrecision(3)}`)),
-    hovertemplate: "%{text}<extra></extra>",
+    text: bits.map((row) => row.map((value, x) => (mixed[x] && value != null && value < 32 ? String(value) : ""))),
+    texttemplate: "%{text}", textfont: { size: 10 },
+    customdata: values.map((row, y) => row.map((value, x) =>
+      (value == null ? "" : `${layers[y]}<br>${columns[x]}<br>error ${(10 ** value).toPrecision(3)}`)
+      + (value != null && bits[y][x] != null ? `<br>weights of ${bits[y][x]} bits` : ""))),
+    hovertemplate: "%{customdata}<extra></extra>",
     colorbar: {
       title: { text: "error", side: "right" }, tickvals: ticks, ticktext: ticks.map((power) => String(Number((10 ** power).toPrecision(1)))),
       thickness: 12, len: Math.min(1, 320 / (15 * layers.length)), y: 1, yanchor: "top", outlinewidth: 0,

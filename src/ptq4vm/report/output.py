@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ptq4vm.io import write_json
 from ptq4vm.pipeline.pipeline import QuantizationResult
+from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.sheets import write_sheets
 from ptq4vm.runs.layout import FINISHED, LAYERS, METRICS, SHEETS, TIMING, describe_run
@@ -29,7 +30,8 @@ def write_run_folder(run_dir: Path, result: QuantizationResult, pictures: SheetC
         SaveError: A file cannot be written.
     """
     write_json(run_dir / TIMING, result.timing)
-    write_json(run_dir / LAYERS, {"layers": result.layers})
+    bits = {path: layer.weight_bits for path, layer in quantized_layers(result.network).items()}
+    write_json(run_dir / LAYERS, {"layers": result.layers, "bits": bits})
     describe_run(run_dir, {"status": FINISHED, "error": None, "steps": result.steps, "cost": asdict(result.cost)})
     if not result.stages:
         log.warning("the dataset has no evaluation clips: no %s and no pictures", METRICS)

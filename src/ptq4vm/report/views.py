@@ -221,6 +221,8 @@ def scatter_data(groups: Sequence[Group], floats: Sequence[Reference]) -> dict[s
 def heat_data(groups: Sequence[Group]) -> dict[str, Any] | None:
     """Relative error of every layer (rows, in network order) in every group (columns): log10 of the geometric mean.
 
+    Beside it the bits of the layer's weights, those of the group's first run; groups with a budget are ``mixed``.
+
     ``None`` when no run has noted errors. ``None`` in a cell where a group has none for a layer, or it is 0.
     """
     shown = [group for group in groups if any(run.layers for run in group.runs)]
@@ -228,7 +230,14 @@ def heat_data(groups: Sequence[Group]) -> dict[str, Any] | None:
     if not layers:
         return None
     rows = [[_log_error(group, layer) for group in shown] for layer in layers]
-    return {"layers": layers, "columns": [f"{group.bits} {group.label}" for group in shown], "values": rows}
+    bits = [group.runs[0].layer_bits for group in shown]
+    return {
+        "layers": layers,
+        "columns": [f"{group.bits} {group.label}" for group in shown],
+        "values": rows,
+        "bits": [[known.get(layer) for known in bits] for layer in layers],
+        "mixed": [any(key.startswith("budget.") for key in group.runs[0].choices) for group in shown],
+    }
 
 
 def _log_error(group: Group, layer: str) -> float | None:

@@ -54,6 +54,7 @@ class Run:
         steps: Stage to its gradient steps.
         cost: ``gmacs``, ``bops``, ``stored_bytes``, ``paper_gflops``, ``paper_mb`` as far as known.
         layers: Layer to the relative error of its output, noise power over signal power, in network order.
+        layer_bits: Layer to the bits of its weights, 32 for float.
         machine: What the run ran on, in words.
         version: Version of ptq4vm that ran.
         warnings: One line for each of its files that could not be read.
@@ -83,6 +84,7 @@ class Run:
     steps: Mapping[str, int] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     layers: Mapping[str, float] = field(default_factory=dict)
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
     machine: str = ""
     version: str = ""
     warnings: tuple[str, ...] = ()
@@ -219,6 +221,7 @@ def read_run(folder: Path, root: Path | None = None) -> Run:
         steps={key: int(value) for key, value in _numbers(card.get("steps")).items()},
         cost=_numbers(card.get("cost")),
         layers=_numbers(layers.get("layers")),
+        layer_bits={key: int(value) for key, value in _numbers(layers.get("bits")).items()},
         machine=_text(card.get("machine")),
         version=_text(card.get("version")),
         warnings=tuple(warnings),
