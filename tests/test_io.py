@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
-from ptq4vm.io import atomic_path, remove_leftovers, write_text
+from ptq4vm.io import atomic_path, remove_leftovers, write_tensors, write_text
 
 WRITER = """
 import sys
@@ -53,3 +56,17 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert (tmp_path / "a.txt").read_text() == "one" and not hidden(tmp_path)
     remove_leftovers(tmp_path / "nowhere")
+
+
+def test_the_same_tensors_are_the_same_bytes(tmp_path: Path) -> None:
+    metadata = {name: f"{name} \u00e9\n" for name in "qwertyuiop"}
+    written = []
+    for number in range(8):
+        path = tmp_path / f"{number}.safetensors"
+        write_tensors(path, {"b": torch.ones(3), "a": torch.zeros(2, dtype=torch.int8)}, metadata)
+        written.append(path.read_bytes())
+        with safe_open(path, "pt") as file:
+            assert file.metadata() == metadata and torch.equal(file.get_tensor("b"), torch.ones(3))
+    assert len(set(written)) == 1
+    write_tensors(tmp_path / "plain.safetensors", {"a": torch.ones(1)})
+    assert torch.equal(load_file(tmp_path / "plain.safetensors")["a"], torch.ones(1))

@@ -7,6 +7,7 @@ import errno
 import glob
 import json
 import os
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -101,6 +102,22 @@ def write_tensors(target: Path | str, tensors: Mapping[str, Tensor], metadata: M
 
     with atomic_path(target) as temporary:
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, dict(metadata or {}))
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in alphabetical order: safetensors writes it in another order each time.
+
+    The header keeps its length, and everything else its place.
+    """
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # else it was written with other escapes, and stays
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def default_cache_dir() -> Path:
