@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from ptq4vm.errors import DataError
-from ptq4vm.media.images import FORMATS, image_size, open_alpha, open_rgb
+from ptq4vm.media.images import FORMATS, image_size, list_folders, open_alpha, open_rgb
 
 SOURCE = Path(__file__).parents[2] / "src" / "ptq4vm"
 RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
@@ -124,3 +125,17 @@ def test_pictures_are_opened_in_one_place() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in names
     ]
     assert calls == ["media/images.py"]
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"\xff\xfe", "a\u2028b".encode()], ids=("break", "bytes", "separator"))
+def test_clips_whose_names_cannot_be_written_down(tmp_path: Path, name: bytes) -> None:
+    for plain in ("a\u00a0b", "日本", "Ünï"):
+        (tmp_path / plain).mkdir()
+    assert len(list_folders(tmp_path)) == 3
+    try:
+        (tmp_path / os.fsdecode(name)).mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(DataError, match="has a name with line breaks or not in UTF-8: rename it") as caught:
+        list_folders(tmp_path)
+    assert str(caught.value).isprintable()

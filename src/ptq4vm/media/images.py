@@ -37,6 +37,8 @@ _TURNS = {
 """What makes a picture upright by its EXIF orientation; from 5 on, rows become columns."""
 
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, line breaks, and what stands for bytes that are no UTF-8."""
 _NUMBERS = re.compile(r"([0-9]+)")
 
 
@@ -74,11 +76,24 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Visible subfolders (or links to folders) in natural order; empty when ``folder`` does not exist."""
+    """Visible subfolders (or links to folders) in natural order; empty when ``folder`` does not exist.
+
+    Raises:
+        DataError: A name cannot be written down: see :func:`check_name`.
+    """
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    for path in found:
+        check_name(path)
     return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def check_name(path: Path) -> None:
+    """Refuse a clip whose name tables and files cannot hold. Raises :class:`DataError`."""
+    if _UNWRITABLE.search(path.name):
+        shown = ascii(path.name)[1:-1]
+        raise DataError(f"folder {shown} in {path.parent} has a name with line breaks or not in UTF-8: rename it")
 
 
 def has_images(folder: Path) -> bool:
