@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptq4vm.engines.anysize import AnySizeEngine
 from ptq4vm.engines.base import MattingEngine
 from ptq4vm.engines.registry import ENGINES, engines_for
 from ptq4vm.engines.registry import open_engine as open_file
@@ -96,7 +97,7 @@ def open_engines(
         chosen = _exported(able[0] if engine == "auto" else engine, Path(checkpoint), downsample_ratio, threads)
         label, ratio = Path(checkpoint).name, chosen.downsample_ratio
         if not compare:
-            return Engines((chosen,), label)
+            return Engines((AnySizeEngine(chosen, threads),), label)
         return Engines((_float_engine(model, weights, ratio, threads), chosen), label)
     if checkpoint == FLOAT:
         return Engines((_float_engine(model, weights, downsample_ratio, threads),), "FP32")

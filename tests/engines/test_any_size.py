@@ -1,0 +1,121 @@
+"""Files of one size matte frames of every size: the filter is RVM's, and aspect, order and edges are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from ptq4vm.engines import enlarging
+from ptq4vm.engines.anysize import AnySizeEngine, fitting
+from ptq4vm.engines.base import Matte
+from ptq4vm.engines.enlarging import Enlarger, fit
+from ptq4vm.engines.step import Port, StepEngine
+from ptq4vm.models.rvm.refiner import FastGuidedFilterRefiner
+
+OWN = (36, 64)
+
+
+def scene(size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A bright ellipse on a gradient, and its alpha."""
+    rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    inside = ((rows / size[0] - 0.55) / 0.4) ** 2 + ((columns / size[1] - 0.45) / 0.25) ** 2
+    alpha = np.clip((1.1 - inside) * 5, 0, 1).astype(np.float32)
+    behind = np.dstack([80 * rows / size[0], 60 * columns / size[1], np.full(size, 40)])
+    frame = alpha[..., None] * (210, 170, 120) + (1 - alpha[..., None]) * behind
+    return frame.round().astype(np.uint8), alpha
+
+
+class Bright(StepEngine):
+    """Takes frames of :data:`OWN` alone; alpha is how bright a pixel is, the foreground a little darker."""
+
+    def __init__(self) -> None:
+        super().__init__("a.onnx", [Port("src", (1, 3, *OWN))], ["fgr", "pha"], {})
+        self.resets, self.seen = 0, []
+
+    def reset(self) -> None:
+        super().reset()
+        self.resets += 1
+
+    def _run(self, inputs: Any) -> Any:
+        src = inputs["src"]
+        self.seen.append(src)
+        return {"pha": np.clip(src[:, :1] * 1.6 - 0.3, 0, 1), "fgr": src * np.float32(0.9)}
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(enlarging, "_kernel", lambda: enlarging._apply_rows)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("size", [(72, 128), (135, 241), (37, 64)])
+def test_it_is_the_fast_guided_filter(way: str, size: tuple[int, int]) -> None:
+    frame, _ = scene(size)
+    small = cv2.resize(frame, OWN[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
+    generator = np.random.default_rng(0)
+    matte = Matte(*(generator.random((*OWN, *more), np.float32) for more in ((), (3,))))
+    found = Enlarger(2).apply(frame, *fit(small, matte))
+    tensors = [torch.from_numpy(np.array(each, np.float32)).permute(2, 0, 1)[None] for each in (
+        frame / np.float32(255), small, matte.foreground - small, matte.alpha[..., None])]  # fmt: skip
+    residual, alpha = FastGuidedFilterRefiner()(*tensors, torch.zeros(1, 16, *OWN))
+    foreground = (tensors[0] + residual).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    assert np.abs(found.alpha - alpha.clamp(0, 1)[0, 0].numpy()).max() < 1 / 255
+    assert np.abs(found.foreground - foreground).max() < 1 / 255
+    assert found.alpha.dtype == found.foreground.dtype == np.float32
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+@settings(max_examples=50)
+def test_enlarging_is_torchs_bilinear(large: int, small: int) -> None:
+    values = np.random.default_rng(small).random(small).astype(np.float32)
+    first, second, share = enlarging._places(large, small)
+    expected = F.interpolate(torch.from_numpy(values)[None, None], large, mode="linear", align_corners=False)[0, 0]
+    assert np.allclose(values[first] * (1 - share) + values[second] * share, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(72, 128), (144, 64), (40, 200), (18, 32), (9, 40), (36, 50), (1080, 1920)])
+def test_frames_of_every_size(way: str, size: tuple[int, int]) -> None:
+    if way == "numpy" and size[0] > 1000:
+        pytest.skip("seconds")
+    frame, alpha = scene(size)
+    engine = Bright()
+    found = AnySizeEngine(engine, 2).matte(frame)
+    assert found.alpha.shape == size and found.foreground.shape == (*size, 3)
+    assert engine.seen[0].shape == (1, 3, *OWN)
+    expected = np.clip(frame[..., 0] / 255 * 1.6 - 0.3, 0, 1)
+    assert np.abs(found.alpha - expected).mean() < 0.05, "nothing is stretched or moved"
+    assert found.alpha[alpha == 1].mean() > 0.6 and found.alpha[alpha == 0].mean() < 0.1
+
+
+def test_a_frame_of_the_files_own_size_goes_through(way: str) -> None:
+    frame, _ = scene(OWN)
+    plain, wrapped = Bright().matte(frame), AnySizeEngine(Bright()).matte(frame)
+    assert np.array_equal(plain.alpha, wrapped.alpha) and np.array_equal(plain.foreground, wrapped.foreground)
+
+
+def test_another_size_begins_another_video() -> None:
+    inner = Bright()
+    engine = AnySizeEngine(inner, 1)
+    for size in ((72, 128), (72, 128), (144, 64)):
+        engine.matte(scene(size)[0])
+    assert inner.resets == 3, "of the file itself, and of the two sizes"
+    engine.reset()
+    assert inner.resets == 4
+
+
+@given(st.tuples(st.integers(1, 5000), st.integers(1, 5000)))
+def test_what_is_fitted_keeps_its_aspect(size: tuple[int, int]) -> None:
+    height, width = fitting(size, OWN)
+    assert 1 <= height <= OWN[0] and 1 <= width <= OWN[1] and (height == OWN[0] or width == OWN[1])
+    assert abs(height * size[1] - width * size[0]) <= max(size[0], size[1]) or min(height, width) == 1
