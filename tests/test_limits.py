@@ -16,14 +16,14 @@ from ptq4vm.settings import settings
 
 REFUSED = {
     "seed": (-1, 10**20),
-    "downsample_ratio": (0.001, 0.0, 1.5, math.nan),
+    "downsample_ratio": (0.001, 0.0, math.nan),
     "memory_mib": (math.nan, -1.0, math.inf),
-    "preset.calibration.zoom": (math.inf, 0.5),
-    "preset.calibration.clips": (10**9, 0),
+    "preset.calibration.zoom": (math.inf, 1e6),
+    "preset.calibration.clips": (10**9,),
     "preset.calibration.crop[0]": (20000,),
-    "fps": (0.0001, 1e9),
-    "threads": (100000, 0),
-    "preset.gac.affine_lr": (1e30, -1.0, math.nan),
+    "fps": (0.0001, math.inf),
+    "threads": (100000,),
+    "preset.gac.affine_lr": (1e30, math.nan),
     "method.anything": (math.inf, 1e300),
 }
 
@@ -37,7 +37,7 @@ def test_what_is_beyond_reason(key: str, value: float) -> None:
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_bounds_themselves_are_taken(name: str) -> None:
-    for value in BOUNDS[name]:
+    for value in filter(math.isfinite, BOUNDS[name]):
         check_number(f"a.{name}", value)
 
 
@@ -52,7 +52,7 @@ def test_every_way_in_looks_at_them() -> None:
         settings(CalibrationSettings, {"crop": [64, 20000]}, "preset.calibration")
     with pytest.raises(ConfigError, match="fps=nan is no finite number"):
         parse_values(Values, ["fps=nan"])
-    with pytest.raises(ConfigError, match="threads=100000 is out of range: use 1 to 1024"):
+    with pytest.raises(ConfigError, match="threads=100000 is out of range: use 1024 at most"):
         parse_values(Values, ["threads=100000"])
     with pytest.raises(ConfigError, match="size=1000000x1000000 is out of range"):
         FrameShape(1000000, 1000000)

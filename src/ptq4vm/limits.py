@@ -16,25 +16,25 @@ PIXELS = 2**28
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
-    "downsample_ratio": (1 / 64, 1),
-    "fps": (1 / 1000, 1000),
+    "downsample_ratio": (1 / 64, math.inf),
+    "fps": (1 / 1000, math.inf),
     "memory_mib": (0, 2**30),
     "flow_cache_mib": (0, 2**30),
-    "clips": (1, 10**6),
-    "clip_length": (1, 10**5),
-    "crop": (1, SIDE),
-    "size": (1, SIDE),
-    "batch_size": (1, 10**5),
-    "zoom": (1, 100),
-    "frames": (1, 10**9),
-    "steps": (1, 10**8),
-    "epochs": (1, 10**6),
-    "num_workers": (0, 1024),
-    "threads": (1, 1024),
-    "pairs_per_clip": (1, 10**6),
+    "clips": (-math.inf, 10**6),
+    "clip_length": (-math.inf, 10**5),
+    "crop": (-math.inf, SIDE),
+    "size": (-math.inf, SIDE),
+    "batch_size": (-math.inf, 10**5),
+    "zoom": (-math.inf, 100),
+    "frames": (-math.inf, 10**9),
+    "steps": (-math.inf, 10**8),
+    "epochs": (-math.inf, 10**6),
+    "num_workers": (-math.inf, 1024),
+    "threads": (-math.inf, 1024),
+    "pairs_per_clip": (-math.inf, 10**6),
 }
-"""Smallest and largest value."""
-_RATES = (0, 1000)
+"""Smallest and largest value; infinite where the place that uses it says more."""
+_RATES = (-math.inf, 1000)
 _ANY = (-1e15, 1e15)
 
 
@@ -52,8 +52,10 @@ def check_number(key: str, value: float) -> None:
     low, high = BOUNDS.get(name, _RATES if name.endswith("_lr") else _ANY)
     if not math.isfinite(value):
         raise ConfigError(f"{key}={value} is no finite number")
-    if not low <= value <= high:
-        raise ConfigError(f"{key}={value:g} is out of range: use {low:g} to {high:g}")
+    if value > high:
+        raise ConfigError(f"{key}={value:g} is out of range: use {high:g} at most")
+    if value < low:
+        raise ConfigError(f"{key}={value:g} is out of range: use {low:g} or more")
 
 
 def check_size(key: str, size: tuple[int, int]) -> None:

@@ -27,7 +27,7 @@ def test_run_folder_holds_what_other_tools_rely_on(tiny_run: TinyRun) -> None:
     sheets = {"sheets/set__a.png", "sheets/set__b.png"}
     sheets |= {f"sheets/set__{clip}/{still}.jpg" for clip in "ab" for still in ("input", "truth", "fp32", "quantized")}
     wanted = {"model.safetensors", "quantizer.yaml", "metrics.json", "timing.json", "quantize.log"} | sheets
-    wanted |= {"run.json", "layers.json"}
+    wanted |= {"run.json", "layers.json", ".lock"}
     logs = {"logs/biq/metrics.csv", "logs/gac/metrics.csv"}
     hydra = {".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"}
     state = {"state/progress.json", "state/start.safetensors", "state/biq.safetensors", "state/gac.safetensors"}

@@ -14,7 +14,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ptq4vm.cli import build
 from ptq4vm.cli.app import REPORTED, explain
 from ptq4vm.errors import one_line
 from ptq4vm.runs.layout import FAILED, RUNNING, describe_run, is_finished
@@ -54,7 +53,7 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "name": swept or f"method={cfg.method.name},bits={choices['bits']}",
         "model": choices["model"],
         "method": cfg.method.name,
-        "stages": list(build.method(cfg)[0].stages),
+        "stages": _stages(cfg.method),
         "bits": {"weight": cfg.bits.weight, "activation": cfg.bits.activation},
         "seed": cfg.seed,
         "preset": choices["preset"],
@@ -64,3 +63,9 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
         "version": __version__,
     }
+
+
+def _stages(method: DictConfig) -> list[str]:
+    """Labels of the stages that a method runs, also where its values are wrong in other ways."""
+    blocks = [method.reconstruction.label] if method.biq and "reconstruction" in method else []
+    return [*(["closed_form"] if method.get("closed_form") else []), *blocks, *(["gac"] if method.gac else [])]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
 from ptq4vm.media.frames import Look
-from ptq4vm.media.tensors import read_rgb
+from ptq4vm.media.images import as_rgb, open_image
 from ptq4vm.media.video import numbered_frames, survey
 
 Picture = NDArray[np.uint8]
@@ -36,8 +36,12 @@ def package_file(package: str, relative: str) -> Path:
 
 
 def load_picture(path: Path) -> Picture:
-    """Decode an image to ``(H, W, 3)`` uint8 RGB. Raises :class:`DataError`."""
-    return np.ascontiguousarray(read_rgb(path).permute(1, 2, 0).numpy())
+    """Decode an image to ``(H, W, 3)`` uint8 RGB, whatever its colour profile says. Raises :class:`DataError`.
+
+    One of the package's pictures is Adobe RGB: converted, it would make other demo clips than those of all figures.
+    """
+    with open_image(path) as image:
+        return np.array(as_rgb(image))
 
 
 def load_video_frame(path: Path, index: int) -> Picture:
