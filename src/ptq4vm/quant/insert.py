@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.layers import QuantActivation, QuantLayer, quant_layer
-from ptq4vm.quant.observers import JointObserver, Observer, activation_observer, weight_scale
+from ptq4vm.quant.observers import JointObserver, Observer, Range, activation_observer, weight_scale
 from ptq4vm.quant.partition import QUANTIZABLE
 from ptq4vm.quant.placement.plan import Plan, Site
 from ptq4vm.quant.placement.wiring import Segments
@@ -23,9 +23,7 @@ from ptq4vm.quant.registries import OBSERVERS, QUANTIZERS
 from ptq4vm.quant.spec import WeightSpec
 
 
-def observe(
-    network: nn.Module, plan: Plan, run: Callable[[], None], seed: int = 0
-) -> dict[str, list[tuple[float, float]]]:
+def observe(network: nn.Module, plan: Plan, run: Callable[[], None], seed: int = 0) -> dict[str, list[Range]]:
     """Run the float network, let every site's observer see its tensors, and find the ranges.
 
     The network is not changed.
@@ -86,16 +84,16 @@ class _SiteObserver:
             tensor = tensor.clamp(*self._bounds)
         parts = tensor.split(self._sizes, dim=-3) if self._sizes else (tensor,)
         if self._joint is not None:
-            self._joint.observe([part.flatten() for part in parts], self._first)
+            self._joint.observe(parts, self._first)
             return
         for observer, part in zip(self._parts, parts, strict=True):
             observer.observe(part)
 
-    def ranges(self) -> list[tuple[float, float]]:
+    def ranges(self) -> list[Range]:
         """Range of each branch."""
         if self._joint is None:
             return [observer.range() for observer in self._parts]
-        return self._joint.ranges()[self._first : self._first + max(1, len(self._sizes))]
+        return list(self._joint.ranges())[self._first : self._first + max(1, len(self._sizes))]
 
 
 def _observers(sites: Mapping[str, Site], seed: int) -> dict[str, _SiteObserver]:
@@ -114,9 +112,7 @@ def _observers(sites: Mapping[str, Site], seed: int) -> dict[str, _SiteObserver]
     return {path: _SiteObserver(site, seed, joints.get(path)) for path, site in sites.items()}
 
 
-def activation_quantizers_of(
-    plan: Plan, ranges: Mapping[str, list[tuple[float, float]]]
-) -> dict[str, ActivationQuantizer]:
+def activation_quantizers_of(plan: Plan, ranges: Mapping[str, list[Range]]) -> dict[str, ActivationQuantizer]:
     """Build every site's quantizer; the sites of a group share their zero point and keep their scales for good."""
     sites = plan.sites
     found: dict[str, ActivationQuantizer] = {}
@@ -137,7 +133,7 @@ def activation_quantizers_of(
     return {path: found[path] for path in sites}
 
 
-def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[tuple[float, float]]]) -> nn.Module:
+def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[Range]]) -> nn.Module:
     """Copy a folded float network with every planned layer replaced by its quantized counterpart.
 
     Args:

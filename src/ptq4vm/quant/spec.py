@@ -68,9 +68,14 @@ class ActivationSpec:
             ``mixed`` is both. Scales of one input always share its zero point. With placement ``engine``, ``branch``
             gives every channel of joined tensors its own scale, which the weights of the layer behind carry, and
             ``channel`` every channel of every tensor.
-        observer: ``minmax``, ``percentile``, ``mse``, or what :data:`ptq4vm.quant.registries.OBSERVERS` knows besides.
+        observer: ``minmax``, ``percentile``, ``mse``, ``tdscore``, or what :data:`ptq4vm.quant.registries.OBSERVERS`
+            knows besides.
         percentile: Share of values inside the range, for ``percentile``.
-        quantizer: ``uniform``, or what :data:`ptq4vm.quant.registries.QUANTIZERS` knows besides.
+        quantizer: ``uniform``, ``htdq``, or what :data:`ptq4vm.quant.registries.QUANTIZERS` knows besides.
+        relaxation: Coefficient of ``htdq`` where the observer does not search it, as a share of the range, positive.
+        grid_bits: Bits of the even grid on which the levels of ``htdq`` lie, 8 to 16. An engine stores 8; with more, a
+            quantizer of 8 bits is logarithmic too, which no engine runs.
+        temporal_weight: What a change of TDScore weighs beside the relative squared error, for ``tdscore``, at least 0.
     """
 
     bits: int = 8
@@ -79,6 +84,9 @@ class ActivationSpec:
     observer: str = "mse"
     percentile: float = 0.9999
     quantizer: str = "uniform"
+    relaxation: float = 0.3
+    grid_bits: int = 8
+    temporal_weight: float = 1.0
 
     def __post_init__(self) -> None:
         _check_bits("activation bits", self.bits)
@@ -87,11 +95,17 @@ class ActivationSpec:
         _check_choice("activation quantizer", self.quantizer, QUANTIZERS.names())
         if not 0.5 < self.percentile <= 1:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
+        if not self.relaxation > 0:
+            raise ConfigError(f"activation relaxation={self.relaxation}: use a positive share of the range")
+        if not self.temporal_weight >= 0:
+            raise ConfigError(f"activation temporal_weight={self.temporal_weight}: use 0 or a positive number")
+        if not isinstance(self.grid_bits, int) or not MAX_BITS <= self.grid_bits <= 16:
+            raise ConfigError(f"activation grid_bits={self.grid_bits}: use {MAX_BITS} to 16")
 
     @property
     def code_range(self) -> tuple[int, int]:
-        """Smallest and largest integer code."""
-        return 0, 2**self.bits - 1
+        """Smallest and largest integer code of the grid on which the quantizer's levels lie."""
+        return 0, 2 ** (max(self.bits, self.grid_bits) if self.quantizer == "htdq" else self.bits) - 1
 
 
 Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
@@ -163,8 +177,9 @@ def spec_values(spec: QuantSpec) -> dict[str, Any]:
     """
     values = asdict(spec)
     activation = {_WRITTEN.get(key, key): value for key, value in values["activation"].items()}
-    if activation["quantizer"] == ActivationSpec.quantizer:
-        del activation["quantizer"]
+    for key in ("quantizer", "relaxation", "grid_bits", "temporal_weight"):
+        if activation[key] == getattr(ActivationSpec, key):
+            del activation[key]
     for key in ("weight_bits", "activation_bits"):
         if not values[key]:
             del values[key]

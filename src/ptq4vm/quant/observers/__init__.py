@@ -1,7 +1,7 @@
 """From seen values to ranges: one observer a file, chosen by its name. Tensors come in, numbers go out; no network and
 no quantizer is known here. Another observer is a file and its name in the registry."""
 
-from ptq4vm.quant.observers.base import JointObserver, Observer
+from ptq4vm.quant.observers.base import JointObserver, Observer, Range
 from ptq4vm.quant.observers.minmax import MinMaxObserver
 from ptq4vm.quant.observers.mse import MSEObserver
 from ptq4vm.quant.observers.percentile import PercentileObserver
@@ -15,6 +15,7 @@ __all__ = [
     "MinMaxObserver",
     "Observer",
     "PercentileObserver",
+    "Range",
     "activation_observer",
     "weight_scale",
 ]

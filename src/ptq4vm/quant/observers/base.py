@@ -15,16 +15,19 @@ from ptq4vm.quant.spec import ActivationSpec
 WeightObserver: TypeAlias = Callable[[Tensor, int, int], Tensor]
 """Rows of a weight ``(G, N)``, smallest and largest code; gives the scale of every row's symmetric grid, ``(G,)``."""
 
+Range: TypeAlias = tuple[float, ...]
+"""``(low, high)``, and behind it what else a quantizer wants to be found: HTDQ its relaxation coefficient."""
+
 
 class JointObserver(ABC):
     """Collects values of several groups (channels, branches of a concatenation) that will share one zero point."""
 
     @abstractmethod
     def observe(self, parts: Sequence[Tensor], first: int = 0) -> None:
-        """Take in the flat values of consecutive groups from ``first`` on, each ``(N_g,)``."""
+        """Take in the values of consecutive groups from ``first`` on, each ``(..., c, H, W)`` of one tensor."""
 
     @abstractmethod
-    def ranges(self) -> list[tuple[float, float]]:
+    def ranges(self) -> Sequence[Range]:
         """``(low, high)`` of every group; all give the same zero point. Raises :class:`DataError` when unobserved."""
 
 
@@ -58,7 +61,7 @@ class Observer(ABC):
         """Take in one tensor of any shape."""
 
     @abstractmethod
-    def range(self) -> tuple[float, float]:
+    def range(self) -> Range:
         """``(low, high)`` of what was seen, always containing 0. Raises :class:`DataError` when nothing was."""
 
 

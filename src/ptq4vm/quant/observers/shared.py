@@ -50,9 +50,9 @@ class SharedZeroObserver(JointObserver):
         self._generator = torch.Generator().manual_seed(seed)
 
     def observe(self, parts: Sequence[Tensor], first: int = 0) -> None:
-        """Take in the flat values of consecutive groups from ``first`` on, each ``(N_g,)``."""
+        """Take in the values of consecutive groups from ``first`` on, each of any shape."""
         for group, part in enumerate(parts, first):
-            values = part.detach()
+            values = part.detach().flatten()
             low, high = torch.aminmax(values)
             self.low[group] = torch.minimum(self.low[group], low.cpu())
             self.high[group] = torch.maximum(self.high[group], high.cpu())

@@ -77,7 +77,7 @@ def _known_range(function: nn.Module, spec: ActivationSpec) -> tuple[float, floa
     if isinstance(function, (nn.Sigmoid, nn.Hardsigmoid)):
         return (0.0, 1.0)
     if isinstance(function, nn.Tanh):
-        half = 2 ** (spec.bits - 1)
+        half = (spec.code_range[1] + 1) // 2
         return (-1.0, half / (half - 1))
     return None
 

@@ -19,12 +19,13 @@ class SiteRanges(NamedTuple):
     """What an observer found for one site.
 
     Attributes:
-        ranges: ``(low, high)`` with ``low <= 0 <= high``, one for each scale of the site.
+        ranges: ``(low, high)`` with ``low <= 0 <= high``, one for each scale of the site. Observers that search more
+            than a range add it behind: the relaxation coefficient of HTDQ.
         sizes: Channels that each scale is for (dimension -3), or empty where one is for all.
         learns: False where scales must stay as they are: weights carry them, or other sites share them.
     """
 
-    ranges: Sequence[tuple[float, float]]
+    ranges: Sequence[tuple[float, ...]]
     sizes: tuple[int, ...] = ()
     learns: bool = True
 

@@ -50,13 +50,7 @@ class UniformQuantizer(ActivationQuantizer):
     @classmethod
     def joined(cls, spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bool) -> list[UniformQuantizer]:
         """Build the quantizers of sites that share a zero point, and the largest scale of all with ``one_scale``."""
-        pairs = [pair for site in seen for pair in site.ranges]
-        low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*pairs, strict=True))
-        scale, zero = choose_shared_qparams(low, high, spec.code_range[1], symmetric=not spec.asymmetric)
-        scale = scale.float()
-        if one_scale:
-            scale = scale.max().expand(len(scale))
-        parts = scale.split([len(site.ranges) for site in seen])
+        parts, zero = shared_grids(spec, seen, one_scale)
         return [cls(spec.bits, part, zero, site.sizes, site.learns) for part, site in zip(parts, seen, strict=True)]
 
     @property
@@ -105,3 +99,23 @@ class UniformQuantizer(ActivationQuantizer):
         """Bits, scales and zero point, as ``print(network)`` shows them."""
         values = ", ".join(f"{s:.4g}" for s in self.scale.tolist())
         return f"bits={self.bits}, scale=[{values}], zero_point={int(self.zero_point)}"
+
+
+def shared_grids(spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bool) -> tuple[Sequence[Tensor], int]:
+    """Choose the grids of sites that share a zero point.
+
+    Args:
+        spec: Choices that hold for all of them.
+        seen: What the observers found, site by site.
+        one_scale: Whether they share the largest scale of all as well.
+
+    Returns:
+        Scales of every site, ``(ranges of the site,)`` float32, and the zero point.
+    """
+    pairs = [found[:2] for site in seen for found in site.ranges]
+    low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*pairs, strict=True))
+    scale, zero = choose_shared_qparams(low, high, spec.code_range[1], symmetric=not spec.asymmetric)
+    scale = scale.float()
+    if one_scale:
+        scale = scale.max().expand(len(scale))
+    return scale.split([len(site.ranges) for site in seen]), zero

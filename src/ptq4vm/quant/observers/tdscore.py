@@ -1,0 +1,221 @@
+"""Ranges and relaxation coefficients by QVD's metric K: the error, and how far frames stay as unlike as they were.
+
+QVD (arXiv 2407.11585) scores a feature by its temporal discriminability (TDScore): its similarity to the same feature
+in neighbouring frames. A quantizer that moves that score takes away what tells frames apart, or adds flicker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ptq4vm.errors import DataError
+from ptq4vm.quant.functional import covering_scale
+from ptq4vm.quant.observers.base import JointObserver, Observer
+from ptq4vm.quant.quantizers.htdq import log_levels
+from ptq4vm.quant.registries import OBSERVERS
+from ptq4vm.quant.spec import ActivationSpec
+
+RELAXATIONS = (1.0, 0.3, 0.1, 0.03)
+"""Candidates besides even steps, which stay where none of them is better."""
+STEPS = 12
+"""Candidate scales of every group."""
+FACTORS = (0.6, 0.7, 0.84, 1.2, 1.4)
+"""By which all scales are multiplied together in the end, where K gains by it: single scales follow the error alone."""
+ZEROS = 3
+"""Zero points with which coefficients are tried: those that are best for even steps."""
+
+RUN = 3
+"""Frames that are looked at in the same places, and whose similarity is scored."""
+
+
+def td_score(features: Tensor) -> Tensor:
+    """Temporal discriminability of every frame: mean cosine similarity to the frames before and after it.
+
+    Args:
+        features: ``(T, D)``, one row a frame, at least two.
+
+    Returns:
+        ``(T,)`` in [-1, 1]; the first and the last frame have one neighbour.
+    """
+    unit = F.normalize(features, dim=1)
+    pairs = (unit[1:] * unit[:-1]).sum(1)
+    before, after = F.pad(pairs, (1, 0)), F.pad(pairs, (0, 1))
+    neighbours = torch.full_like(before, 2.0)
+    neighbours[[0, -1]] = 1.0
+    return (before + after) / neighbours
+
+
+def td_loss(features: Tensor, quantized: Tensor, runs: Sequence[int]) -> float:
+    """Mean absolute change of :func:`td_score` by quantization.
+
+    Args:
+        features: ``(T, D)``, one row a frame.
+        quantized: The same after quantization.
+        runs: Numbers of frames that follow each other, adding up to ``T``; runs of one frame have no neighbours.
+
+    Returns:
+        The mean over all frames with neighbours; 0 without any.
+    """
+    pairs = [
+        (td_score(after) - td_score(before)).abs()
+        for before, after in zip(features.split(list(runs)), quantized.split(list(runs)), strict=True)
+        if len(before) > 1
+    ]
+    return float(torch.cat(pairs).mean()) if pairs else 0.0
+
+
+class _Found(NamedTuple):
+    scale: Tensor
+    zero: int
+    relaxation: float
+
+
+class TemporalJoint(JointObserver):
+    """Finds the zero point and the relaxation coefficient of groups by K, and each group's scale by its error.
+
+    ``K = error + temporal_weight * td_loss``, where the error is the squared error over the energy.
+
+    Args:
+        spec: Choices of the quantizer that the groups will have.
+        groups: How many groups of values are observed.
+        seed: Seed that decides at which places.
+        relative: Whether every group's error counts relative to its own energy.
+        per_frame: Values of each group and frame that are kept, at places that stay the same for :data:`RUN` frames.
+        limit: Values of each group that the search looks at, about.
+    """
+
+    def __init__(
+        self, spec: ActivationSpec, groups: int, seed: int, relative: bool, per_frame: int = 32, limit: int = 1024
+    ) -> None:
+        self.spec, self.groups, self.seed = spec, groups, seed
+        self.relative, self.per_frame, self.limit = relative, per_frame, limit
+        self.low, self.high = torch.zeros(groups), torch.zeros(groups)
+        self._kept: list[list[Tensor]] = [[] for _ in range(groups)]
+        self._frames = [0] * groups
+
+    def observe(self, parts: Sequence[Tensor], first: int = 0) -> None:
+        """Take in the values of consecutive groups from ``first`` on, each ``(..., c, H, W)``, a frame a row."""
+        for group, part in enumerate(parts, first):
+            frames = part.detach().flatten(-3).reshape(-1, math.prod(part.shape[-3:]))
+            low, high = torch.aminmax(frames)
+            self.low[group] = torch.minimum(self.low[group], low.cpu())
+            self.high[group] = torch.maximum(self.high[group], high.cpu())
+            for frame in frames:
+                self._kept[group].append(frame[self._places(group, len(frame)).to(frame.device)].float().cpu())
+                self._frames[group] += 1
+
+    def _places(self, group: int, count: int) -> Tensor:
+        """Where a group is looked at in its next frame."""
+        run = self._frames[group] // RUN
+        generator = torch.Generator().manual_seed(self.seed + group + 65537 * run)
+        return torch.randint(count, (self.per_frame,), generator=generator)
+
+    def ranges(self) -> list[tuple[float, ...]]:
+        """``(low, high)`` of every group, and with ``htdq`` the coefficient. Raises :class:`DataError` unobserved."""
+        if not all(self._kept):
+            raise DataError("an activation was never observed: the calibration clips do not reach this layer")
+        rows = [torch.stack(kept) for kept in self._kept]
+        frames = min(len(row) for row in rows)
+        places = max(4, self.limit // frames)
+        scale, zero, relaxation = self._search(torch.stack([row[:frames, :places] for row in rows]))
+        own = (relaxation,) if self.spec.quantizer == "htdq" else ()
+        return [(-zero * s, (self._top - zero) * s, *own) for s in scale.tolist()]
+
+    def _search(self, values: Tensor) -> _Found:
+        """The best of all zero points and coefficients for values ``(G, T, P)``."""
+        few = values[..., ::4]
+        even = sorted((self._judged(few, zero, math.inf) for zero in self._zeros()), key=lambda pair: pair[0])
+        bends = RELAXATIONS if self.spec.quantizer == "htdq" and self.spec.bits < self._top.bit_length() else ()
+        zeros = [found.zero for _, found in even[:ZEROS]]
+        tried = [self._judged(values, zero, bend) for zero in zeros for bend in (math.inf, *bends)]
+        best = min(tried, key=lambda pair: pair[0])
+        if self.spec.temporal_weight:
+            wider = (best[1]._replace(scale=best[1].scale * factor) for factor in FACTORS)
+            best = min(best, *((self._metric(values, found), found) for found in wider), key=lambda pair: pair[0])
+        return best[1]
+
+    def _judged(self, values: Tensor, zero: int, relaxation: float) -> tuple[float, _Found]:
+        """K of a zero point and a coefficient, with the scale of every group that has the least error."""
+        found = _Found(self._fit(values, self._levels(zero, relaxation)), zero, relaxation)
+        return self._metric(values, found), found
+
+    def _levels(self, zero: int, relaxation: float) -> Tensor:
+        return (log_levels(self.spec.bits, self._top, zero, relaxation) - zero).float()
+
+    def _metric(self, values: Tensor, found: _Found) -> float:
+        """K: the relative error, and the change of TDScore."""
+        quantized = _nearest(values, self._levels(found.zero, found.relaxation), found.scale)
+        energy = values.square().sum((1, 2)).clamp_min(1e-12)
+        divisor = energy * self.groups if self.relative else energy.sum()
+        metric = float(((quantized - values).square().sum((1, 2)) / divisor).sum())
+        if self.spec.temporal_weight:
+            before, after = (part.transpose(0, 1).flatten(1) for part in (values, quantized))
+            runs = [RUN] * (len(before) // RUN) + [len(before) % RUN] * (len(before) % RUN > 0)
+            metric += self.spec.temporal_weight * td_loss(before, after, runs)
+        return metric
+
+    @property
+    def _top(self) -> int:
+        return self.spec.code_range[1]
+
+    def _zeros(self) -> range:
+        middle = (self._top + 1) // 2
+        if not bool((self.low < 0).any()):
+            return range(1)
+        return range(0, self._top, max(1, (self._top + 1) // 16)) if self.spec.asymmetric else range(middle, middle + 1)
+
+    def _fit(self, values: Tensor, levels: Tensor) -> Tensor:
+        """Scale of every group with the least squared error, ``(G,)``."""
+        down, up = -levels[0], levels[-1]
+        low = self.low if down > 0 else torch.zeros_like(self.low)
+        full = covering_scale(low, self.high, -down, up)
+        least = torch.full((self.groups,), torch.inf)
+        scale = full
+        for share in torch.linspace(1, 0.15, STEPS).tolist():
+            error = _nearest(values, levels, full * share).sub_(values).square_().sum((1, 2))
+            scale = torch.where(error < least, full * share, scale)
+            least = torch.minimum(error, least)
+        return scale
+
+
+def _nearest(values: Tensor, levels: Tensor, scale: Tensor) -> Tensor:
+    """Values ``(G, T, P)`` at the nearest of ``levels``, each times the group's scale ``(G,)``."""
+    step = scale[:, None, None]
+    return levels[torch.bucketize(values / step, (levels[1:] + levels[:-1]) / 2)].mul_(step)
+
+
+@OBSERVERS.register("tdscore")
+class TDScoreObserver(Observer):
+    """Searches the range, and with ``htdq`` the relaxation coefficient, of one site by K (:class:`TemporalJoint`).
+
+    Args:
+        spec: Choices of the quantizer.
+        seed: Seed that decides which places are looked at.
+    """
+
+    def __init__(self, spec: ActivationSpec, seed: int = 0) -> None:
+        self._joint = TemporalJoint(spec, 1, seed, relative=False, per_frame=1024, limit=16384)
+
+    @classmethod
+    def from_spec(cls, spec: ActivationSpec, seed: int) -> Observer:
+        """Build one for the quantizer of the choices."""
+        return cls(spec, seed)
+
+    @classmethod
+    def joint(cls, spec: ActivationSpec, groups: int, seed: int, relative: bool) -> JointObserver:
+        """Scales that share a zero point and a coefficient are searched for together with them."""
+        return TemporalJoint(spec, groups, seed, relative)
+
+    def observe(self, values: Tensor) -> None:
+        """Take in one tensor ``(..., C, H, W)``, whose leading dimensions count frames in order."""
+        self._joint.observe([values])
+
+    def range(self) -> tuple[float, ...]:
+        """``(low, high)``, with ``htdq`` the coefficient behind. Raises :class:`DataError` when nothing was seen."""
+        return self._joint.ranges()[0]
