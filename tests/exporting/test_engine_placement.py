@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from commands import SIZE
 from deploy_runs import random_quantized, spec
 from ptq4vm.engines.files.openvino import OpenVinoEngine
+from ptq4vm.engines.registry import open_engine
 from ptq4vm.exporting.deviations import deviations
 from ptq4vm.exporting.graph.codes import move_codes, states_as_codes
 from ptq4vm.exporting.graph.editor import Editor, drop_unread
@@ -122,6 +124,27 @@ def test_openvino_computes_with_packed_weights(bits: str, tmp_path: Path) -> Non
     # later on a value between two codes has gone the other way somewhere, and at 4 bits a code is a large step
     early = deviations(small, engine, [frame, *states])[:6]
     assert max(layer.error for layer in early) < 1e-3, early
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("openvino", "xml"), ("onnx", "onnx")])
+@pytest.mark.parametrize(("granularity", "placement"), [("channel", "engine"), ("mixed", "input")])
+def test_levels_that_are_not_evenly_spaced_are_looked_up(
+    target: str, suffix: str, granularity: str, placement: str, tmp_path: Path
+) -> None:
+    chosen = spec("w4a4", granularity, placement)
+    bent = replace(chosen.activation, quantizer="htdq", relaxation=0.2)
+    small = random_quantized(replace(chosen, activation=bent))
+    path = tmp_path / f"a.{suffix}"
+    TARGETS[target]().write(small, path, SHAPE, {})
+    engine = open_engine(path, threads=1)
+    frame = moving_portrait(SIZE, 1).frames.float() / 255
+    with torch.no_grad():
+        states = [torch.zeros_like(state) for state in small.matte(frame).states if state is not None]
+    early = deviations(small, engine, [frame, *states])[:6]
+    assert max(layer.error for layer in early) < 1e-3, early
+    if target == "openvino" and placement == "engine":
+        assert isinstance(engine, OpenVinoEngine)
+        assert all(kind != ("Convolution", "f32") for kind in engine.executed_types())
 
 
 def test_openvino_runs_every_convolution_as_integers(file: Path) -> None:

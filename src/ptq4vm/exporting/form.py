@@ -25,6 +25,7 @@ from ptq4vm.quant.quantizers.base import ActivationQuantizer, per_column, per_ro
 CODES = "codes"
 """Name of the buffer that holds a layer's weight codes: by it the layer is found again in the graph."""
 U8_LEVELS = 255
+_INT32 = 6  # in ONNX's list of types
 
 
 class _Quantize(torch.autograd.Function):
@@ -52,6 +53,18 @@ class _Dequantize(torch.autograd.Function):
         return g.op("DequantizeLinear", codes, scale, zero, axis_i=axis)
 
 
+class _Lookup(torch.autograd.Function):
+    """``Gather`` from a table of 256 codes, for quantizers whose levels are not evenly spaced."""
+
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor, table: Tensor) -> Tensor:
+        return table[codes.int()]
+
+    @staticmethod
+    def symbolic(g: Any, codes: Any, table: Any) -> Any:
+        return g.op("Gather", table, g.op("Cast", codes, to_i=_INT32), axis_i=0)
+
+
 def _along(values: Tensor, x: Tensor, axis: int) -> Tensor:
     """``values`` shaped to be broadcast along ``axis`` of ``x``; one value for all where it has no dimension."""
     return values if values.ndim == 0 else values.view(-1, *[1] * (x.ndim - 1 - axis))
@@ -74,16 +87,18 @@ class ExportActivation(nn.Module):
     out_scale: Tensor
     out_zero: Tensor
     upper: Tensor
+    table: Tensor | None
 
     def __init__(self, quantizer: ActivationQuantizer, fold: bool = False) -> None:
         super().__init__()
-        scale, zero_point, quant_max = quantizer.qparams()
+        scale, zero_point, quant_max, table = quantizer.qparams()
         zero = zero_point.to(torch.uint8)
         self.clips = quant_max < U8_LEVELS
         self.register_buffer("scale", scale)
         self.register_buffer("zero", zero.expand_as(scale).clone())
         self.register_buffer("out_scale", torch.ones(()) if fold else scale.clone())
         self.register_buffer("out_zero", zero.clone() if fold else self.zero.clone())
+        self.register_buffer("table", None if table is None else table.to(torch.uint8))
         upper = (quant_max - zero.float()) * scale
         self.upper_value = float(upper.max())
         self.register_buffer("upper", upper.view(-1, 1, 1) if scale.ndim else upper)
@@ -95,6 +110,8 @@ class ExportActivation(nn.Module):
             x = torch.minimum(x, self.upper) if self.upper.ndim else x.clamp(max=self.upper_value)
         axis = max(x.ndim - 3, 0)
         codes = _Quantize.apply(x, self.scale, self.zero, axis)
+        if self.table is not None:
+            codes = _Lookup.apply(codes, self.table)
         return _Dequantize.apply(codes, self.out_scale, self.out_zero, axis)
 
 

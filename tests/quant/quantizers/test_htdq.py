@@ -101,6 +101,16 @@ def test_at_the_bits_of_the_grid_it_is_the_uniform_quantizer(bits: int, grid_bit
     assert torch.equal(quantizer(x), uniform(x)) is even
 
 
+def test_engines_get_the_grid_and_the_table_where_there_is_one() -> None:
+    assert _quantizer(8).qparams().table is None
+    scale, zero, top, table = _quantizer(4).qparams()
+    assert (top, int(zero), scale.shape) == (255, int(_quantizer(4).zero_point), ())
+    assert table is not None
+    assert len(table.unique()) == 16
+    with pytest.raises(ConfigError, match="grid of 12 bits"):
+        _quantizer(8, 12).qparams()
+
+
 def test_a_resampled_tensor_keeps_the_levels() -> None:
     quantizer = _quantizer(sizes=(1, 1))
     again = quantizer.regrid(torch.tensor([0.1, 0.2, 0.3]))

@@ -37,11 +37,13 @@ class QParams(NamedTuple):
         scale: ``()``, or ``(C,)`` with one for each channel, float32.
         zero_point: ``()``, integer-valued, float32.
         quant_max: Largest code, at most 255; the smallest is 0.
+        table: ``(quant_max + 1,)`` int32: which code a code is replaced by; ``None`` where all stay.
     """
 
     scale: Tensor
     zero_point: Tensor
     quant_max: int
+    table: Tensor | None = None
 
 
 class ActivationQuantizer(nn.Module, ABC):

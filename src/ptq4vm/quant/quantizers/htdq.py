@@ -12,7 +12,7 @@ from ptq4vm.errors import ConfigError
 from ptq4vm.quant.quantizers.base import QParams, SiteRanges
 from ptq4vm.quant.quantizers.uniform import UniformQuantizer, shared_grids
 from ptq4vm.quant.registries import QUANTIZERS
-from ptq4vm.quant.spec import ActivationSpec
+from ptq4vm.quant.spec import MAX_BITS, ActivationSpec
 
 
 def log_levels(bits: int, grid_max: int, zero_point: int, relaxation: float) -> Tensor:
@@ -123,21 +123,23 @@ class HTDQuantizer(UniformQuantizer):
         scale = self.channel_scale().detach().to(x.dtype)
         scale = scale.view(-1, 1, 1) if self.sizes else scale
         codes = (y.detach() / scale).round_().add_(self.zero_point).to(torch.int32)
-        level = (self.table[codes].to(x.dtype) - self.zero_point) * scale
+        # several times faster than indexing by a tensor of that many dimensions
+        found = self.table.index_select(0, codes.flatten()).view(codes.shape)
+        level = (found.to(x.dtype) - self.zero_point) * scale
         return y + (level - y).detach() if y.requires_grad else level
 
     def qparams(self) -> QParams:
-        """The grid, for engines.
+        """The grid, for engines, and the table.
 
         Raises:
-            ConfigError: Not all of its codes are levels: an engine would need the table.
+            ConfigError: The levels lie on a grid that is finer than 8 bits.
         """
-        if not self.even:
+        if self.bits > MAX_BITS:
             raise ConfigError(
-                f"HTDQ's {2**self.level_bits} levels are not evenly spaced, and integer engines know even steps only: "
-                "calibrate with method.quantizer.activation.quantizer=uniform to export"
+                f"HTDQ's levels lie on a grid of {self.bits} bits, and integer engines store {MAX_BITS}: "
+                f"calibrate with method.quantizer.activation.grid_bits={MAX_BITS} to export"
             )
-        return super().qparams()
+        return super().qparams()._replace(table=None if self.even else self.table)
 
     def regrid(self, scale: Tensor | None = None) -> HTDQuantizer:
         """The same levels, with a scale for every channel where ``scale`` is given, for good."""
