@@ -39,14 +39,14 @@ def test_equal_frames_score_one_whatever_their_scale() -> None:
     torch.testing.assert_close(td_score(torch.cat([row, 3 * row, row])), torch.ones(3))
 
 
-def test_loss_counts_neighbours_within_runs_only() -> None:
-    before = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+def test_loss_is_the_mean_change_of_the_score_within_each_run() -> None:
+    before = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
     after = before.clone()
-    after[2] = -after[2]  # a run of its own: nothing to compare it with
-    assert td_loss(before, after, [2, 1, 2]) == 0.0
-    assert td_loss(before, after, [3, 2]) > 0.01
-    assert td_loss(before, before * 5, [5]) < 1e-6
-    assert td_loss(before[:1], after[:1], [1]) == 0.0
+    after[0, 2] = -after[0, 2]
+    change = (td_score(before[0]) - td_score(after[0])).abs().sum() / 6  # the second run has not changed
+    assert td_loss(before, after) == pytest.approx(float(change))
+    assert td_loss(before, before * 5) < 1e-6
+    assert td_loss(before[:, :1], after[:, :1]) == 0.0
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -70,8 +70,8 @@ def _metric(clip: Tensor, spec: ActivationSpec, ranges: list[tuple[float, ...]],
     with torch.no_grad():
         after = quantizer(clip)
     error = float((after - clip).square().sum() / clip.square().sum())
-    runs = [3] * (len(clip) // 3)
-    return error + spec.temporal_weight * td_loss(clip.flatten(1), after.flatten(1), runs)
+    runs = (frames.flatten(1).unflatten(0, (-1, 3)) for frames in (clip, after))
+    return error + spec.temporal_weight * td_loss(*runs)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
@@ -100,7 +100,7 @@ def test_the_metric_weighs_what_tells_frames_apart() -> None:
         joint = TemporalJoint(spec, 1, 0, relative=False, per_frame=576, limit=4096)
         joint.observe([clip])
         quantizer = QUANTIZERS["htdq"].from_ranges(spec, SiteRanges(joint.ranges()))
-        losses.append(td_loss(clip.flatten(1), quantizer(clip).detach().flatten(1), [3, 3]))
+        losses.append(td_loss(clip.flatten(1), quantizer(clip).detach().flatten(1)))
     assert losses[1] <= losses[0]
 
 

@@ -17,17 +17,17 @@ from torch.nn import functional as F
 from ptq4vm.errors import DataError
 from ptq4vm.quant.functional import covering_scale
 from ptq4vm.quant.observers.base import JointObserver, Observer
-from ptq4vm.quant.quantizers.htdq import log_levels
+from ptq4vm.quant.quantizers.htdq import log_levels, nearest_levels
 from ptq4vm.quant.registries import OBSERVERS
 from ptq4vm.quant.spec import ActivationSpec
 
 RELAXATIONS = (1.0, 0.3, 0.1, 0.03)
 """Candidates besides even steps, which stay where none of them is better."""
-STEPS = 12
+STEPS = 8
 """Candidate scales of every group."""
 FACTORS = (0.6, 0.7, 0.84, 1.2, 1.4)
 """By which all scales are multiplied together in the end, where K gains by it: single scales follow the error alone."""
-ZEROS = 3
+ZEROS = 2
 """Zero points with which coefficients are tried: those that are best for even steps."""
 
 RUN = 3
@@ -38,36 +38,23 @@ def td_score(features: Tensor) -> Tensor:
     """Temporal discriminability of every frame: mean cosine similarity to the frames before and after it.
 
     Args:
-        features: ``(T, D)``, one row a frame, at least two.
+        features: ``(..., T, D)``, one row a frame, at least two.
 
     Returns:
-        ``(T,)`` in [-1, 1]; the first and the last frame have one neighbour.
+        ``(..., T)`` in [-1, 1]; the first and the last frame have one neighbour.
     """
-    unit = F.normalize(features, dim=1)
-    pairs = (unit[1:] * unit[:-1]).sum(1)
-    before, after = F.pad(pairs, (1, 0)), F.pad(pairs, (0, 1))
-    neighbours = torch.full_like(before, 2.0)
-    neighbours[[0, -1]] = 1.0
-    return (before + after) / neighbours
+    unit = F.normalize(features, dim=-1)
+    pairs = (unit[..., 1:, :] * unit[..., :-1, :]).sum(-1)
+    score = (F.pad(pairs, (1, 0)) + F.pad(pairs, (0, 1))) / 2
+    score[..., 0], score[..., -1] = pairs[..., 0], pairs[..., -1]
+    return score
 
 
-def td_loss(features: Tensor, quantized: Tensor, runs: Sequence[int]) -> float:
-    """Mean absolute change of :func:`td_score` by quantization.
-
-    Args:
-        features: ``(T, D)``, one row a frame.
-        quantized: The same after quantization.
-        runs: Numbers of frames that follow each other, adding up to ``T``; runs of one frame have no neighbours.
-
-    Returns:
-        The mean over all frames with neighbours; 0 without any.
-    """
-    pairs = [
-        (td_score(after) - td_score(before)).abs()
-        for before, after in zip(features.split(list(runs)), quantized.split(list(runs)), strict=True)
-        if len(before) > 1
-    ]
-    return float(torch.cat(pairs).mean()) if pairs else 0.0
+def td_loss(features: Tensor, quantized: Tensor) -> float:
+    """Mean absolute change of :func:`td_score` by quantization, both ``(..., T, D)``; 0 for a single frame."""
+    if features.shape[-2] < 2:
+        return 0.0
+    return float((td_score(quantized) - td_score(features)).abs().mean())
 
 
 class _Found(NamedTuple):
@@ -98,6 +85,7 @@ class TemporalJoint(JointObserver):
         self.low, self.high = torch.zeros(groups), torch.zeros(groups)
         self._kept: list[list[Tensor]] = [[] for _ in range(groups)]
         self._frames = [0] * groups
+        self._drawn: dict[tuple[int, int, int], Tensor] = {}
 
     def observe(self, parts: Sequence[Tensor], first: int = 0) -> None:
         """Take in the values of consecutive groups from ``first`` on, each ``(..., c, H, W)``, a frame a row."""
@@ -106,21 +94,27 @@ class TemporalJoint(JointObserver):
             low, high = torch.aminmax(frames)
             self.low[group] = torch.minimum(self.low[group], low.cpu())
             self.high[group] = torch.maximum(self.high[group], high.cpu())
-            for frame in frames:
-                self._kept[group].append(frame[self._places(group, len(frame)).to(frame.device)].float().cpu())
-                self._frames[group] += 1
+            places = self._places(self._frames[group], *frames.shape)
+            self._kept[group].append(frames.gather(1, places.to(frames.device)).float().cpu())
+            self._frames[group] += len(frames)
 
-    def _places(self, group: int, count: int) -> Tensor:
-        """Where a group is looked at in its next frame."""
-        run = self._frames[group] // RUN
-        generator = torch.Generator().manual_seed(self.seed + group + 65537 * run)
+    def _places(self, first: int, frames: int, count: int) -> Tensor:
+        """Where ``frames`` frames of ``count`` values are looked at, of which the first is number ``first``."""
+        found = self._drawn.get((first, frames, count))
+        if found is None:
+            found = torch.stack([self._draw(number // RUN, count) for number in range(first, first + frames)])
+            self._drawn[first, frames, count] = found  # all groups of a tensor are looked at in the same places
+        return found
+
+    def _draw(self, run: int, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed + 65537 * run)
         return torch.randint(count, (self.per_frame,), generator=generator)
 
     def ranges(self) -> list[tuple[float, ...]]:
         """``(low, high)`` of every group, and with ``htdq`` the coefficient. Raises :class:`DataError` unobserved."""
         if not all(self._kept):
             raise DataError("an activation was never observed: the calibration clips do not reach this layer")
-        rows = [torch.stack(kept) for kept in self._kept]
+        rows = [torch.cat(kept) for kept in self._kept]
         frames = min(len(row) for row in rows)
         places = max(4, self.limit // frames)
         scale, zero, relaxation = self._search(torch.stack([row[:frames, :places] for row in rows]))
@@ -155,9 +149,7 @@ class TemporalJoint(JointObserver):
         divisor = energy * self.groups if self.relative else energy.sum()
         metric = float(((quantized - values).square().sum((1, 2)) / divisor).sum())
         if self.spec.temporal_weight:
-            before, after = (part.transpose(0, 1).flatten(1) for part in (values, quantized))
-            runs = [RUN] * (len(before) // RUN) + [len(before) % RUN] * (len(before) % RUN > 0)
-            metric += self.spec.temporal_weight * td_loss(before, after, runs)
+            metric += self.spec.temporal_weight * td_loss(_runs(values), _runs(quantized))
         return metric
 
     @property
@@ -185,9 +177,20 @@ class TemporalJoint(JointObserver):
 
 
 def _nearest(values: Tensor, levels: Tensor, scale: Tensor) -> Tensor:
-    """Values ``(G, T, P)`` at the nearest of ``levels``, each times the group's scale ``(G,)``."""
+    """Values ``(G, T, P)`` at the nearest of ``levels``, whole numbers, each times the group's scale ``(G,)``."""
     step = scale[:, None, None]
-    return levels[torch.bucketize(values / step, (levels[1:] + levels[:-1]) / 2)].mul_(step)
+    low, high = int(levels[0]), int(levels[-1])
+    table = nearest_levels(levels.long() - low, high - low).float() + low
+    codes = (values / step).round_().clamp_(low, high).sub_(low).int()
+    return table.index_select(0, codes.flatten()).view(values.shape).mul_(step)
+
+
+def _runs(values: Tensor) -> Tensor:
+    """Values ``(G, T, P)`` as the features of frames that follow each other, ``(runs, frames, G * P)``."""
+    frames = values.transpose(0, 1).flatten(1)
+    if len(frames) < RUN:
+        return frames[None]
+    return frames[: len(frames) // RUN * RUN].unflatten(0, (-1, RUN))
 
 
 @OBSERVERS.register("tdscore")
