@@ -76,6 +76,8 @@ class ActivationSpec:
         grid_bits: Bits of the even grid on which the levels of ``htdq`` lie, 8 to 16. An engine stores 8; with more, a
             quantizer of 8 bits is logarithmic too, which no engine runs.
         temporal_weight: What a change of TDScore weighs beside the relative squared error, for ``tdscore``, at least 0.
+        migration: How far scales of channels that weights carry differ, in [0, 1]: 1 follows the channels, 0 gives all
+            the same; see :func:`ptq4vm.quant.quantizers.uniform.migrated`.
     """
 
     bits: int = 8
@@ -87,6 +89,7 @@ class ActivationSpec:
     relaxation: float = 0.3
     grid_bits: int = 8
     temporal_weight: float = 1.0
+    migration: float = 1.0
 
     def __post_init__(self) -> None:
         _check_bits("activation bits", self.bits)
@@ -97,6 +100,8 @@ class ActivationSpec:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
         if not self.relaxation > 0:
             raise ConfigError(f"activation relaxation={self.relaxation}: use a positive share of the range")
+        if not 0 <= self.migration <= 1:
+            raise ConfigError(f"activation migration={self.migration}: use a share in [0, 1]")
         if not self.temporal_weight >= 0:
             raise ConfigError(f"activation temporal_weight={self.temporal_weight}: use 0 or a positive number")
         if not isinstance(self.grid_bits, int) or not MAX_BITS <= self.grid_bits <= 16:
@@ -177,7 +182,7 @@ def spec_values(spec: QuantSpec) -> dict[str, Any]:
     """
     values = asdict(spec)
     activation = {_WRITTEN.get(key, key): value for key, value in values["activation"].items()}
-    for key in ("quantizer", "relaxation", "grid_bits", "temporal_weight"):
+    for key in ("quantizer", "relaxation", "grid_bits", "temporal_weight", "migration"):
         if activation[key] == getattr(ActivationSpec, key):
             del activation[key]
     for key in ("weight_bits", "activation_bits"):

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from ptq4vm.quant.quantizers.uniform import UniformQuantizer
+from ptq4vm.quant.quantizers.base import SiteRanges
+from ptq4vm.quant.quantizers.uniform import UniformQuantizer, migrated
+from ptq4vm.quant.spec import ActivationSpec
 
 
 def _quantizer(bits: int = 4, scale: float = 0.1, zero: int = 5) -> UniformQuantizer:
@@ -107,3 +109,19 @@ def test_scale_stays_positive_whatever_the_optimizer_does() -> None:
 
 def test_repr_names_the_choices() -> None:
     assert "bits=4, scale=[0.1], zero_point=5" in repr(_quantizer())
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_migration_leads_from_one_scale_to_those_of_the_channels(strength: float) -> None:
+    scale = torch.tensor([0.01, 0.1, 1.0])
+    found = migrated(scale, strength)
+    torch.testing.assert_close(found, scale.log().lerp(scale.max().log(), 1 - strength).exp())
+    assert bool((found >= scale * (1 - 1e-6)).all())  # nothing is clipped that was not
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_only_scales_that_weights_carry_migrate(carried: bool) -> None:
+    spec = ActivationSpec(bits=4, granularity="channel", migration=0.0)
+    seen = SiteRanges([(0.0, 0.15), (0.0, 1.5)], (1, 1), learns=not carried)
+    scale = UniformQuantizer.from_ranges(spec, seen).scale.detach()
+    torch.testing.assert_close(scale, torch.tensor([0.1, 0.1]) if carried else torch.tensor([0.01, 0.1]))

@@ -118,4 +118,19 @@ def shared_grids(spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bo
     scale = scale.float()
     if one_scale:
         scale = scale.max().expand(len(scale))
-    return scale.split([len(site.ranges) for site in seen]), zero
+    scales = scale.split([len(site.ranges) for site in seen])
+    carried = (one if site.learns else migrated(one, spec.migration) for one, site in zip(scales, seen, strict=True))
+    return list(carried), zero
+
+
+def migrated(scale: Tensor, strength: float) -> Tensor:
+    """Take back some of the difficulty that channels' own scales move into the weights that carry them.
+
+    As in SmoothQuant (Xiao et al., ICML 2023): a channel's scale becomes ``s^m max(s)^(1 - m)``, which still reaches
+    what it reached, in coarser steps.
+
+    Args:
+        scale: Of every channel, ``(C,)``, positive.
+        strength: ``m`` in [0, 1]: 1 keeps the scales, 0 gives all channels the largest.
+    """
+    return scale if strength == 1 else scale**strength * scale.max() ** (1 - strength)
