@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import cv2
@@ -16,9 +17,11 @@ from torch.nn import functional as F
 from ptq4vm.engines import enlarging
 from ptq4vm.engines.anysize import AnySizeEngine, fitting
 from ptq4vm.engines.base import Matte
-from ptq4vm.engines.enlarging import Enlarger, fit
+from ptq4vm.engines.enlarging import Enlarger, GuidedMatte, fit
 from ptq4vm.engines.step import Port, StepEngine
+from ptq4vm.media.frames import Frame
 from ptq4vm.models.rvm.refiner import FastGuidedFilterRefiner
+from ptq4vm.video.composing import Colour, Pictures, composer
 
 OWN = (36, 64)
 
@@ -55,7 +58,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "compiled":
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(enlarging, "_kernel", lambda: enlarging._apply_rows)
+        monkeypatch.setattr(enlarging, "_kernels", lambda: None)
     return str(request.param)
 
 
@@ -65,7 +68,7 @@ def test_it_is_the_fast_guided_filter(way: str, size: tuple[int, int]) -> None:
     small = cv2.resize(frame, OWN[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
     generator = np.random.default_rng(0)
     matte = Matte(*(generator.random((*OWN, *more), np.float32) for more in ((), (3,))))
-    found = Enlarger(2).apply(frame, *fit(small, matte))
+    found = Enlarger(2).matte(frame, fit(small, matte))
     tensors = [torch.from_numpy(np.array(each, np.float32)).permute(2, 0, 1)[None] for each in (
         frame / np.float32(255), small, matte.foreground - small, matte.alpha[..., None])]  # fmt: skip
     residual, alpha = FastGuidedFilterRefiner()(*tensors, torch.zeros(1, 16, *OWN))
@@ -112,6 +115,32 @@ def test_another_size_begins_another_video() -> None:
     assert inner.resets == 3, "of the file itself, and of the two sizes"
     engine.reset()
     assert inner.resets == 4
+
+
+@pytest.mark.parametrize("output", ["composite", "alpha", "rgba", "foreground"])
+@pytest.mark.parametrize("behind", ["colour", "picture"])
+@pytest.mark.parametrize("size", [(72, 128), (135, 241), (37, 64), (1, 130), (200, 1)])
+def test_pictures_are_made_at_once_as_from_the_matte(way: str, output: str, behind: str, size: tuple[int, int]) -> None:
+    frame, _ = scene(size)
+    picture = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
+    background: Any = Colour((120, 255, 155)) if behind == "colour" else Pictures(
+        lambda: iter([Frame(0, picture, Fraction(0))]), Fraction(1))  # fmt: skip
+    guided = AnySizeEngine(Bright(), 2).deferred(frame)
+    if size in ((1, 130), (200, 1)):
+        assert isinstance(guided, Matte | GuidedMatte)
+    else:
+        assert isinstance(guided, GuidedMatte)
+        made = guided.picture(output, background.at(Fraction(0), size))
+        assert (made is None) == (way == "numpy" or output == "foreground")
+    compose = composer(output, background)
+    whole = guided.whole if isinstance(guided, GuidedMatte) else guided
+    found, expected = (compose(Frame(0, frame, Fraction(0)), [matte]) for matte in (guided, whole))
+    assert found.shape == expected.shape and found.dtype == expected.dtype == np.uint8
+    difference = np.abs(found.astype(int) - expected)
+    if output in ("rgba", "foreground"):  # where alpha is next to nothing, colours may be black or not
+        difference = difference[np.broadcast_to((whole.alpha > 1e-6)[..., None], difference.shape)]
+    assert difference.max(initial=0) <= 1
+    assert difference.sum() <= 0.02 * difference.size
 
 
 @given(st.tuples(st.integers(1, 5000), st.integers(1, 5000)))

@@ -99,7 +99,7 @@ def test_comparison_layout() -> None:
 
 
 def _shown(background: Pictures, times: list[Fraction]) -> list[float]:
-    return [round(float(background.at(time, (8, 8)).mean()) * 5, 2) for time in times]
+    return [round(float(background.at(time, (8, 8)).mean()) / 51, 2) for time in times]
 
 
 @pytest.mark.parametrize(

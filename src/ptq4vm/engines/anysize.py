@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte, MattingEngine
-from ptq4vm.engines.enlarging import Enlarger, fit
+from ptq4vm.engines.enlarging import Enlarger, GuidedMatte
 from ptq4vm.engines.step import StepEngine
 
 
@@ -40,6 +40,15 @@ class AnySizeEngine(MattingEngine):
 
     def matte(self, frame: NDArray[np.uint8]) -> Matte:
         """See :meth:`MattingEngine.matte`."""
+        found = self.deferred(frame)
+        return found.whole if isinstance(found, GuidedMatte) else found
+
+    def deferred(self, frame: NDArray[np.uint8]) -> Matte | GuidedMatte:
+        """The matte of the next frame; at full size only once it is asked for, where the frame is larger than the file.
+
+        Args:
+            frame: ``(H, W, 3)`` uint8 RGB.
+        """
         own = self.engine.frame_size
         size = (frame.shape[0], frame.shape[1])
         if own is None or size == own or frame.ndim != 3:
@@ -60,7 +69,7 @@ class AnySizeEngine(MattingEngine):
         if not smaller:
             shrunk = (cv2.resize(each, size[::-1], interpolation=cv2.INTER_AREA) for each in matte)
             return Matte(*(np.asarray(each, np.float32) for each in shrunk))
-        return self._enlarger.apply(frame, *fit(small.astype(np.float32) / np.float32(255), matte))
+        return GuidedMatte(self._enlarger, frame, np.asarray(small, np.uint8), matte)
 
 
 def fitting(size: tuple[int, int], own: tuple[int, int]) -> tuple[int, int]:

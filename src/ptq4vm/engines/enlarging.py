@@ -7,12 +7,14 @@ Here it is one pass over the rows of the frame: nothing of its size is made but 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -23,14 +25,17 @@ from ptq4vm.engines.base import Matte
 
 log = logging.getLogger(__name__)
 
+Codes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 EPS = 1e-5
 """Regularisation of the fit, RVM's."""
 _STRIPES = 4  # pieces of a frame for each thread, so that none waits long for another
 
 
-def fit(image: Floats, matte: Matte) -> tuple[Floats, Floats]:
-    """A and b of a small image, ``(h, w, 4)`` each: of the foreground residual and of alpha.
+def fit(image: Floats, matte: Matte) -> Floats:
+    """A and b of a small image, ``(8, h, w)``: slopes of the three colours and of alpha, and their offsets.
+
+    They are for colours in [0, 255], and so are the offsets of colours.
 
     Args:
         image: ``(h, w, 3)`` RGB in [0, 1].
@@ -43,11 +48,12 @@ def fit(image: Floats, matte: Matte) -> tuple[Floats, Floats]:
         for each in (guide, wanted, guide * wanted, guide * guide)
     )
     slope = (mean_product - mean_guide * mean_wanted) / (mean_square - mean_guide * mean_guide + np.float32(EPS))
-    return slope.astype(np.float32), (mean_wanted - slope * mean_guide).astype(np.float32)
+    offset = (mean_wanted - slope * mean_guide) * np.array([255, 255, 255, 1], np.float32)
+    return np.ascontiguousarray(np.concatenate([slope, offset], 2).transpose(2, 0, 1), np.float32)
 
 
 class Enlarger:
-    """Applies A and b to frames of any size.
+    """Applies A and b to frames of any size; where Numba is installed, straight to the picture that is wanted.
 
     Args:
         threads: How many threads share the rows of a frame; as many as there are cores for this process if not given.
@@ -57,80 +63,113 @@ class Enlarger:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads)
 
-    def apply(self, frame: NDArray[np.uint8], slope: Floats, offset: Floats) -> Matte:
-        """Alpha ``(H, W)`` and foreground ``(H, W, 3)`` in [0, 1] of a frame ``(H, W, 3)`` uint8.
+    def matte(self, frame: Codes, planes: Floats) -> Matte:
+        """Alpha ``(H, W)`` and foreground ``(H, W, 3)`` in [0, 1] of a frame.
 
         Args:
-            frame: The frame at its full size.
-            slope: A of the small image, ``(h, w, 4)``.
-            offset: The small image's b, in the same shape.
+            frame: The frame at its full size, ``(H, W, 3)`` uint8.
+            planes: From :func:`fit` for the small image, ``(8, h, w)``.
         """
-        height, width = frame.shape[:2]
-        alpha, foreground = np.empty((height, width), np.float32), np.empty((height, width, 3), np.float32)
-        rows, columns = _places(height, slope.shape[0]), _places(width, slope.shape[1])
-        both = np.concatenate([slope, offset], 2)
-        kernel = _kernel()
-        ends = np.linspace(0, height, min(height, self._threads * _STRIPES) + 1).astype(int)
-        parts = itertools.pairwise(ends)
-        list(self._pool.map(lambda part: kernel(frame, both, *rows, *columns, alpha, foreground, *part), parts))
+        size = frame.shape[:2]
+        alpha, foreground = np.empty(size, np.float32), np.empty((*size, 3), np.float32)
+        kernels = _kernels()
+        loop = _values if kernels is None else kernels.values
+        self._each(loop, frame, planes, alpha, foreground)
         return Matte(alpha, foreground)
 
+    def picture(self, frame: Codes, planes: Floats, output: str, behind: Codes) -> Codes | None:
+        """What is made of a frame, uint8, in one pass; ``None`` where only :meth:`matte` can.
 
-def _places(large: int, small: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+        Args:
+            frame: The frame at its full size, ``(H, W, 3)`` uint8.
+            planes: From :func:`fit` for the small image, ``(8, h, w)``.
+            output: ``composite`` ``(H, W, 3)``, ``alpha`` as grey ``(H, W, 3)``, or ``rgba`` ``(H, W, 4)``.
+            behind: The background of a composite, ``(H, W, 3)``, or ``(1, 1, 3)`` for one colour.
+        """
+        kernels = _kernels()
+        if kernels is None or output not in ("composite", "alpha", "rgba"):
+            return None
+        result = np.empty((*frame.shape[:2], 4 if output == "rgba" else 3), np.uint8)
+        if output == "composite":
+            self._each(kernels.composite, frame, planes, behind, result)
+        elif output == "rgba":
+            self._each(kernels.layers, frame, planes, result)
+        else:
+            self._each(kernels.alpha, frame, np.ascontiguousarray(planes[3::4]), result)
+        return result
+
+    def _each(self, loop: Callable[..., None], frame: Codes, planes: Floats, *rest: NDArray[Any]) -> None:
+        """Run a loop over the rows of a frame, in stripes."""
+        height, width = frame.shape[:2]
+        down, across = _places(height, planes.shape[1]), _places(width, planes.shape[2])
+        ends = np.linspace(0, height, min(height, self._threads * _STRIPES) + 1).astype(int)
+        frame = np.ascontiguousarray(frame)
+        parts = itertools.pairwise(ends)
+        list(self._pool.map(lambda part: loop(frame, planes, down, across, *rest, *part), parts))
+
+
+class GuidedMatte:
+    """A small matte and its frame: the matte at full size, or a picture made of it, when it is asked for.
+
+    Args:
+        enlarger: Makes them.
+        frame: The frame at its full size, ``(H, W, 3)`` uint8.
+        small: The frame at the matte's size, ``(h, w, 3)`` uint8.
+        matte: What the network gave for it.
+
+    Attributes:
+        matte: The small matte.
+    """
+
+    def __init__(self, enlarger: Enlarger, frame: Codes, small: Codes, matte: Matte) -> None:
+        self._enlarger, self._frame, self.matte = enlarger, frame, matte
+        self._planes = fit(small.astype(np.float32) / np.float32(255), matte)
+
+    @cached_property
+    def whole(self) -> Matte:
+        """The matte at full size."""
+        return self._enlarger.matte(self._frame, self._planes)
+
+    @property
+    def alpha(self) -> Floats:
+        """Alpha at full size, ``(H, W)`` in [0, 1]."""
+        return self.whole.alpha
+
+    @property
+    def foreground(self) -> Floats:
+        """Foreground at full size, ``(H, W, 3)`` in [0, 1]."""
+        return self.whole.foreground
+
+    def picture(self, output: str, behind: Codes) -> Codes | None:
+        """See :meth:`Enlarger.picture`."""
+        return self._enlarger.picture(self._frame, self._planes, output, behind)
+
+
+def _places(large: int, small: int) -> tuple[NDArray[np.int32], NDArray[np.int32], Floats]:
     """For every row or column of the large image, its two neighbours in the small one and the weight of the second."""
     place = np.maximum((np.arange(large) + 0.5) * (small / large) - 0.5, 0)
-    first = np.minimum(place.astype(np.int64), small - 1)
-    return first, np.minimum(first + 1, small - 1), (place - first).astype(np.float32)
+    first = np.minimum(place.astype(np.int32), np.int32(small - 1))
+    return first, np.minimum(first + 1, np.int32(small - 1)), (place - first).astype(np.float32)
 
 
 @cache
-def _kernel() -> Callable[..., None]:
-    """The loop over rows: compiled where Numba is installed, in NumPy otherwise."""
+def _kernels() -> ModuleType | None:
+    """The compiled loops, where Numba is installed."""
     try:
-        from numba import njit
+        return importlib.import_module("ptq4vm.engines.kernels")
     except ImportError:
         log.info("Numba is not installed: full-size mattes are made by NumPy, which takes several times as long")
-        return _apply_rows
-    compiled: Callable[..., None] = njit(nogil=True, cache=True, fastmath=True)(_apply_loop)
-    return compiled
+        return None
 
 
-def _apply_loop(
-    frame: Any, both: Any, top: Any, below: Any, down: Any, left: Any, right: Any, along: Any, alpha: Any,
-    foreground: Any, start: int, stop: int,
+def _values(
+    frame: Any, planes: Any, down: Any, across: Any, alpha: Any, foreground: Any, start: int, stop: int
 ) -> None:  # fmt: skip
-    """Rows ``start:stop`` of alpha and foreground, number by number: for a compiler."""
-    width = frame.shape[1]
-    row = np.empty((both.shape[1], 8), np.float32)
-    scale, one = np.float32(1 / 255), np.float32(1)
+    """:func:`ptq4vm.engines.kernels.values` in NumPy, row by row."""
+    (top, below, weight), (left, right, share) = down, across
     for y in range(start, stop):
-        part = down[y]
-        for x in range(both.shape[1]):
-            for k in range(8):
-                row[x, k] = both[top[y], x, k] * (one - part) + both[below[y], x, k] * part
-        for x in range(width):
-            before, after, share = left[x], right[x], along[x]
-            mean = np.float32(0)
-            for k in range(3):
-                colour = np.float32(frame[y, x, k]) * scale
-                mean += colour
-                slope = row[before, k] * (one - share) + row[after, k] * share
-                offset = row[before, k + 4] * (one - share) + row[after, k + 4] * share
-                foreground[y, x, k] = min(max(colour + slope * colour + offset, np.float32(0)), one)
-            slope = row[before, 3] * (one - share) + row[after, 3] * share
-            offset = row[before, 7] * (one - share) + row[after, 7] * share
-            alpha[y, x] = min(max(slope * mean / np.float32(3) + offset, np.float32(0)), one)
-
-
-def _apply_rows(
-    frame: Any, both: Any, top: Any, below: Any, down: Any, left: Any, right: Any, along: Any, alpha: Any,
-    foreground: Any, start: int, stop: int,
-) -> None:  # fmt: skip
-    """The same in NumPy, row by row."""
-    share = along[:, None]
-    for y in range(start, stop):
-        row = both[top[y]] * (1 - down[y]) + both[below[y]] * down[y]
-        here = row[left] * (1 - share) + row[right] * share
-        colour = frame[y].astype(np.float32) / 255
-        np.clip(colour + here[:, :3] * colour + here[:, 4:7], 0, 1, out=foreground[y])
-        np.clip(here[:, 3] * colour.mean(1) + here[:, 7], 0, 1, out=alpha[y])
+        row = planes[:, top[y]] * (1 - weight[y]) + planes[:, below[y]] * weight[y]
+        here = row[:, left] * (1 - share) + row[:, right] * share
+        colour = frame[y].astype(np.float32).T
+        np.clip((colour + here[:3] * colour + here[4:7]).T / 255, 0, 1, out=foreground[y])
+        np.clip(here[3] * colour.mean(0) / 255 + here[7], 0, 1, out=alpha[y])

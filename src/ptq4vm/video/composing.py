@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ptq4vm.engines.base import Matte
+from ptq4vm.engines.enlarging import GuidedMatte
 from ptq4vm.errors import ConfigError
 from ptq4vm.media.frames import Frame, Picture, Writable, cover
 
-Compose = Callable[[Frame, Sequence[Matte]], Writable]
+AnyMatte = Matte | GuidedMatte
+
+Compose = Callable[[Frame, Sequence[AnyMatte]], Writable]
 """From a frame and the mattes of one or more engines to what is written: uint16 where the frame is deep."""
 
 OUTPUTS = ("composite", "alpha", "foreground", "rgba")
@@ -28,6 +31,7 @@ COLOURS = {
 }
 """Backgrounds by name, RGB; the green is the one that RVM's authors composite on."""
 
+_NOTHING = np.zeros((1, 1, 3), np.uint8)
 DIFFERENCE_GAIN = 4
 """How many times the absolute difference is amplified in a comparison: 64/255 and above is white."""
 
@@ -42,8 +46,8 @@ def to_codes(values: NDArray[np.float32], deep: bool = False) -> Writable:
 class Background(Protocol):
     """What stands behind the foreground."""
 
-    def at(self, time: Fraction, size: tuple[int, int]) -> NDArray[np.float32]:
-        """What is behind a frame ``time`` seconds after the first; float32 in [0, 1], broadcasts to ``(H, W, 3)``."""
+    def at(self, time: Fraction, size: tuple[int, int]) -> Picture:
+        """What is behind a frame ``time`` seconds after the first: ``(H, W, 3)`` uint8, or ``(1, 1, 3)``."""
         ...
 
 
@@ -55,10 +59,10 @@ class Colour:
     """
 
     def __init__(self, rgb: tuple[int, int, int]) -> None:
-        self._rgb = np.divide(rgb, 255, dtype=np.float32)
+        self._rgb = np.array([[rgb]], np.uint8)
 
-    def at(self, time: Fraction, size: tuple[int, int]) -> NDArray[np.float32]:
-        """The colour as ``(3,)`` float32 in [0, 1], whatever the frame's time and size."""
+    def at(self, time: Fraction, size: tuple[int, int]) -> Picture:
+        """The colour as ``(1, 1, 3)`` uint8, whatever the frame's time and size."""
         return self._rgb
 
 
@@ -76,15 +80,15 @@ class Pictures:
         self._begins = Fraction(0)  # of this round
         self._shown = next(self._frames)
         self._ahead = self._following()
-        self._kept: tuple[Frame, NDArray[np.float32]] | None = None
+        self._kept: tuple[Frame, Picture] | None = None
 
-    def at(self, time: Fraction, size: tuple[int, int]) -> NDArray[np.float32]:
-        """The picture that is shown at ``time``, ``(H, W, 3)`` float32 in [0, 1], brought to ``size`` = ``(H, W)``."""
+    def at(self, time: Fraction, size: tuple[int, int]) -> Picture:
+        """The picture that is shown at ``time``, ``(H, W, 3)`` uint8, brought to ``size`` = ``(H, W)``."""
         while self._ahead is not None and self._begins + self._ahead.time <= time + self._period / 4:
             self._shown = self._ahead
             self._ahead = self._following()
         if self._kept is None or self._kept[0] is not self._shown or self._kept[1].shape[:2] != size:
-            self._kept = self._shown, np.divide(cover(self._shown.image, size), 255, dtype=np.float32)
+            self._kept = self._shown, np.ascontiguousarray(cover(self._shown.image, size))
         return self._kept[1]
 
     def _following(self) -> Frame | None:
@@ -159,8 +163,14 @@ def composer(output: str, background: Background) -> Compose:
     if output not in make:
         raise ConfigError(f"output={output} is unknown: use one of {', '.join(OUTPUTS)}")
 
-    def compose(frame: Frame, mattes: Sequence[Matte]) -> Writable:
+    def compose(frame: Frame, mattes: Sequence[AnyMatte]) -> Writable:
         matte, deep = mattes[0], frame.deep
+        if isinstance(matte, GuidedMatte):
+            behind = background.at(frame.time, frame.image.shape[:2]) if output == "composite" else _NOTHING
+            made = matte.picture(output, behind) if deep is None else None
+            if made is not None:
+                return made
+            matte = matte.whole
         if deep is not None and output != "alpha":
             matte = matte._replace(foreground=deep.foreground(frame.image, matte.foreground))
         return make[output](frame, matte, deep is not None)
@@ -169,8 +179,9 @@ def composer(output: str, background: Background) -> Compose:
 
 
 def _behind(background: Background, frame: Frame) -> NDArray[np.float32]:
-    """The background of a frame, in the frame's own codes."""
-    found = background.at(frame.time, frame.image.shape[:2])
+    """The background of a frame in [0, 1], in the frame's own codes; ``(3,)`` for one colour."""
+    codes = background.at(frame.time, frame.image.shape[:2])
+    found = np.divide(codes[0, 0] if codes.shape[:2] == (1, 1) else codes, 255, dtype=np.float32)
     return found if frame.deep is None else frame.deep.grade.ordinary(found)
 
 
@@ -184,7 +195,7 @@ def comparison(label: str) -> Compose:
     """
     names = ("input", "FP32 alpha", f"{label} alpha", f"difference x{DIFFERENCE_GAIN}")
 
-    def compose(frame: Frame, mattes: Sequence[Matte]) -> Picture:
+    def compose(frame: Frame, mattes: Sequence[AnyMatte]) -> Picture:
         first, second = mattes[0].alpha, mattes[1].alpha
         difference = np.minimum(np.abs(first - second) * DIFFERENCE_GAIN, 1)
         tiles = [frame.image, *(alpha_picture(alpha) for alpha in (first, second, difference))]

@@ -11,11 +11,13 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from ptq4vm.engines.base import Matte, MattingEngine
+from ptq4vm.engines.anysize import AnySizeEngine
+from ptq4vm.engines.base import MattingEngine
+from ptq4vm.engines.enlarging import GuidedMatte
 from ptq4vm.errors import ExportError, PTQ4VMError
 from ptq4vm.media.frames import Frame, Reader, Sound
 from ptq4vm.media.writers import Writer
-from ptq4vm.video.composing import Compose
+from ptq4vm.video.composing import AnyMatte, Compose
 from ptq4vm.video.scenes import SceneCuts
 
 T = TypeVar("T")
@@ -68,7 +70,7 @@ class Channel(Generic[T]):
                     return
 
 
-Matted = tuple[Frame, tuple[Matte, ...]]
+Matted = tuple[Frame, tuple[AnyMatte, ...]]
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def matte_video(
                     if cuts is not None and cuts.is_cut(item.image):
                         for engine in engines:
                             engine.reset()
-                    mattes = tuple(engine.matte(item.image) for engine in engines)
+                    mattes = tuple(_matte(engine, item) for engine in engines)
                     _check_finite(mattes, item.index)
                     wanted = matted.put((item, mattes))
                     seen += 1
@@ -151,9 +153,15 @@ def matte_video(
         return Outcome(seen, stop.is_set(), error or _failure(reading))
 
 
-def _check_finite(mattes: Sequence[Matte], index: int) -> None:
+def _matte(engine: MattingEngine, frame: Frame) -> AnyMatte:
+    """The matte of a frame; where the engine can, it is brought to full size by the writing thread, as it composes."""
+    return engine.deferred(frame.image) if isinstance(engine, AnySizeEngine) else engine.matte(frame.image)
+
+
+def _check_finite(mattes: Sequence[AnyMatte], index: int) -> None:
     """Refuse mattes that are no numbers: sooner or later they are everywhere, so a part of the pixels will do."""
-    if not all(np.isfinite(matte.alpha[::8, ::8]).all() for matte in mattes):
+    known = (matte.matte if isinstance(matte, GuidedMatte) else matte for matte in mattes)
+    if not all(np.isfinite(matte.alpha[::8, ::8]).all() for matte in known):
         raise ExportError(
             f"the network gives a matte that is no number at frame {index}: its weights or scales are broken"
         )

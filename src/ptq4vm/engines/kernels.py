@@ -1,0 +1,157 @@
+"""Loops over the rows of a frame, compiled by Numba: a small image's A and b are enlarged, applied and composed.
+
+Importing this needs Numba (the extra ``fast``). A row of A and b is spread to the frame's width once for all rows of
+the frame that lie beside it; what is left for a pixel is arithmetic along planes of a row, which a CPU does for many at
+once. Nothing of the frame's size is made but the result. All loops take ``both`` ``(8, h, w)`` float32 of the small
+image (slopes of the three colours and of alpha, then their offsets) for colours in [0, 255], and where rows and columns
+of the frame lie in it: ``down`` and ``across``, each ``(first, second, weight of the second)``. They write rows
+``start:stop``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+compiled = njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+ZERO, ONE, WHITE = np.float32(0), np.float32(1), np.float32(255)
+THIRD, HALF, SCALE = np.float32(1 / 765), np.float32(0.5), np.float32(1 / 255)
+
+
+@compiled
+def _spread(both: Any, row: int, across: Any, out: Any) -> None:
+    """A row of the small image at the frame's width, ``(8, W)``."""
+    first, second, weight = across
+    for k in range(both.shape[0]):
+        line, wide = both[k, row], out[k]
+        for x in range(weight.shape[0]):
+            a = line[first[x]]
+            wide[x] = a + (line[second[x]] - a) * weight[x]
+
+
+@compiled
+def _spread_both(both: Any, y: int, down: Any, across: Any, rows: Any, kept: Any) -> None:
+    """The two spread rows beside row ``y`` of the frame, where they are not there yet."""
+    if kept[0] != down[0][y]:
+        if kept[1] == down[0][y]:
+            rows[0, :, :] = rows[1]
+        else:
+            _spread(both, down[0][y], across, rows[0])
+        kept[0] = down[0][y]
+    if kept[1] != down[1][y]:
+        _spread(both, down[1][y], across, rows[1])
+        kept[1] = down[1][y]
+
+
+@compiled
+def _apart(line: Any, planes: Any) -> None:
+    """Colours of a row, ``(W, 3)``, as planes ``(3, W)``."""
+    red, green, blue = planes[0], planes[1], planes[2]
+    for x in range(line.shape[0]):
+        red[x], green[x], blue[x] = np.float32(line[x, 0]), np.float32(line[x, 1]), np.float32(line[x, 2])
+
+
+@compiled
+def _apply_alpha(planes: Any, rows: Any, k: int, share: Any, out: Any) -> None:
+    """Alpha of a row in [0, 1]; ``k`` is its place among the slopes, half as many as ``both`` has planes."""
+    upper, lower = rows[0, k], rows[1, k]
+    above, beneath = rows[0, k + rows.shape[1] // 2], rows[1, k + rows.shape[1] // 2]
+    red, green, blue = planes[0], planes[1], planes[2]
+    for x in range(out.shape[0]):
+        slope = upper[x] + (lower[x] - upper[x]) * share
+        offset = above[x] + (beneath[x] - above[x]) * share
+        out[x] = min(max(slope * ((red[x] + green[x] + blue[x]) * THIRD) + offset, ZERO), ONE)
+
+
+@compiled
+def _apply_colour(plane: Any, rows: Any, k: int, share: Any, out: Any) -> None:
+    """Foreground of a row in [0, 255], in colour ``k``."""
+    upper, lower, above, beneath = rows[0, k], rows[1, k], rows[0, k + 4], rows[1, k + 4]
+    for x in range(out.shape[0]):
+        slope = upper[x] + (lower[x] - upper[x]) * share
+        offset = above[x] + (beneath[x] - above[x]) * share
+        out[x] = min(max(plane[x] + slope * plane[x] + offset, ZERO), WHITE)
+
+
+@compiled
+def composite(
+    frame: Any, both: Any, down: Any, across: Any, behind: Any, out: Any, start: int, stop: int
+) -> None:  # fmt: skip
+    """``alpha * F + (1 - alpha) * behind``, ``(H, W, 3)`` uint8; ``behind`` is a picture or one pixel, uint8."""
+    width = frame.shape[1]
+    rows, kept = np.empty((2, 8, width), np.float32), np.full(2, -1)
+    planes, back = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
+    shown, colour, mixed = np.empty(width, np.float32), np.empty(width, np.float32), np.empty((3, width), np.uint8)
+    for k in range(3):
+        back[k, :] = behind[0, 0, k]
+    for y in range(start, stop):
+        _spread_both(both, y, down, across, rows, kept)
+        _apart(frame[y], planes)
+        if behind.shape[0] > 1 or behind.shape[1] > 1:
+            _apart(behind[y], back)
+        _apply_alpha(planes, rows, 3, down[2][y], shown)
+        for k in range(3):
+            _apply_colour(planes[k], rows, k, down[2][y], colour)
+            rest, plane = back[k], mixed[k]
+            for x in range(width):
+                plane[x] = np.uint8(np.int32(rest[x] + (colour[x] - rest[x]) * shown[x] + HALF))
+        line, red, green, blue = out[y], mixed[0], mixed[1], mixed[2]
+        for x in range(width):
+            line[x, 0], line[x, 1], line[x, 2] = red[x], green[x], blue[x]
+
+
+@compiled
+def layers(frame: Any, both: Any, down: Any, across: Any, out: Any, start: int, stop: int) -> None:
+    """The foreground, black where alpha is 0, and alpha as the fourth channel, ``(H, W, 4)`` uint8."""
+    width = frame.shape[1]
+    rows, kept = np.empty((2, 8, width), np.float32), np.full(2, -1)
+    planes = np.empty((3, width), np.float32)
+    shown, colour = np.empty(width, np.float32), np.empty(width, np.float32)
+    for y in range(start, stop):
+        _spread_both(both, y, down, across, rows, kept)
+        _apart(frame[y], planes)
+        _apply_alpha(planes, rows, 3, down[2][y], shown)
+        line = out[y]
+        for k in range(3):
+            _apply_colour(planes[k], rows, k, down[2][y], colour)
+            for x in range(width):
+                line[x, k] = np.uint8(np.int32((colour[x] if shown[x] > ZERO else ZERO) + HALF))
+        for x in range(width):
+            line[x, 3] = np.uint8(np.int32(shown[x] * WHITE + HALF))
+
+
+@compiled
+def alpha(frame: Any, both: Any, down: Any, across: Any, out: Any, start: int, stop: int) -> None:
+    """Alpha as grey, ``(H, W, 3)`` uint8; ``both`` has its slope and its offset alone, ``(2, h, w)``."""
+    width = frame.shape[1]
+    rows, kept = np.empty((2, 2, width), np.float32), np.full(2, -1)
+    planes, shown = np.empty((3, width), np.float32), np.empty(width, np.float32)
+    for y in range(start, stop):
+        _spread_both(both, y, down, across, rows, kept)
+        _apart(frame[y], planes)
+        _apply_alpha(planes, rows, 0, down[2][y], shown)
+        line = out[y]
+        for x in range(width):
+            value = np.uint8(np.int32(shown[x] * WHITE + HALF))
+            line[x, 0], line[x, 1], line[x, 2] = value, value, value
+
+
+@compiled
+def values(
+    frame: Any, both: Any, down: Any, across: Any, out: Any, colours: Any, start: int, stop: int
+) -> None:  # fmt: skip
+    """Alpha ``(H, W)`` and the foreground ``(H, W, 3)``, float32 in [0, 1]."""
+    width = frame.shape[1]
+    rows, kept = np.empty((2, 8, width), np.float32), np.full(2, -1)
+    planes, colour = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
+    for y in range(start, stop):
+        _spread_both(both, y, down, across, rows, kept)
+        _apart(frame[y], planes)
+        _apply_alpha(planes, rows, 3, down[2][y], out[y])
+        for k in range(3):
+            _apply_colour(planes[k], rows, k, down[2][y], colour[k])
+        line, red, green, blue = colours[y], colour[0], colour[1], colour[2]
+        for x in range(width):
+            line[x, 0], line[x, 1], line[x, 2] = red[x] * SCALE, green[x] * SCALE, blue[x] * SCALE
