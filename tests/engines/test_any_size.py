@@ -65,10 +65,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("size", [(72, 128), (135, 241), (37, 64)])
 def test_it_is_the_fast_guided_filter(way: str, size: tuple[int, int]) -> None:
     frame, _ = scene(size)
-    small = cv2.resize(frame, OWN[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
+    codes = np.asarray(cv2.resize(frame, OWN[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    small = codes / np.float32(255)
     generator = np.random.default_rng(0)
     matte = Matte(*(generator.random((*OWN, *more), np.float32) for more in ((), (3,))))
-    found = Enlarger(2).matte(frame, fit(small, matte))
+    found = Enlarger(2).matte(frame, fit(codes, matte))
     tensors = [torch.from_numpy(np.array(each, np.float32)).permute(2, 0, 1)[None] for each in (
         frame / np.float32(255), small, matte.foreground - small, matte.alpha[..., None])]  # fmt: skip
     residual, alpha = FastGuidedFilterRefiner()(*tensors, torch.zeros(1, 16, *OWN))

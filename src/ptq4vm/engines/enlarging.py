@@ -32,15 +32,21 @@ EPS = 1e-5
 _STRIPES = 4  # pieces of a frame for each thread, so that none waits long for another
 
 
-def fit(image: Floats, matte: Matte) -> Floats:
+def fit(small: Codes, matte: Matte) -> Floats:
     """A and b of a small image, ``(8, h, w)``: slopes of the three colours and of alpha, and their offsets.
 
     They are for colours in [0, 255], and so are the offsets of colours.
 
     Args:
-        image: ``(h, w, 3)`` RGB in [0, 1].
+        small: The small image, ``(h, w, 3)`` uint8 RGB.
         matte: What the network gave for it.
     """
+    kernels = _kernels()
+    if kernels is not None:
+        planes = np.empty((8, *small.shape[:2]), np.float32)
+        kernels.fit(small, matte.alpha, matte.foreground, np.float32(EPS), planes)
+        return planes
+    image = small.astype(np.float32) / np.float32(255)
     guide = np.dstack([image, image.mean(2)])
     wanted = np.dstack([matte.foreground - image, matte.alpha])
     mean_guide, mean_wanted, mean_product, mean_square = (
@@ -123,7 +129,7 @@ class GuidedMatte:
 
     def __init__(self, enlarger: Enlarger, frame: Codes, small: Codes, matte: Matte) -> None:
         self._enlarger, self._frame, self.matte = enlarger, frame, matte
-        self._planes = fit(small.astype(np.float32) / np.float32(255), matte)
+        self._planes = fit(small, matte)
 
     @cached_property
     def whole(self) -> Matte:

@@ -155,3 +155,36 @@ def values(
         line, red, green, blue = colours[y], colour[0], colour[1], colour[2]
         for x in range(width):
             line[x, 0], line[x, 1], line[x, 2] = red[x] * SCALE, green[x] * SCALE, blue[x] * SCALE
+
+
+@compiled
+def fit(small: Any, shown: Any, foreground: Any, eps: Any, out: Any) -> None:
+    """A and b of a small image ``(h, w, 3)`` uint8, its alpha ``(h, w)`` and foreground ``(h, w, 3)`` in [0, 1]."""
+    height, width = shown.shape
+    guide, wanted = np.zeros((4, height + 2, width + 2), np.float32), np.zeros((4, height + 2, width + 2), np.float32)
+    for y in range(height):
+        for x in range(width):
+            mean = ZERO
+            for k in range(3):
+                colour = np.float32(small[y, x, k]) * SCALE
+                mean += colour
+                guide[k, y + 1, x + 1] = colour
+                wanted[k, y + 1, x + 1] = foreground[y, x, k] - colour
+            guide[3, y + 1, x + 1] = mean / np.float32(3)
+            wanted[3, y + 1, x + 1] = shown[y, x]
+    sums, ninth = np.empty((4, width + 2), np.float32), np.float32(1 / 9)
+    for k in range(4):
+        unit = WHITE if k < 3 else ONE
+        for y in range(height):
+            for x in range(width + 2):
+                g0, g1, g2 = guide[k, y, x], guide[k, y + 1, x], guide[k, y + 2, x]
+                p0, p1, p2 = wanted[k, y, x], wanted[k, y + 1, x], wanted[k, y + 2, x]
+                sums[0, x], sums[1, x] = g0 + g1 + g2, p0 + p1 + p2
+                sums[2, x], sums[3, x] = g0 * p0 + g1 * p1 + g2 * p2, g0 * g0 + g1 * g1 + g2 * g2
+            for x in range(width):
+                mean_guide = (sums[0, x] + sums[0, x + 1] + sums[0, x + 2]) * ninth
+                mean_wanted = (sums[1, x] + sums[1, x + 1] + sums[1, x + 2]) * ninth
+                product = (sums[2, x] + sums[2, x + 1] + sums[2, x + 2]) * ninth
+                square = (sums[3, x] + sums[3, x + 1] + sums[3, x + 2]) * ninth
+                slope = (product - mean_guide * mean_wanted) / (square - mean_guide * mean_guide + eps)
+                out[k, y, x], out[k + 4, y, x] = slope, (mean_wanted - slope * mean_guide) * unit
