@@ -13,7 +13,7 @@ from PIL import Image
 
 from deploy_media import COUNT, RATE, SIZE, decode, encode, picture, sounds
 from ptq4vm.errors import ConfigError, DataError, SaveError
-from ptq4vm.media.codecs import choose_codec
+from ptq4vm.media.codecs import SPEEDS, choose_codec
 from ptq4vm.media.frames import Frame, Look, Reader, Sound, StreamInfo
 from ptq4vm.media.readers import CameraReader, ImagesReader, open_input
 from ptq4vm.media.video import VideoReader
@@ -296,3 +296,18 @@ def test_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
         writer.write(Frame(0, picture(0), Fraction(0)), picture(0))
         raise OSError(28, "No space left on device")
     assert (tmp_path / "out.mp4").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("suffix", "name"), [(".mp4", "h264"), (".mp4", "h265"), (".webm", "vp9")])
+def test_faster_presets_keep_the_aim_for_quality(suffix: str, name: str) -> None:
+    usual = choose_codec(suffix, name, False)
+    found = [choose_codec(suffix, name, False, speed).options for speed in SPEEDS]
+    assert usual.options in found
+    assert len({str(options) for options in found}) == len(SPEEDS)
+    assert {options["crf"] for options in found} == {usual.options["crf"]}
+
+
+@pytest.mark.parametrize(("suffix", "name", "speed"), [(".mp4", "auto", "warp"), (".mov", "prores", "fast")])
+def test_speeds_that_a_codec_does_not_know(suffix: str, name: str, speed: str) -> None:
+    with pytest.raises(ConfigError, match=f"speed={speed} is unknown to codec="):
+        choose_codec(suffix, name, False, speed)

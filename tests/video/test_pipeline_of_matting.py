@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,21 @@ def test_everything_in_order() -> None:
     assert writer.indices == list(range(40)) and progress == list(range(1, 41))
     assert [engine.resets for engine in engines] == [1, 1]
     assert all(np.array_equal(engine.seen[9], picture(1)) for engine in engines)
+
+
+class Slow(BrightEngine):
+    """Takes a hundredth of a second for a frame."""
+
+    def matte(self, frame: Picture) -> Any:
+        time.sleep(0.01)
+        return super().matte(frame)
+
+
+def test_it_tells_which_step_was_busy() -> None:
+    busy = matte_video(Endless(20), [Slow()], ALPHA, Kept()).busy
+    assert list(busy) == ["decode", "network", "compose", "encode"]
+    assert busy["network"] >= 0.2
+    assert max(busy, key=busy.__getitem__) == "network"
 
 
 def test_a_slow_writer_holds_the_others_back() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,16 @@ class MattingResult:
         frames: How many frames went through the network.
         seconds: What all of it took, opening the network included.
         stopped: Whether it was asked to stop before the end; what had been matted is in ``out``.
+        busy: Seconds for which each step worked rather than waited: ``decode``, ``network``, ``compose``, ``encode``;
+            the network, with what is between it and the frame, has a thread to itself, so has decoding, and the other
+            two share one.
     """
 
     out: Path
     frames: int
     seconds: float
     stopped: bool
+    busy: Mapping[str, float] = field(default_factory=dict)
 
 
 def matte(
@@ -62,6 +66,7 @@ def matte(
     output: str = "composite",
     background: str | Path = "green",
     codec: str = "auto",
+    speed: str = "auto",
     downsample_ratio: float | None = None,
     compare: bool = False,
     scene_cut: bool = False,
@@ -85,6 +90,8 @@ def matte(
         background: What is behind a composite: ``green``, ``black``, ``white``, ``grey``, ``blue``, ``#rrggbb``, or the
             path of an image or a video.
         codec: ``h264``, ``h265``, ``vp9``, ``prores``, or ``auto``: by the suffix.
+        speed: How much time the encoder takes for each frame, by its own presets from ``slow`` to ``ultrafast``;
+            ``auto`` is ``fast``. Its aim for quality stays, so that faster means larger files.
         downsample_ratio: Fraction of the frames' size at which the network runs, in (0, 1]. By default the longer side
             is brought to 512 pixels. An exported file has its own, and takes no other.
         compare: Whether to write input, FP32 alpha, quantized alpha and their difference side by side, in place of
@@ -131,6 +138,7 @@ def matte(
             reader,
             alpha=output == "rgba" and not compare,
             codec=codec,
+            speed=speed,
             overwrite=overwrite,
             identity=identity,
             source=Path(input),
@@ -156,7 +164,7 @@ def matte(
     if outcome.error is not None:
         kept = f"{outcome.seen} frames before it are in {out}"
         raise type(outcome.error)(f"{one_line(outcome.error)}; {kept}") from outcome.error
-    return MattingResult(Path(out), outcome.seen, time.monotonic() - began, outcome.stopped)
+    return MattingResult(Path(out), outcome.seen, time.monotonic() - began, outcome.stopped, outcome.busy)
 
 
 def _check(output: str, frames: int | None, fps: float, downsample_ratio: float | None, alike: bool) -> None:

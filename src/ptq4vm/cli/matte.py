@@ -26,6 +26,7 @@ USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
   output=composite  composite, alpha, foreground, rgba (.mov: ProRes 4444, .webm and .mkv: VP9, folder: PNG)
   background=green  behind a composite: green, black, white, grey, blue, '#rrggbb', an image or a video
   codec=auto        auto, h264, h265, vp9, prores
+  speed=auto        the encoder's preset, slow to ultrafast: faster makes larger files
   downsample_ratio=auto  size at which the network runs; auto brings the longer side to 512
   compare=false     input, FP32 alpha, quantized alpha and difference side by side, in place of output
   scene_cut=false   forget what was seen where a scene begins
@@ -47,6 +48,7 @@ class MatteOptions:
     output: str = "composite"
     background: str = "green"
     codec: str = "auto"
+    speed: str = "auto"
     downsample_ratio: float | None = None
     compare: bool = False
     scene_cut: bool = False
@@ -68,7 +70,8 @@ def matte(options: MatteOptions) -> int:
         tell("matte", f"interrupted after {result.frames} frames, which are in {options.out}")
         return INTERRUPTED
     seconds = max(result.seconds, 1e-9)
-    sys.stderr.write(f"{result.frames} frames in {seconds:.1f} s ({result.frames / seconds:.1f} a second)\n")
+    each = ", ".join(f"{step} {spent / seconds:.0%}" for step, spent in result.busy.items())
+    sys.stderr.write(f"{result.frames} frames in {seconds:.1f} s ({result.frames / seconds:.1f} a second; {each})\n")
     sys.stdout.write(f"{options.out}\n")
     return 0
 

@@ -118,7 +118,7 @@ class GuidedMatte:
     """A small matte and its frame: the matte at full size, or a picture made of it, when it is asked for.
 
     Args:
-        enlarger: Makes them.
+        enlarger: What makes both of A and b.
         frame: The frame at its full size, ``(H, W, 3)`` uint8.
         small: The frame at the matte's size, ``(h, w, 3)`` uint8.
         matte: What the network gave for it.

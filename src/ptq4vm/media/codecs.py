@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import av
 
@@ -23,6 +24,7 @@ class Codec:
         full_range: Whether it can say that codes reach from 0 to 255.
         aspect: Whether it can say that pixels are not square.
         deep: Pixel format without alpha and with more than 8 bits; ``None`` where there is none.
+        speeds: Options for each of :data:`SPEEDS` that it knows.
     """
 
     encoder: str
@@ -34,6 +36,7 @@ class Codec:
     full_range: bool = True
     aspect: bool = True
     deep: str | None = None
+    speeds: Mapping[str, dict[str, str]] = field(default_factory=dict)
 
     def form(self, alpha: bool, depth: int) -> str:
         """The pixel format for a source of ``depth`` bits a channel."""
@@ -51,8 +54,20 @@ class Codec:
         return self.alpha is not None and self.alpha.startswith("yuva420p")
 
 
+SPEEDS = ("slow", "medium", "fast", "faster", "veryfast", "superfast", "ultrafast")
+"""x264's and x265's names. The aim for quality stays the same; faster encoders need more bits for it."""
+_PRESETS = {name: {"preset": name} for name in SPEEDS}
+
 CODECS = {
-    "h264": Codec("libx264", "yuv420p", None, (".mp4", ".mov", ".mkv"), {"crf": "18", "preset": "fast"}, even=True),
+    "h264": Codec(
+        "libx264",
+        "yuv420p",
+        None,
+        (".mp4", ".mov", ".mkv"),
+        {"crf": "18", "preset": "fast"},
+        even=True,
+        speeds=_PRESETS,
+    ),
     "h265": Codec(
         "libx265",
         "yuv420p",
@@ -61,6 +76,7 @@ CODECS = {
         {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
         even=True,
         deep="yuv420p10le",
+        speeds=_PRESETS,
     ),
     "vp9": Codec(
         "libvpx-vp9",
@@ -69,6 +85,7 @@ CODECS = {
         (".webm", ".mkv"),
         {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"},
         aspect=False,
+        speeds={name: {"cpu-used": str(used)} for name, used in zip(SPEEDS, (1, 2, 4, 5, 6, 7, 8), strict=True)},
     ),
     "prores": Codec(
         "prores_ks",
@@ -85,16 +102,17 @@ _DEFAULT_ALPHA = {".mov": "prores", ".mkv": "vp9", ".webm": "vp9"}
 VIDEO_SUFFIXES = tuple(_DEFAULT)
 
 
-def choose_codec(suffix: str, name: str, alpha: bool) -> Codec:
+def choose_codec(suffix: str, name: str, alpha: bool, speed: str = "auto") -> Codec:
     """Choose the codec of a video file, and check that the file can hold it.
 
     Args:
         suffix: Suffix of the file's name, in lower case, such as ``.mp4``.
         name: A key of :data:`CODECS`, or ``auto``.
         alpha: Whether alpha is to be carried.
+        speed: One of :data:`SPEEDS`, or ``auto`` for the codec's own choice.
 
     Raises:
-        ConfigError: There is no such codec, it does not go into such a file, or it carries no alpha.
+        ConfigError: There is no such codec, it does not go into such a file, it carries no alpha, or has no such speed.
     """
     if suffix not in VIDEO_SUFFIXES:
         raise ConfigError(f"out=*{suffix} is no video that can be written: use {', '.join(VIDEO_SUFFIXES)} or a folder")
@@ -110,7 +128,11 @@ def choose_codec(suffix: str, name: str, alpha: bool) -> Codec:
         raise ConfigError(f"codec={name} does not fit into {suffix}: use {', '.join(codec.suffixes)}")
     if alpha and codec.alpha is None:
         raise ConfigError(f"codec={name} carries no alpha: use {carriers}")
-    return codec
+    if speed == "auto":
+        return codec
+    if speed not in codec.speeds:
+        raise ConfigError(f"speed={speed} is unknown to codec={name}: use {', '.join(('auto', *codec.speeds))}")
+    return replace(codec, options={**codec.options, **codec.speeds[speed]})
 
 
 def deeper(alpha: bool, depth: int, kept: int) -> str:

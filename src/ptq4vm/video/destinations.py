@@ -49,14 +49,15 @@ class VideoDestination(Destination):
         codec: A key of :data:`ptq4vm.media.codecs.CODECS`, or ``auto``.
         alpha: Whether pictures are RGBA.
         overwrite: Whether an existing file may be replaced.
+        speed: A key of the codec's speeds, or ``auto``.
 
     Raises:
         ConfigError: The file exists, or the codec does not suit it.
         SaveError: The folder cannot be written.
     """
 
-    def __init__(self, path: Path, codec: str, alpha: bool, overwrite: bool) -> None:
-        self._codec = choose_codec(path.suffix.lower(), codec, alpha)
+    def __init__(self, path: Path, codec: str, alpha: bool, overwrite: bool, speed: str = "auto") -> None:
+        self._codec = choose_codec(path.suffix.lower(), codec, alpha, speed)
         _check_absent(path, overwrite)
         check_writable(path.parent)
         self._path, self._alpha = path, alpha
@@ -171,6 +172,7 @@ def choose_destination(
     *,
     alpha: bool = False,
     codec: str = "auto",
+    speed: str = "auto",
     overwrite: bool = False,
     identity: Mapping[str, str] | None = None,
     source: Path | None = None,
@@ -182,6 +184,7 @@ def choose_destination(
         reader: Reader of the source; an image cannot take more than one frame.
         alpha: Whether pictures are RGBA.
         codec: Codec of a video; ``auto`` for images and folders.
+        speed: The encoder's preset; ``auto`` for images and folders.
         overwrite: Whether what is there may be replaced.
         identity: See :class:`FolderDestination`.
         source: The source's path, which is never overwritten.
@@ -196,6 +199,8 @@ def choose_destination(
     if not suffix or out.is_dir():
         if codec != "auto":
             raise ConfigError(f"codec={codec} is for videos, and {out} is a folder of PNG files: leave it out")
+        if speed != "auto":
+            raise ConfigError(f"speed={speed} is for videos, and {out} is a folder of PNG files: leave it out")
         return FolderDestination(out, reader.info.names, identity or {}, overwrite, reader.info.files)
     if suffix in IMAGE_SUFFIXES:
         if reader.info.count != 1:
@@ -204,7 +209,7 @@ def choose_destination(
     if suffix not in VIDEO_SUFFIXES:
         kinds = f"{', '.join(VIDEO_SUFFIXES)}, an image for an image, or a folder (no suffix)"
         raise ConfigError(f"out={out} is nothing that can be written: use {kinds}")
-    return VideoDestination(out, codec, alpha, overwrite)
+    return VideoDestination(out, codec, alpha, overwrite, speed)
 
 
 def check_writable(folder: Path) -> None:

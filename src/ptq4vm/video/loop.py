@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -70,6 +72,22 @@ class Channel(Generic[T]):
                     return
 
 
+class Busy:
+    """Seconds for which each step of matting worked rather than waited; every step runs in one thread."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("decode", "network", "compose", "encode"), 0.0)
+
+    @contextmanager
+    def at(self, step: str) -> Iterator[None]:
+        """Count what is done inside."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] += time.perf_counter() - began
+
+
 Matted = tuple[Frame, tuple[AnyMatte, ...]]
 
 
@@ -81,11 +99,13 @@ class Outcome:
         seen: Frames that went through the networks.
         stopped: Whether it was asked to stop before the end.
         error: What kept it from coming to the end; what came before it was written.
+        busy: Seconds for which each step worked: ``decode``, ``network``, ``compose`` and ``encode``.
     """
 
     seen: int
     stopped: bool
     error: PTQ4VMError | None
+    busy: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 def matte_video(
@@ -124,10 +144,10 @@ def matte_video(
         engine.reset()
     decoded: Channel[Frame | Sound] = Channel()
     matted: Channel[Matted | Sound] = Channel()
-    seen, error = 0, None
+    seen, error, busy = 0, None, Busy()
     with ThreadPoolExecutor(2) as pool:
-        reading = pool.submit(_read, reader, decoded, start, end)
-        writing = pool.submit(_write, writer, matted, compose)
+        reading = pool.submit(_read, reader, decoded, start, end, busy)
+        writing = pool.submit(_write, writer, matted, compose, busy)
         try:
             for item in decoded.take(stop):
                 if isinstance(item, Sound):
@@ -136,7 +156,8 @@ def matte_video(
                     if cuts is not None and cuts.is_cut(item.image):
                         for engine in engines:
                             engine.reset()
-                    mattes = tuple(_matte(engine, item) for engine in engines)
+                    with busy.at("network"):
+                        mattes = tuple(_matte(engine, item) for engine in engines)
                     _check_finite(mattes, item.index)
                     wanted = matted.put((item, mattes))
                     seen += 1
@@ -150,7 +171,7 @@ def matte_video(
             decoded.abandon()
             matted.finish()
         writing.result()
-        return Outcome(seen, stop.is_set(), error or _failure(reading))
+        return Outcome(seen, stop.is_set(), error or _failure(reading), busy.seconds)
 
 
 def _matte(engine: MattingEngine, frame: Frame) -> AnyMatte:
@@ -167,23 +188,29 @@ def _check_finite(mattes: Sequence[AnyMatte], index: int) -> None:
         )
 
 
-def _read(reader: Reader, decoded: Channel[Frame | Sound], start: int, end: int | None) -> None:
+def _read(reader: Reader, decoded: Channel[Frame | Sound], start: int, end: int | None, busy: Busy) -> None:
     try:
-        for item in reader.read(start, end):
-            if not decoded.put(item):
+        items = reader.read(start, end)
+        while True:
+            with busy.at("decode"):
+                item = next(items, None)
+            if item is None or not decoded.put(item):
                 break
     finally:
         decoded.finish()
 
 
-def _write(writer: Writer, matted: Channel[Matted | Sound], compose: Compose) -> None:
+def _write(writer: Writer, matted: Channel[Matted | Sound], compose: Compose, busy: Busy) -> None:
     try:
         for item in matted.take():
             if isinstance(item, Sound):
                 writer.sound(item)
             else:
                 frame, mattes = item
-                writer.write(frame, compose(frame, mattes))
+                with busy.at("compose"):
+                    picture = compose(frame, mattes)
+                with busy.at("encode"):
+                    writer.write(frame, picture)
     finally:
         matted.abandon()
 

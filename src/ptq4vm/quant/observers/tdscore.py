@@ -27,6 +27,11 @@ STEPS = 8
 """Candidate scales of every group."""
 FACTORS = (0.6, 0.7, 0.84, 1.2, 1.4)
 """By which all scales are multiplied together in the end, where K gains by it: single scales follow the error alone."""
+MARGIN = 0.8
+"""Levels are bent only where K falls below this share of what even steps have: that small gains help alpha did not
+hold for people who were not calibrated on."""
+FINE = 24
+"""Candidate scales of every group once the zero point and the coefficient are known."""
 ZEROS = 2
 """Zero points with which coefficients are tried: those that are best for even steps."""
 
@@ -78,7 +83,7 @@ class TemporalJoint(JointObserver):
     """
 
     def __init__(
-        self, spec: ActivationSpec, groups: int, seed: int, relative: bool, per_frame: int = 32, limit: int = 1024
+        self, spec: ActivationSpec, groups: int, seed: int, relative: bool, per_frame: int = 32, limit: int = 2048
     ) -> None:
         self.spec, self.groups, self.seed = spec, groups, seed
         self.relative, self.per_frame, self.limit = relative, per_frame, limit
@@ -123,21 +128,26 @@ class TemporalJoint(JointObserver):
 
     def _search(self, values: Tensor) -> _Found:
         """The best of all zero points and coefficients for values ``(G, T, P)``."""
-        few = values[..., ::4]
-        even = sorted((self._judged(few, zero, math.inf) for zero in self._zeros()), key=lambda pair: pair[0])
+        even = sorted(
+            (self._judged(values[..., ::4], zero, math.inf) for zero in self._zeros()), key=lambda pair: pair[0]
+        )
         bends = RELAXATIONS if self.spec.quantizer == "htdq" and self.spec.bits < self._top.bit_length() else ()
         zeros = [found.zero for _, found in even[:ZEROS]]
-        tried = [self._judged(values, zero, bend) for zero in zeros for bend in (math.inf, *bends)]
-        best = min(tried, key=lambda pair: pair[0])
-        if self.spec.temporal_weight:
-            wider = (best[1]._replace(scale=best[1].scale * factor) for factor in FACTORS)
-            best = min(best, *((self._metric(values, found), found) for found in wider), key=lambda pair: pair[0])
-        return best[1]
+        best, *_ = sorted((self._judged(values, zero, math.inf) for zero in zeros), key=lambda pair: pair[0])
+        tried = sorted((self._judged(values, zero, bend) for zero in zeros for bend in bends), key=lambda pair: pair[0])
+        if tried and tried[0][0] < MARGIN * best[0]:
+            best = tried[0]
+        found = best[1]._replace(scale=self._fit(values, self._levels(*best[1][1:]), FINE))
+        if not self.spec.temporal_weight:
+            return found
+        wider = (found._replace(scale=found.scale * factor) for factor in (1.0, *FACTORS))
+        return min(wider, key=lambda one: self._metric(values, one))
 
     def _judged(self, values: Tensor, zero: int, relaxation: float) -> tuple[float, _Found]:
         """K of a zero point and a coefficient, with the scale of every group that has the least error."""
-        found = _Found(self._fit(values, self._levels(zero, relaxation)), zero, relaxation)
-        return self._metric(values, found), found
+        few = values[..., ::2]
+        found = _Found(self._fit(few, self._levels(zero, relaxation), STEPS), zero, relaxation)
+        return self._metric(few, found), found
 
     def _levels(self, zero: int, relaxation: float) -> Tensor:
         return (log_levels(self.spec.bits, self._top, zero, relaxation) - zero).float()
@@ -162,14 +172,14 @@ class TemporalJoint(JointObserver):
             return range(1)
         return range(0, self._top, max(1, (self._top + 1) // 16)) if self.spec.asymmetric else range(middle, middle + 1)
 
-    def _fit(self, values: Tensor, levels: Tensor) -> Tensor:
-        """Scale of every group with the least squared error, ``(G,)``."""
+    def _fit(self, values: Tensor, levels: Tensor, steps: int) -> Tensor:
+        """Scale of every group with the least squared error among ``steps``, ``(G,)``."""
         down, up = -levels[0], levels[-1]
         low = self.low if down > 0 else torch.zeros_like(self.low)
         full = covering_scale(low, self.high, -down, up)
         least = torch.full((self.groups,), torch.inf)
         scale = full
-        for share in torch.linspace(1, 0.15, STEPS).tolist():
+        for share in torch.linspace(1, 0.1, steps).tolist():
             error = _nearest(values, levels, full * share).sub_(values).square_().sum((1, 2))
             scale = torch.where(error < least, full * share, scale)
             least = torch.minimum(error, least)
