@@ -157,3 +157,8 @@ def test_a_data_set_that_is_no_class_is_refused_by_name(workplace: Workplace, tm
 def test_slurm_without_srun_is_refused(workplace: Workplace, tmp_path: Path, launcher: str) -> None:
     line = workplace.quantize(tmp_path / "run", "-m", f"hydra/launcher={launcher}", "seed=0,1").line()
     assert f"hydra/launcher={launcher}" in line and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("group", ["model", "bits", "data", "method", "preset"])
+def test_a_mapping_in_the_place_of_a_choice_is_refused(workplace: Workplace, tmp_path: Path, group: str) -> None:
+    assert group in workplace.quantize(tmp_path / "run", f"{group}={{a: 1}}").line()
