@@ -1,11 +1,12 @@
-"""Commands handed values that they cannot work with: run with ``python benchmarks/fuzz.py``.
+"""Commands handed values and files that they cannot work with.
 
-    python benchmarks/fuzz.py [--inputs 300] [--seed 0] [--commands matte,...] [--seconds 20]
+    PYTHONPATH=src:tests python benchmarks/fuzz.py [--inputs 300] [--seed 0] [--commands matte,...] [--seconds 20]
 
-Every input is a command with one or two values exchanged for odd ones, in a process of its own (forked, so that torch
-is loaded once). Counted are tracebacks, commands that outlast the limit, those that succeed and those that are refused,
-and whether a file beside the command's own folder had changed in the end (SHA-256 of the tree).
-"""
+Every input is a command in a process of its own (forked, so that torch is loaded once), with one or two values
+exchanged for odd ones, or one of the files damaged that it reads (``benchmarks/damage.py``): of a finished run, its
+state, clips, a film, weights, exported files. Counted are tracebacks, commands that outlast the limit, those that
+succeed and those that are refused, and whether a file beside the command's own folders had changed in the end
+(SHA-256 of the tree)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ import contextlib
 import hashlib
 import io
 import multiprocessing
+import os
 import random
+import shutil
 import sys
 import tempfile
 import traceback
@@ -22,10 +25,11 @@ from collections import Counter
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-import numpy as np
 import torch
+from damage import damage
 from PIL import Image
 
+from commands import TINY, Workplace
 from ptq4vm.cli.main import main
 
 ODD = (
@@ -33,13 +37,81 @@ ODD = (
     *("a" * 300, "1000000x1000000", "20000x20000", "${x}", "${oc.env:NOT}", "a\nb", "\u00e9", "4.5"),
 )
 KEYS = {
+    "weights": ("variant", "--path"),
+    "data check": ("data", "data.root", "data._target_", "run_dir"),
     "quantize": ("seed", "bits", "method", "data", "data.root", "model", "model.weights", "downsample_ratio", "preset",
                  "preset.reconstruction.memory_mib", "preset.calibration.clips", "preset.gac.affine_lr", "run_dir"),
     "evaluate": ("checkpoint", "data", "data.root", "data._target_", "downsample_ratio", "seed", "model", "run_dir"),
     "matte": ("input", "out", "checkpoint", "output", "fps", "threads", "downsample_ratio", "background", "size"),
     "export": ("checkpoint", "target", "out", "size", "downsample_ratio"),
-    "benchmark": ("files", "clips", "sizes", "threads", "frames", "checkpoint"),
+    "export verify": ("checkpoint", "file", "frames", "clips", "clip", "threads"),
+    "benchmark": ("files", "clips", "sizes", "threads", "rounds", "burst", "checkpoint"),
+    "compose": ("data", "data.root", "static", "out", "size", "frames", "clips", "format", "seed"),
+    "report": ("PATH", "--out", "--title"),
+    "sensitivity": ("data", "data.root", "bits", "model.weights", "preset.calibration.clips", "seed", "run_dir"),
 }  # fmt: skip
+READS = {
+    "weights": ("weights.safetensors",),
+    "data check": ("videomatte/eval/set/a/com/*.png", "videomatte/eval/set/a/pha/*.png"),
+    "quantize": ("run/state/*", "run/*.json", "run/*.yaml", "run/*.safetensors", "weights.safetensors",
+                 "videomatte/train/*/a/*.png"),
+    "evaluate": ("run/quantizer.yaml", "run/model.safetensors", "videomatte/eval/set/a/*/*.png"),
+    "matte": ("film.*", "film.*", "run/quantizer.yaml", "run/model.safetensors", "pictures/*"),
+    "export": ("run/quantizer.yaml", "run/model.safetensors", "run/run.json", "run/state/progress.json"),
+    "export verify": ("net.onnx", "net.xml", "net.bin", "run/quantizer.yaml", "run/model.safetensors"),
+    "benchmark": ("net.onnx", "net.xml", "net.bin"),
+    "compose": ("videomatte/train/*/a/*.png", "videomatte/backgrounds/a/*.png"),
+    "report": ("run/*.json", "run/*.yaml", "run/sheets/*", "run/logs/**/*", "run/.hydra/*"),
+    "sensitivity": ("weights.safetensors", "videomatte/train/*/a/*.png"),
+}  # fmt: skip
+"""Files that a command reads; of each input one is damaged, in a copy."""
+
+
+def arguments_of(command: str, at: Path, out: Path, draw: random.Random) -> dict[str, str]:
+    """A command's values that work, for the place in a folder ``at`` (see :func:`furnish`)."""
+    data = {"data": "videomatte", "data.root": f"{at}/videomatte"}
+    tiny = dict(item.split("=", 1) for item in TINY) | {"model.weights": f"{at}/weights.safetensors"}
+    run, film = f"{at}/run", draw.choice([*sorted(map(str, at.glob("film.*"))), f"{at}/pictures"])
+    net = draw.choice((f"{at}/net.onnx", f"{at}/net.xml"))
+    clips = {"data": "folder", "data.root": f"{at}/videomatte/eval"}
+    return {
+        "weights": {"variant": "mobilenetv3", "--path": f"{at}/weights.safetensors"},
+        "data check": {**clips, "run_dir": f"{out}/check"},
+        "quantize": {**tiny, **data, "run_dir": run},
+        "evaluate": {**clips, "checkpoint": run, "model.weights": f"{at}/weights.safetensors", "run_dir": f"{out}/e"},
+        "matte": {"input": film, "checkpoint": run, "out": f"{out}/film.mp4"},
+        "export": {"checkpoint": run, "target": "onnx", "out": f"{out}/n.onnx", "size": "96x64"},
+        "export verify": {"checkpoint": run, "file": net, "frames": "1", "clips": "1"},
+        "benchmark": {"files": net, "rounds": "1", "burst": "1", "warm_up": "0", "threads": "1"},
+        "compose": {**data, "out": f"{out}/set", "size": "[32,32]", "frames": "2", "clips": "1", "split": "train"},
+        "report": {"PATH": run, "--out": f"{out}/report"},
+        "sensitivity": {**tiny, **data, "run_dir": f"{out}/s"},
+    }[command]
+
+
+def words(command: str, values: dict[str, str]) -> list[str]:
+    """Values as a command takes them."""
+    plain = [value for key, value in values.items() if key in ("PATH", "variant")]
+    dashed = [part for key, value in values.items() if key.startswith("--") for part in (key, value)]
+    rest = [f"{key}={value}" for key, value in values.items() if key not in ("PATH", "variant") and key[:2] != "--"]
+    return [*command.split(), *plain, *dashed, *rest]
+
+
+def furnish(at: Path) -> None:
+    """A finished tiny run, its clips and weights, films, pictures of every format, and exported files."""
+    place = Workplace.make(at)
+    for done in (
+        place.quantize(at / "run"),
+        *(place.run("export", f"checkpoint={at}/run", f"target={name}", f"out={at}/net{suffix}", "size=96x64")
+          for name, suffix in (("onnx", ".onnx"), ("openvino", ".xml"))),
+        *(place.run("matte", f"input={at}/videomatte/eval/set/a/com", f"checkpoint={at}/run", f"out={at}/film.{suffix}")
+          for suffix in ("mp4", "mkv", "webm", "mov")),
+    ):  # fmt: skip
+        assert done.status == 0, done.err
+    (at / "pictures").mkdir()
+    picture = Image.open(at / "videomatte/eval/set/a/com/0000.png")
+    for number, suffix in enumerate(("png", "jpg", "webp", "tiff", "bmp")):
+        picture.save(at / "pictures" / f"{number:04d}.{suffix}")
 
 
 def digest(folder: Path) -> str:
@@ -79,26 +151,33 @@ def attempt(arguments: list[str], folder: Path, seconds: float) -> str:
     return answers.get(timeout=5) if not process.exitcode else "died"
 
 
-def fuzz(command: str, inputs: int, seed: int, seconds: float) -> Counter[str]:
-    """Hand a command that many odd values; counts how it ended."""
+def fuzz(command: str, furnished: Path, inputs: int, seed: int, seconds: float) -> Counter[str]:
+    """Hand a command that many inputs, values and files in turns; counts how it ended."""
     draw, ends = random.Random(f"{command}{seed}"), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="ptq4vm-fuzz-") as name:
-        around, work = Path(name) / "around", Path(name) / "work"
-        around.mkdir()
-        work.mkdir()
-        Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(around / "a.png")
-        (around / "quantizer.yaml").write_text("format: 1\n")
+        around, work = Path(name) / "around", Path(name) / "around" / "work"
+        shutil.copytree(furnished, around / "kept")
+        (around / "a.txt").write_text("mine")
         before = digest(around)
-        for _ in range(inputs):
-            keys = draw.sample(KEYS[command], draw.choice((1, 2)))
-            values = {"input": str(around / "a.png"), "data.root": str(around), "checkpoint": str(around)}
-            values = {key: value for key, value in values.items() if key in KEYS[command]}
-            values |= {key: draw.choice(ODD) for key in keys}
-            arguments = [command, *(f"{key}={value}" for key, value in values.items())]
-            end = attempt(arguments, work, seconds)
+        for number in range(inputs):
+            at, out = work / "at", work / "out"
+            shutil.copytree(furnished, at)
+            out.mkdir()
+            values, how = arguments_of(command, at, out, draw), "values"
+            if number % 2:
+                found = [path for glob in [draw.choice(READS[command])] for path in sorted(at.glob(glob))]
+                how = damage(
+                    draw.choice([path for path in found if path.is_file()] or [at / "weights.safetensors"]), draw
+                )
+            else:
+                values |= {key: draw.choice(ODD) for key in draw.sample(KEYS[command], draw.choice((1, 2)))}
+            arguments = words(command, values)
+            end = attempt(arguments, out, seconds)
             if end.partition(" ")[0] not in ("succeeded", "refused"):
-                sys.stdout.write(f"{end}: {arguments}\n")
+                sys.stdout.write(f"{end}: {how}: {arguments}\n")
+                sys.stdout.flush()
             ends[end.partition(" ")[0]] += 1
+            shutil.rmtree(work)
         ends["foreign files changed"] = int(digest(around) != before)
     return ends
 
@@ -110,6 +189,10 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--commands", default=",".join(KEYS))
     options = parser.parse_args()
-    for each in options.commands.split(","):
-        sys.stdout.write(f"{each}: {dict(fuzz(each, options.inputs, options.seed, options.seconds))}\n")
-        sys.stdout.flush()
+    with tempfile.TemporaryDirectory(prefix="ptq4vm-furnished-") as place:
+        os.environ["PTQ4VM_CACHE"] = f"{place}/cache"
+        furnish(Path(place))
+        for each in options.commands.split(","):
+            ended = fuzz(each, Path(place), options.inputs, options.seed, options.seconds)
+            sys.stdout.write(f"{each}: {dict(ended)}\n")
+            sys.stdout.flush()

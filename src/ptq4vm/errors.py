@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+
+_MEND = {
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.EEXIST: "choose another name",
+    errno.ENOTDIR: "choose another name: a file is in the place of a folder",
+    errno.EISDIR: "choose another name: a folder is in the place of a file",
+    errno.EACCES: "choose another place, or allow it",
+    errno.EPERM: "choose another place, or allow it",
+    errno.EROFS: "choose another place, which can be written",
+    errno.ENOSPC: "free some space",
+    errno.ENOENT: "look whether it has been removed or renamed",
+}
+"""What to do about an error of the system."""
+_LONGEST = 120
 
 
 class PTQ4VMError(Exception):
@@ -42,7 +58,14 @@ class SaveError(PTQ4VMError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks; of one that a data loader's worker passed on, its own last line."""
+    """The message of an error without line breaks; of one that a data loader's worker passed on, its own last line.
+
+    One of the system names the file and what to do.
+    """
+    if isinstance(error, OSError) and error.strerror and error.errno in _MEND:
+        name = "" if error.filename is None else os.fsdecode(error.filename)
+        shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[-_LONGEST // 2 :]}"
+        return f"{' '.join(shown.split()) or 'a file'}: {error.strerror.lower()}; {_MEND[error.errno]}"
     text = str(error).strip()
     if "Original Traceback" in text:
         text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])

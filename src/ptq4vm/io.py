@@ -96,6 +96,14 @@ def write_json(target: Path | str, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """What JSON text holds. Raises ValueError where it is none, or nested deeper than Python follows."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def write_tensors(target: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file atomically. Raises :class:`SaveError`."""
     from safetensors.torch import save_file  # late: it imports torch, which most that write files do not need

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 
 from commands import Done, Workplace, draw_folder_clip
@@ -65,7 +66,12 @@ def test_openvino(place: Workplace, run: Path) -> None:
 
 def test_a_file_of_another_run_fails(place: Workplace, exported: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", spec("w2a2"), place.root / "clips")
-    done = verify(place, other, exported)
+    assert "a.onnx is of rvm_mobilenetv3 w4a8" in verify(place, other, exported).line()
+    model = onnx.load(exported)
+    for entry in model.metadata_props:
+        entry.value = "w2a2" if entry.key == "bits" else entry.value
+    onnx.save(model, tmp_path / "told.onnx")
+    done = verify(place, other, tmp_path / "told.onnx")
     assert done.status == 1 and done.out == ""
     warning, line = done.err.splitlines()
     assert "does not say that it was exported from" in warning

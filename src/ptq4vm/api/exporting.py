@@ -11,12 +11,11 @@ from ptq4vm.api.models import load_checkpoint, load_model
 from ptq4vm.api.opening import FLOAT
 from ptq4vm.data.clips.sources import FolderClip
 from ptq4vm.errors import ConfigError, PTQ4VMError, SaveError, one_line
-from ptq4vm.exporting.metadata import checkpoint_hash, describe, describe_float
+from ptq4vm.exporting.metadata import check_origin, checkpoint_hash, describe, describe_float
 from ptq4vm.exporting.shape import FrameShape
 from ptq4vm.exporting.target import TARGETS, Target
 from ptq4vm.exporting.verify import Parity, moving_portrait, open_engine
 from ptq4vm.exporting.verify import verify as compare
-from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.clips import fitted
 from ptq4vm.pipeline.teacher import fingerprint, folded
 from ptq4vm.quant.checkpoint import read_info
@@ -128,14 +127,20 @@ def verify(
         ConfigError: A number is out of range, or the file is of no known kind.
         CheckpointError: The run folder is missing or damaged.
         DataError: The clip cannot be read.
-        ExportError: The file is missing, damaged or not one of ours.
+        ExportError: The file is missing, damaged, not one of ours, or of another network.
         WeightsError: The float network's weights cannot be found.
     """
     for key, count in (("frames", frames), ("clips", clips)):
         if count < 1:
             raise ConfigError(f"{key}={count} is none: use 1 or more")
     engine = open_engine(Path(file), threads)
-    network = _network(checkpoint, model, weights)
+    if checkpoint == FLOAT:
+        loaded = load_model(model, weights)
+        network, architecture, info = folded(loaded.network, loaded.partition), loaded.architecture, None
+    else:
+        network, info = load_checkpoint(checkpoint), read_info(checkpoint)
+        architecture = info.model
+    check_origin(engine.metadata, Path(file), checkpoint, architecture, info)
     wanted = fingerprint(network, 1.0) if checkpoint == FLOAT else checkpoint_hash(Path(checkpoint))
     if engine.metadata.get("checkpoint") != wanted:
         log.warning("%s does not say that it was exported from %s", file, checkpoint)
@@ -144,14 +149,6 @@ def verify(
     # a drawn clip for a float network, which any picture will do for, and where there is nothing else
     chosen = [_beginning(source, frames) for source in sources] or [moving_portrait(size or ANY_SIZE, frames)]
     return compare(network, engine, [fitted(each, size) for each in chosen])
-
-
-def _network(checkpoint: str | Path, model: str, weights: str | Path | None) -> MattingNetwork:
-    """The quantized network of a run folder, or the float one with its batch norms folded."""
-    if checkpoint != FLOAT:
-        return load_checkpoint(checkpoint)
-    loaded = load_model(model, weights)
-    return folded(loaded.network, loaded.partition)
 
 
 def _sources(checkpoint: str | Path, clip: str | Path | None, weights: str | Path | None) -> Sequence[ClipSource]:

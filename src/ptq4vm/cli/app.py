@@ -168,6 +168,9 @@ def explain(error: BaseException, arguments: Sequence[str] = (), config: str = "
             return unknown_choice(group, name)
     if isinstance(error, ConfigCompositionException):
         key = re.match(r"Could not override '([^']+)'", str(error))
+        if key and (config_folder() / key.group(1)).is_dir():  # a mapping where the name of a choice belongs
+            given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key.group(1)}=")]
+            return unknown_choice(key.group(1), " ".join(given))
         if key:
             return _unknown_key(key.group(1), arguments, config)
     if isinstance(error, InterpolationToMissingValueError):

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte, MattingEngine
 from ptq4vm.errors import DataError, ExportError
+from ptq4vm.limits import PIXELS, SIDE
 from ptq4vm.system.cpu import Cpu, this_cpu
 
 log = logging.getLogger(__name__)
 
 Tensors = dict[str, NDArray[np.float32]]
-_COLOURS = 3
+_COLOURS, _RANK = 3, 4
 
 
 class Port(NamedTuple):
@@ -33,6 +34,12 @@ class Port(NamedTuple):
     def rows_first(self) -> bool:
         """Whether it takes pictures as they lie in memory, ``(1, H, W, 3)`` uint8."""
         return self.shape[-1] == _COLOURS and self.shape[1] != _COLOURS
+
+    @property
+    def possible(self) -> bool:
+        """Whether it is one of a matting graph: four sizes, each of 1 to :data:`ptq4vm.limits.SIDE` or open."""
+        sizes = [size for size in self.shape if size is not None]
+        return len(self.shape) == _RANK and all(1 <= size <= SIDE for size in sizes) and math.prod(sizes) <= PIXELS
 
 
 class StepEngine(MattingEngine):
@@ -85,7 +92,10 @@ class StepEngine(MattingEngine):
             *(name for _, name in self._carried),
         }:
             raise ExportError(f"{file} takes {', '.join(self._ports)}: give a file that `ptq4vm export` wrote")
-        self.downsample_ratio = _number(metadata.get("downsample_ratio", "1"))
+        for port in inputs:
+            if not port.possible:
+                raise ExportError(f"{file} takes {port.name} of {port.shape}: give a file that `ptq4vm export` wrote")
+        self.downsample_ratio = _ratio(metadata.get("downsample_ratio", "1"), file)
         self._strides = _strides(metadata.get("state_strides", ""), states)
         self._states: Tensors = {}
         self._size: tuple[int, int] | None = None
@@ -153,9 +163,12 @@ class StepEngine(MattingEngine):
             self._states = {name: np.zeros(self._state_shape(name, size), np.float32) for name, _ in self._carried}
         if self._ports["src"].rows_first:
             outputs = self._run({"src": np.ascontiguousarray(frame)[None]})
+            self._check(outputs, {"pha": (1, *size, 1), "fgr": (1, *size, _COLOURS)})
             return Matte(outputs["pha"][0, ..., 0], outputs["fgr"][0])
         src = np.ascontiguousarray(frame.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
         outputs = self._run({"src": src, **self._states})
+        states = {after: self._states[name].shape for name, after in self._carried}
+        self._check(outputs, {"pha": (1, 1, *size), "fgr": (1, _COLOURS, *size), **states})
         self._states = {name: outputs[after] for name, after in self._carried}
         return Matte(outputs["pha"][0, 0], cv2.merge(list(outputs["fgr"][0])))  # far quicker than NumPy's transposition
 
@@ -180,7 +193,18 @@ class StepEngine(MattingEngine):
 
     @abstractmethod
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
-        """The graph's outputs by name, in memory that the next call does not overwrite."""
+        """The graph's outputs by name, in memory that the next call does not overwrite.
+
+        Raises:
+            ExportError: The engine cannot compute them.
+        """
+
+    def _check(self, outputs: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse outputs of other shapes than a matte and states have."""
+        for name, shape in shapes.items():
+            if outputs[name].shape != shape:
+                found = outputs[name].shape
+                raise ExportError(f"{self.file} gives {name} of {found} instead of {shape}: export again")
 
     def _checked(self, frame: NDArray[np.uint8]) -> tuple[int, int]:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
@@ -213,9 +237,12 @@ def _strides(text: str, states: int) -> tuple[int, ...]:
     return found if len(found) == states else tuple(2 ** (number + 1) for number in range(states))
 
 
-def _number(text: str) -> float:
-    """A ratio from metadata; 1 for what is none."""
+def _ratio(text: str, file: str | Path) -> float:
+    """A downsample ratio from metadata."""
     try:
-        return float(text)
+        ratio = float(text)
     except ValueError:
-        return 1.0
+        ratio = math.nan
+    if not 0 < ratio <= 1:
+        raise ExportError(f"{file} says downsample_ratio={text[:40]!r}, which is not in (0, 1]: export again")
+    return ratio

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptq4vm.errors import CheckpointError
+from ptq4vm.errors import CheckpointError, ExportError
 from ptq4vm.exporting.shape import FrameShape
 from ptq4vm.exporting.target import Target
 from ptq4vm.models.base import MattingNetwork
@@ -56,7 +56,7 @@ def describe(
     method = info.extra.get("method")
     exact = target is not None and target.exact(_WITHOUT_VNNI)
     return {
-        "bits": "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}",
+        "bits": _bits(info),
         "edge_bits": str(info.spec.edge_bits),
         "overflow": "vnni" if not exact and saturating_layers(network) else "safe",
         "method": str(method.get("name", UNKNOWN)) if isinstance(method, dict) else str(method or UNKNOWN),
@@ -90,6 +90,38 @@ def describe_float(
         "licence": _licence(model),
         **_of_shape(shape, network),
     }
+
+
+def check_origin(
+    metadata: Mapping[str, str],
+    file: Path,
+    checkpoint: str | Path,
+    model: Mapping[str, Any],
+    info: CheckpointInfo | None,
+) -> None:
+    """Refuse an exported file that says it is of another network, or has other bits, than what it is compared with.
+
+    Args:
+        metadata: What the file says about itself; what it leaves open passes.
+        file: Path of that file, for the message.
+        checkpoint: What it is compared with, for the message.
+        model: Architecture of that network.
+        info: What its run folder says; ``None`` for the float network.
+
+    Raises:
+        ExportError: It is of another network.
+    """
+    expected = {"model": _name(model), "bits": "fp32" if info is None else _bits(info)}
+    found = {key: metadata.get(key, UNKNOWN) for key in expected}
+    if any(found[key] not in (UNKNOWN, value) for key, value in expected.items()):
+        there, here = (" ".join(values.values()) for values in (found, expected))
+        raise ExportError(
+            f"{file} is of {there}, {checkpoint} of {here}: give the checkpoint that it was exported from"
+        )
+
+
+def _bits(info: CheckpointInfo) -> str:
+    return "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}"
 
 
 def _name(model: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -17,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ptq4vm.errors import CheckpointError, ConfigError, SaveError
-from ptq4vm.io import remedy, remove_leftovers, write_json
+from ptq4vm.io import parse_json, remedy, remove_leftovers, write_json
 from ptq4vm.quant.names import CHOICES, TENSORS
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ def is_finished(run_dir: Path) -> bool:
 
 def _described(run_dir: Path) -> dict[str, Any]:
     try:
-        found = json.loads((run_dir / RUN).read_text(encoding="utf-8"))
+        found = parse_json((run_dir / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or damaged: it is written anew
         return {}
     return found if isinstance(found, dict) else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.evaluation.results import EvaluationResult
-from ptq4vm.io import write_json, write_text
+from ptq4vm.io import parse_json, write_json, write_text
 from ptq4vm.metrics.table import METRICS, required_metrics
 
 Stages = Mapping[str, EvaluationResult]
@@ -90,8 +89,8 @@ def read_metrics_json(path: Path | str) -> MetricsReport:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read metrics from {path}: {error}; run quantize or evaluate again") from error
     final = _result(content, path, "")
     stages = _mapping(content.get("stages"), path, "stages")

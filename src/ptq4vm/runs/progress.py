@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from ptq4vm.errors import CheckpointError, one_line
-from ptq4vm.io import atomic_path, write_json, write_tensors
+from ptq4vm.io import atomic_path, parse_json, write_json, write_tensors
 from ptq4vm.quant.checkpoint import read_metadata, read_tensors
 from ptq4vm.runs.layout import NOTES, STATE, check_run_folder
 
@@ -49,7 +49,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def recorded_fingerprint(run_dir: Path) -> dict[str, str]:
     """Fingerprint of a run as its folder tells it: SHA-256 of each part, by name; empty where it tells none."""
     try:
-        notes = json.loads((run_dir / STATE / NOTES).read_text(encoding="utf-8"))
+        notes = parse_json((run_dir / STATE / NOTES).read_text(encoding="utf-8"))
         return {str(key): str(value) for key, value in notes["fingerprint"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -75,7 +75,7 @@ class RunState:
         self._running: tuple[str, float] | None = None
         if self._notes.is_file():
             try:
-                self.notes = json.loads(self._notes.read_text(encoding="utf-8"))
+                self.notes = parse_json(self._notes.read_text(encoding="utf-8"))
                 found = dict(self.notes["fingerprint"])
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise CheckpointError(

@@ -16,6 +16,7 @@ import yaml
 
 from ptq4vm.errors import CheckpointError, DataError
 from ptq4vm.evaluation.results import EvaluationResult
+from ptq4vm.io import parse_json
 from ptq4vm.runs.layout import LAYERS, LOGS, METRICS, RUN, SHEETS, STATE, TIMING
 from ptq4vm.runs.metrics import read_metrics_json
 
@@ -289,7 +290,7 @@ def _read(path: Path, warnings: list[str]) -> dict[str, Any]:
     """A JSON or YAML file with a mapping; empty when it is missing, and with a warning when it is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = parse_json(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no JSON, or no UTF-8

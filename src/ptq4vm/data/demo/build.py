@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ptq4vm.data.demo.people import PEOPLE, CutOut, cut_out
@@ -24,6 +26,7 @@ from ptq4vm.io import remedy, write_tensors
 logger = logging.getLogger(__name__)
 
 _VERSION = 1  # raise when the rendering changes: the cache then starts afresh
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ def demo_key(count: int, size: tuple[int, int], seed: int) -> str:
 
 
 def build_demo(target: Path, count: int, size: tuple[int, int], seed: int) -> None:
-    """Write all demo clips under ``target``, which appears only once it is complete. Nothing to do where it exists.
+    """Write all demo clips under ``target``, which appears once it is complete. Nothing to do where they are whole.
+
+    What has been cut off or removed since is made again, with everything beside it.
 
     Args:
         target: Becomes ``target/{calibration,evaluation}/<clip>/{com,pha,fgr}/<frame>.png`` and ``flow.safetensors``.
@@ -78,19 +83,22 @@ def build_demo(target: Path, count: int, size: tuple[int, int], seed: int) -> No
         DataError: A package with pictures is not installed.
         SaveError: The folder cannot be written.
     """
-    if target.is_dir():
+    if _is_whole(target, count):
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / f".{target.name}.lock"):
-            if target.is_dir():  # another process was first
+            if _is_whole(target, count):  # another process was first
                 return
+            if target.is_dir():
+                logger.warning("the demo clips in %s are damaged: they are made again", target)
             for left_over in target.parent.glob(f".{target.name}-*"):  # of a build that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
             part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
             try:
                 _build_all(part, count, size, seed)
                 part.chmod(0o755)
+                shutil.rmtree(target, ignore_errors=True)  # its name is a hash: nobody else's
                 part.replace(target)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -98,6 +106,29 @@ def build_demo(target: Path, count: int, size: tuple[int, int], seed: int) -> No
         raise SaveError(
             f"cannot write the demo clips to {target}: {error}; {remedy(error, 'set data.root')}"
         ) from error
+
+
+def _is_whole(target: Path, count: int) -> bool:
+    """Whether every clip has all its pictures, none of them cut off, and its flow."""
+    for recipe in RECIPES:
+        clip = target / recipe.group / recipe.name
+        pictures = [clip / kind / f"{index:04d}.png" for kind in ("com", "pha", "fgr") for index in range(count)]
+        try:
+            with safe_open(clip / "flow.safetensors", framework="pt"):  # compares its length with what it says
+                pass
+            if not all(_ends(picture) for picture in pictures):
+                return False
+        except (OSError, SafetensorError):
+            return False
+    return True
+
+
+def _ends(picture: Path) -> bool:
+    """Whether a PNG file ends as one does."""
+    with picture.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(_PNG_END)))
+        return file.read() == _PNG_END
 
 
 def _build_all(folder: Path, count: int, size: tuple[int, int], seed: int) -> None:

@@ -67,7 +67,10 @@ class OnnxEngine(StepEngine):
         return dict(zip(found, session.run(found, dict(feeds)), strict=True))
 
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
-        return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
+        try:
+            return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
+        except _refusals() as error:
+            raise ExportError(f"{self.file} cannot be computed ({_short(error)}): export again") from error
 
 
 def open_session(model: Path | bytes, options: Any = None, integer_bias: bool = False) -> Any:
@@ -78,20 +81,22 @@ def open_session(model: Path | bytes, options: Any = None, integer_bias: bool = 
         ConfigError: onnxruntime is not installed.
     """
     ort = needed("onnxruntime", "onnx")
-    state = needed("onnxruntime.capi.onnxruntime_pybind11_state", "onnx")
-    refused = tuple(
-        getattr(state, name)
-        for name in ("Fail", "InvalidArgument", "InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NotImplemented")
-    )
     if isinstance(model, Path) and not model.is_file():
         raise ExportError(f"{model} is missing: give a file that `ptq4vm export target=onnx` wrote")
     source = model if isinstance(model, bytes) else str(model)
     disabled = [] if integer_bias else ["WeightBiasQuantization"]
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
-    except refused as error:
+    except _refusals() as error:
         name = "the graph" if isinstance(model, bytes) else model
         raise ExportError(f"{name} is no ONNX file or is damaged ({_short(error)}): export again") from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for graphs that it cannot read or compute."""
+    state = needed("onnxruntime.capi.onnxruntime_pybind11_state", "onnx")
+    names = ("Fail", "InvalidArgument", "InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NotImplemented")
+    return tuple(getattr(state, name) for name in (*names, "RuntimeException"))
 
 
 def _short(error: Exception) -> str:

@@ -74,7 +74,10 @@ class OpenVinoEngine(StepEngine):
         self._request.reset_state()
 
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
-        results = self._request.infer(dict(inputs))
+        try:
+            results = self._request.infer(dict(inputs))
+        except RuntimeError as error:
+            raise ExportError(f"{self.file} cannot be computed ({_short(error)}): export again") from error
         return {output.get_any_name(): np.array(value) for output, value in results.items()}
 
     def layer_results(
