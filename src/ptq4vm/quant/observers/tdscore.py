@@ -25,8 +25,11 @@ RELAXATIONS = (1.0, 0.3, 0.1, 0.03)
 """Candidates besides even steps, which stay where none of them is better."""
 STEPS = 8
 """Candidate scales of every group."""
-FACTORS = (0.6, 0.7, 0.84, 1.2, 1.4)
-"""By which all scales are multiplied together in the end, where K gains by it: single scales follow the error alone."""
+FACTORS = (1.0, 0.6, 0.7, 0.84, 1.2, 1.4)
+"""By which all scales are multiplied together, where K gains by it; single scales follow the error of even steps."""
+WIDER = (0.8, 1.0, 1.25, 1.6, 2.0, 2.6, 3.4)
+"""The same for bent levels, which reach further. Channels keep the ratios that even steps give them: fitted to bent
+levels they followed the largest values, and 4-bit weights that carry such scales lost more than activations gained."""
 MARGIN = 0.8
 """Levels are bent only where K falls below this share of what even steps have: that small gains help alpha did not
 hold for people who were not calibrated on."""
@@ -132,16 +135,24 @@ class TemporalJoint(JointObserver):
             (self._judged(values[..., ::4], zero, math.inf) for zero in self._zeros()), key=lambda pair: pair[0]
         )
         bends = RELAXATIONS if self.spec.quantizer == "htdq" and self.spec.bits < self._top.bit_length() else ()
-        zeros = [found.zero for _, found in even[:ZEROS]]
-        best, *_ = sorted((self._judged(values, zero, math.inf) for zero in zeros), key=lambda pair: pair[0])
-        tried = sorted((self._judged(values, zero, bend) for zero in zeros for bend in bends), key=lambda pair: pair[0])
-        if tried and tried[0][0] < MARGIN * best[0]:
-            best = tried[0]
-        found = best[1]._replace(scale=self._fit(values, self._levels(*best[1][1:]), FINE))
-        if not self.spec.temporal_weight:
-            return found
-        wider = (found._replace(scale=found.scale * factor) for factor in (1.0, *FACTORS))
-        return min(wider, key=lambda one: self._metric(values, one))
+        fitted = [self._fitted(values, found.zero) for _, found in even[:ZEROS]]
+        best = self._best(values, fitted, (math.inf,), FACTORS if self.spec.temporal_weight else (1.0,))
+        if bends:
+            bent = self._best(values, fitted, bends, WIDER)
+            if bent[0] < MARGIN * best[0]:
+                best = bent
+        return best[1]
+
+    def _fitted(self, values: Tensor, zero: int) -> _Found:
+        """Even steps with every group's own best scale."""
+        return _Found(self._fit(values, self._levels(zero, math.inf), FINE), zero, math.inf)
+
+    def _best(
+        self, values: Tensor, grids: Sequence[_Found], bends: Sequence[float], factors: Sequence[float]
+    ) -> tuple[float, _Found]:
+        """The least K among grids that are bent, and whose scales are multiplied together."""
+        tried = (_Found(grid.scale * factor, grid.zero, bend) for grid in grids for bend in bends for factor in factors)
+        return min(((self._metric(values, found), found) for found in tried), key=lambda pair: pair[0])
 
     def _judged(self, values: Tensor, zero: int, relaxation: float) -> tuple[float, _Found]:
         """K of a zero point and a coefficient, with the scale of every group that has the least error."""

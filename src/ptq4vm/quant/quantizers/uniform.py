@@ -130,7 +130,7 @@ def migrated(scale: Tensor, strength: float) -> Tensor:
     what it reached, in coarser steps.
 
     Args:
-        scale: Of every channel, ``(C,)``, positive.
+        scale: Scale of every channel, ``(C,)``, positive.
         strength: ``m`` in [0, 1]: 1 keeps the scales, 0 gives all channels the largest.
     """
     return scale if strength == 1 else scale**strength * scale.max() ** (1 - strength)
