@@ -149,3 +149,18 @@ def test_what_is_fitted_keeps_its_aspect(size: tuple[int, int]) -> None:
     height, width = fitting(size, OWN)
     assert 1 <= height <= OWN[0] and 1 <= width <= OWN[1] and (height == OWN[0] or width == OWN[1])
     assert abs(height * size[1] - width * size[0]) <= max(size[0], size[1]) or min(height, width) == 1
+
+
+def test_beside_a_portrait_the_picture_goes_on_and_above_a_wide_one_its_edge() -> None:
+    engine = Bright()
+    frame = np.random.default_rng(0).integers(0, 256, (288, 96, 3)).astype(np.uint8)
+    AnySizeEngine(engine, 1).matte(frame)
+    seen = engine.seen[0][0]
+    inner = fitting((288, 96), OWN)
+    left = (OWN[1] - inner[1]) // 2
+    assert inner[0] == OWN[0]
+    assert np.array_equal(seen[..., left - inner[1] : left], seen[..., left : left + inner[1]])
+    AnySizeEngine(engine, 1).matte(np.ascontiguousarray(frame.transpose(1, 0, 2)))
+    wide = engine.seen[1][0]
+    assert np.array_equal(wide[:, 0], wide[:, 1])
+    assert np.array_equal(wide[:, -1], wide[:, -2])
