@@ -65,7 +65,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.errno in _MEND:
         name = "" if error.filename is None else os.fsdecode(error.filename)
         shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[-_LONGEST // 2 :]}"
-        return f"{' '.join(shown.split()) or 'a file'}: {error.strerror.lower()}; {_MEND[error.errno]}"
+        named = f"{' '.join(shown.split())}: " if shown else ""
+        return f"{named}{error.strerror.lower()}; {_MEND[error.errno]}"
     text = str(error).strip()
     if "Original Traceback" in text:
         text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])

@@ -60,7 +60,7 @@ def test_values_and_status(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "status", "line"),
     [
         (DataError("a.png is damaged:\n  replace it"), 1, "ptq4vm try: a.png is damaged: replace it\n"),
-        (OSError(28, "No space left on device"), 1, "ptq4vm try: [Errno 28] No space left on device\n"),
+        (OSError(28, "No space left on device"), 1, "ptq4vm try: no space left on device; free some space\n"),
         (KeyboardInterrupt(), 130, "\nptq4vm try: interrupted; go on\n"),
         (KeyboardInterrupt("interrupted twice"), 130, "\nptq4vm try: interrupted twice\n"),
     ],
