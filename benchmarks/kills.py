@@ -30,13 +30,8 @@ LEFTOVERS = (".part-*", ".biq-*", ".v-*", ".*-????????.*")
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     """Begin ``ptq4vm quantize`` in a process group of its own."""
-    command = [
-        sys.executable,
-        "-c",
-        "from ptq4vm.cli.main import main; raise SystemExit(main())",
-        "quantize",
-        *arguments,
-    ]
+    program = "from ptq4vm.cli.main import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, "quantize", *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -75,7 +70,7 @@ def killed(
             counts["kills"] += 1
             continue
         counts["runs that ended"] += 1
-        found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("model.safetensors")}
+        found = tensors(folder)
         whole = whole or found
         counts["other bytes"] += found != whole
         counts["leftovers"] += len(leftovers(folder))

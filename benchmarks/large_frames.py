@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ptq4vm
-from ptq4vm.engines.anysize import AnySizeEngine
 from ptq4vm.engines.base import MattingEngine
 from ptq4vm.media.frames import Frame
 from ptq4vm.system.cpu import this_cpu
@@ -43,8 +42,7 @@ Codes = NDArray[np.uint8]
 
 def step(engine: MattingEngine, frame: Codes) -> object:
     """A frame's codes to those of its composite, as ``matte`` does it."""
-    matte = engine.deferred(frame) if isinstance(engine, AnySizeEngine) else engine.matte(frame)
-    return COMPOSE(Frame(0, frame, Fraction(0)), [matte])
+    return COMPOSE(Frame(0, frame, Fraction(0)), [engine.deferred(frame)])
 
 
 def opened(name: str, file: str, ratio: float, threads: int) -> MattingEngine:

@@ -19,6 +19,7 @@ from ptq4vm import api, settings
 from ptq4vm.cli import build
 from ptq4vm.cli.app import plain, register_bits
 from ptq4vm.cli.main import main
+from ptq4vm.cli.record import planned_stages
 from ptq4vm.data.base import DATASETS, ClipDataset
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
@@ -67,6 +68,13 @@ def test_every_group_is_tested_here() -> None:
     tested = {"model", "bits", "method", "data", "flow", "preset", "trainer", "logger"}
     tested |= {"stage", "scale", "experiment", "augmentation", "target"}
     assert {path.parts[0] for path in FILES} == tested
+
+
+@pytest.mark.parametrize("switches", [(), ("method.gac=false",), ("method.gac=false", "method.ofa=true")])
+@pytest.mark.parametrize("name", names("method"))
+def test_a_run_writes_down_the_stages_that_its_method_runs(name: str, switches: tuple[str, ...]) -> None:
+    cfg = compose(f"method={name}", *switches)
+    assert planned_stages(cfg.method) == list(settings.method(plain(cfg.method)).stages)
 
 
 @pytest.mark.parametrize(("stage", "learned"), [("gac", (True, False)), ("gac_ofa", (True, True))])

@@ -137,11 +137,11 @@ def verify(
     if checkpoint == FLOAT:
         loaded = load_model(model, weights)
         network, architecture, info = folded(loaded.network, loaded.partition), loaded.architecture, None
+        wanted = fingerprint(network, 1.0)
     else:
         network, info = load_checkpoint(checkpoint), read_info(checkpoint)
-        architecture = info.model
+        architecture, wanted = info.model, checkpoint_hash(Path(checkpoint))
     check_origin(engine.metadata, Path(file), checkpoint, architecture, info)
-    wanted = fingerprint(network, 1.0) if checkpoint == FLOAT else checkpoint_hash(Path(checkpoint))
     if engine.metadata.get("checkpoint") != wanted:
         log.warning("%s does not say that it was exported from %s", file, checkpoint)
     sources = _sources(checkpoint, clip, weights)[:clips]

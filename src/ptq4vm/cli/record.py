@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from ptq4vm.cli.app import REPORTED, explain
 from ptq4vm.errors import one_line
+from ptq4vm.methods.method import stage_labels
 from ptq4vm.runs.layout import FAILED, RUNNING, describe_run, is_finished
 from ptq4vm.version import __version__
 
@@ -53,7 +54,7 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "name": swept or f"method={cfg.method.name},bits={choices['bits']}",
         "model": choices["model"],
         "method": cfg.method.name,
-        "stages": _stages(cfg.method),
+        "stages": planned_stages(cfg.method),
         "bits": {"weight": cfg.bits.weight, "activation": cfg.bits.activation},
         "seed": cfg.seed,
         "preset": choices["preset"],
@@ -65,7 +66,7 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _stages(method: DictConfig) -> list[str]:
+def planned_stages(method: DictConfig) -> list[str]:
     """Labels of the stages that a method runs, also where its values are wrong in other ways."""
-    blocks = [method.reconstruction.label] if method.biq and "reconstruction" in method else []
-    return [*(["closed_form"] if method.get("closed_form") else []), *blocks, *(["gac"] if method.gac else [])]
+    label = method.reconstruction.label if method.biq and "reconstruction" in method else None
+    return list(stage_labels(bool(method.get("closed_form")), label, method.gac, method.ofa))

@@ -44,11 +44,7 @@ class AnySizeEngine(MattingEngine):
         return found.whole if isinstance(found, GuidedMatte) else found
 
     def deferred(self, frame: NDArray[np.uint8]) -> Matte | GuidedMatte:
-        """The matte of the next frame; at full size only once it is asked for, where the frame is larger than the file.
-
-        Args:
-            frame: ``(H, W, 3)`` uint8 RGB.
-        """
+        """See :meth:`MattingEngine.deferred`: it is deferred where the frame is larger than the file."""
         own = self.engine.frame_size
         size = (frame.shape[0], frame.shape[1])
         if own is None or size == own or frame.ndim != 3:

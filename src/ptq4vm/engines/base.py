@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ptq4vm.engines.enlarging import GuidedMatte
 
 AUTOMATIC_SIDE = 512
 """Pixels that the longer side of a frame is brought to where no ratio is given; RVM's authors recommend it."""
@@ -51,6 +54,14 @@ class MattingEngine(ABC):
         Returns:
             Alpha ``(H, W)`` and foreground ``(H, W, 3)``, of the frame's own size.
         """
+
+    def deferred(self, frame: NDArray[np.uint8]) -> Matte | GuidedMatte:
+        """The matte of the next frame, where an engine can at full size only once it is asked for.
+
+        Args:
+            frame: ``(H, W, 3)`` uint8 RGB.
+        """
+        return self.matte(frame)
 
     def executed_types(self) -> Mapping[tuple[str, str], int] | None:
         """How many operations run in each type, as ``(kind, type)``: ``("Convolution", "u8")``, ...

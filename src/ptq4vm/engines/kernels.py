@@ -54,15 +54,26 @@ def _apart(line: Any, planes: Any) -> None:
 
 
 @compiled
-def _apply_alpha(planes: Any, rows: Any, k: int, share: Any, out: Any) -> None:
-    """Alpha of a row in [0, 1]; ``k`` is its place among the slopes, half as many as ``both`` has planes."""
-    upper, lower = rows[0, k], rows[1, k]
-    above, beneath = rows[0, k + rows.shape[1] // 2], rows[1, k + rows.shape[1] // 2]
+def _apply_alpha(planes: Any, rows: Any, share: Any, out: Any) -> None:
+    """Alpha of a row in [0, 1], whose slope and offset are the last of both halves of the planes."""
+    slopes = rows.shape[1] // 2
+    upper, lower = rows[0, slopes - 1], rows[1, slopes - 1]
+    above, beneath = rows[0, 2 * slopes - 1], rows[1, 2 * slopes - 1]
     red, green, blue = planes[0], planes[1], planes[2]
     for x in range(out.shape[0]):
         slope = upper[x] + (lower[x] - upper[x]) * share
         offset = above[x] + (beneath[x] - above[x]) * share
         out[x] = min(max(slope * ((red[x] + green[x] + blue[x]) * THIRD) + offset, ZERO), ONE)
+
+
+@compiled
+def _begin_row(
+    frame: Any, both: Any, y: int, down: Any, across: Any, rows: Any, kept: Any, planes: Any, shown: Any
+) -> None:  # fmt: skip
+    """What every picture of row ``y`` needs: A and b beside it in ``rows``, its colours, and its alpha."""
+    _spread_both(both, y, down, across, rows, kept)
+    _apart(frame[y], planes)
+    _apply_alpha(planes, rows, down[2][y], shown)
 
 
 @compiled
@@ -87,11 +98,9 @@ def composite(
     for k in range(3):
         back[k, :] = behind[0, 0, k]
     for y in range(start, stop):
-        _spread_both(both, y, down, across, rows, kept)
-        _apart(frame[y], planes)
+        _begin_row(frame, both, y, down, across, rows, kept, planes, shown)
         if behind.shape[0] > 1 or behind.shape[1] > 1:
             _apart(behind[y], back)
-        _apply_alpha(planes, rows, 3, down[2][y], shown)
         for k in range(3):
             _apply_colour(planes[k], rows, k, down[2][y], colour)
             rest, plane = back[k], mixed[k]
@@ -110,9 +119,7 @@ def layers(frame: Any, both: Any, down: Any, across: Any, out: Any, start: int, 
     planes = np.empty((3, width), np.float32)
     shown, colour = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(start, stop):
-        _spread_both(both, y, down, across, rows, kept)
-        _apart(frame[y], planes)
-        _apply_alpha(planes, rows, 3, down[2][y], shown)
+        _begin_row(frame, both, y, down, across, rows, kept, planes, shown)
         line = out[y]
         for k in range(3):
             _apply_colour(planes[k], rows, k, down[2][y], colour)
@@ -129,9 +136,7 @@ def alpha(frame: Any, both: Any, down: Any, across: Any, out: Any, start: int, s
     rows, kept = np.empty((2, 2, width), np.float32), np.full(2, -1)
     planes, shown = np.empty((3, width), np.float32), np.empty(width, np.float32)
     for y in range(start, stop):
-        _spread_both(both, y, down, across, rows, kept)
-        _apart(frame[y], planes)
-        _apply_alpha(planes, rows, 0, down[2][y], shown)
+        _begin_row(frame, both, y, down, across, rows, kept, planes, shown)
         line = out[y]
         for x in range(width):
             value = np.uint8(np.int32(shown[x] * WHITE + HALF))
@@ -147,9 +152,7 @@ def values(
     rows, kept = np.empty((2, 8, width), np.float32), np.full(2, -1)
     planes, colour = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
     for y in range(start, stop):
-        _spread_both(both, y, down, across, rows, kept)
-        _apart(frame[y], planes)
-        _apply_alpha(planes, rows, 3, down[2][y], out[y])
+        _begin_row(frame, both, y, down, across, rows, kept, planes, out[y])
         for k in range(3):
             _apply_colour(planes[k], rows, k, down[2][y], colour[k])
         line, red, green, blue = colours[y], colour[0], colour[1], colour[2]

@@ -87,6 +87,20 @@ def _shares(steps: int, passes: Mapping[str, float]) -> list[int]:
     return counts
 
 
+def stage_labels(closed_form: bool, reconstruction: str | None, gac: bool, ofa: bool) -> tuple[str, ...]:
+    """Labels of the learning stages that switches ask for, in the order in which they run.
+
+    Args:
+        closed_form: Whether weights are rounded in closed form.
+        reconstruction: Label of the reconstruction; ``None`` where there is none.
+        gac: Whether the global stage learns an affine.
+        ofa: Whether the global stage has the flow loss; it is called so only without ``gac``.
+    """
+    whole = ("gac",) if gac else ("ofa",) if ofa else ()
+    blocks = () if reconstruction is None else (reconstruction,)
+    return (("closed_form",) if closed_form else ()) + blocks + whole
+
+
 @dataclass(frozen=True)
 class Method:
     """A quantization method: its name and its switches.
@@ -117,9 +131,7 @@ class Method:
     @property
     def stages(self) -> tuple[str, ...]:
         """Labels of the learning stages that run."""
-        whole = ("gac",) if self.gac else ("ofa",) if self.ofa else ()
-        blocks = (self.reconstruction.label,) if self.biq else ()
-        return (("closed_form",) if self.closed_form else ()) + blocks + whole
+        return stage_labels(self.closed_form, self.reconstruction.label if self.biq else None, self.gac, self.ofa)
 
     def global_settings(self, schedule: GACSettings) -> GACSettings:
         """A schedule of the global stage without what this method does not learn."""

@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from ptq4vm.engines.anysize import AnySizeEngine
 from ptq4vm.engines.base import MattingEngine
 from ptq4vm.engines.enlarging import GuidedMatte
 from ptq4vm.errors import ExportError, PTQ4VMError
@@ -157,7 +156,7 @@ def matte_video(
                         for engine in engines:
                             engine.reset()
                     with busy.at("network"):
-                        mattes = tuple(_matte(engine, item) for engine in engines)
+                        mattes = tuple(engine.deferred(item.image) for engine in engines)
                     _check_finite(mattes, item.index)
                     wanted = matted.put((item, mattes))
                     seen += 1
@@ -172,11 +171,6 @@ def matte_video(
             matted.finish()
         writing.result()
         return Outcome(seen, stop.is_set(), error or _failure(reading), busy.seconds)
-
-
-def _matte(engine: MattingEngine, frame: Frame) -> AnyMatte:
-    """The matte of a frame; where the engine can, it is brought to full size by the writing thread, as it composes."""
-    return engine.deferred(frame.image) if isinstance(engine, AnySizeEngine) else engine.matte(frame.image)
 
 
 def _check_finite(mattes: Sequence[AnyMatte], index: int) -> None:

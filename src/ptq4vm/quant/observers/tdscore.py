@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -71,6 +72,32 @@ class _Found(NamedTuple):
     relaxation: float
 
 
+class _Table(NamedTuple):
+    """Levels of a quantizer, counted from its zero point.
+
+    Attributes:
+        low: Smallest level.
+        high: Largest level.
+        levels: Nearest level to every code from ``low`` to ``high``, float32.
+    """
+
+    low: int
+    high: int
+    levels: Tensor
+
+    def nearest(self, values: Tensor, scale: Tensor) -> Tensor:
+        """Values ``(G, T, P)`` at the nearest levels times each group's scale ``(G,)``, in memory of their own."""
+        step = scale[:, None, None]
+        codes = (values / step).round_().clamp_(self.low, self.high).sub_(self.low).int()
+        return self.levels.index_select(0, codes.flatten()).view(values.shape).mul_(step)
+
+
+@lru_cache(maxsize=64)  # the search comes back to few of them, hundreds of times
+def _table(bits: int, top: int, zero: int, relaxation: float) -> _Table:
+    table = nearest_levels(log_levels(bits, top, zero, relaxation), top).float() - zero
+    return _Table(-zero, top - zero, table)
+
+
 class TemporalJoint(JointObserver):
     """Finds the zero point and the relaxation coefficient of groups by K, and each group's scale by its error.
 
@@ -94,11 +121,13 @@ class TemporalJoint(JointObserver):
         self._kept: list[list[Tensor]] = [[] for _ in range(groups)]
         self._frames = [0] * groups
         self._drawn: dict[tuple[int, int, int], Tensor] = {}
+        self._found: _Found | None = None
 
     def observe(self, parts: Sequence[Tensor], first: int = 0) -> None:
         """Take in the values of consecutive groups from ``first`` on, each ``(..., c, H, W)``, a frame a row."""
+        self._found = None
         for group, part in enumerate(parts, first):
-            frames = part.detach().flatten(-3).reshape(-1, math.prod(part.shape[-3:]))
+            frames = part.detach().reshape(-1, math.prod(part.shape[-3:]))
             low, high = torch.aminmax(frames)
             self.low[group] = torch.minimum(self.low[group], low.cpu())
             self.high[group] = torch.maximum(self.high[group], high.cpu())
@@ -122,20 +151,23 @@ class TemporalJoint(JointObserver):
         """``(low, high)`` of every group, and with ``htdq`` the coefficient. Raises :class:`DataError` unobserved."""
         if not all(self._kept):
             raise DataError("an activation was never observed: the calibration clips do not reach this layer")
-        rows = [torch.cat(kept) for kept in self._kept]
-        frames = min(len(row) for row in rows)
-        places = max(4, self.limit // frames)
-        scale, zero, relaxation = self._search(torch.stack([row[:frames, :places] for row in rows]))
+        if self._found is None:  # every site of a group asks
+            rows = [torch.cat(kept) for kept in self._kept]
+            frames = min(len(row) for row in rows)
+            places = max(4, self.limit // frames)
+            self._found = self._search(torch.stack([row[:frames, :places] for row in rows]))
+        scale, zero, relaxation = self._found
         own = (relaxation,) if self.spec.quantizer == "htdq" else ()
         return [(-zero * s, (self._top - zero) * s, *own) for s in scale.tolist()]
 
     def _search(self, values: Tensor) -> _Found:
         """The best of all zero points and coefficients for values ``(G, T, P)``."""
+        few = values[..., ::8]
         even = sorted(
-            (self._judged(values[..., ::4], zero, math.inf) for zero in self._zeros()), key=lambda pair: pair[0]
+            (self._even(few, zero, STEPS) for zero in self._zeros()), key=lambda found: self._metric(few, found)
         )
         bends = RELAXATIONS if self.spec.quantizer == "htdq" and self.spec.bits < self._top.bit_length() else ()
-        fitted = [self._fitted(values, found.zero) for _, found in even[:ZEROS]]
+        fitted = [self._even(values, found.zero, FINE) for found in even[:ZEROS]]
         best = self._best(values, fitted, (math.inf,), FACTORS if self.spec.temporal_weight else (1.0,))
         if bends:
             bent = self._best(values, fitted, bends, WIDER)
@@ -143,9 +175,18 @@ class TemporalJoint(JointObserver):
                 best = bent
         return best[1]
 
-    def _fitted(self, values: Tensor, zero: int) -> _Found:
-        """Even steps with every group's own best scale."""
-        return _Found(self._fit(values, self._levels(zero, math.inf), FINE), zero, math.inf)
+    def _even(self, values: Tensor, zero: int, steps: int) -> _Found:
+        """Even steps, with the scale of every group that has the least squared error among ``steps``."""
+        table = self._table(zero, math.inf)
+        low = self.low if table.low < 0 else torch.zeros_like(self.low)
+        full = covering_scale(low, self.high, table.low, table.high)
+        least = torch.full((self.groups,), torch.inf)
+        scale = full
+        for share in torch.linspace(1, 0.1, steps).tolist():
+            error = table.nearest(values, full * share).sub_(values).square_().sum((1, 2))
+            scale = torch.where(error < least, full * share, scale)
+            least = torch.minimum(error, least)
+        return _Found(scale, zero, math.inf)
 
     def _best(
         self, values: Tensor, grids: Sequence[_Found], bends: Sequence[float], factors: Sequence[float]
@@ -154,18 +195,12 @@ class TemporalJoint(JointObserver):
         tried = (_Found(grid.scale * factor, grid.zero, bend) for grid in grids for bend in bends for factor in factors)
         return min(((self._metric(values, found), found) for found in tried), key=lambda pair: pair[0])
 
-    def _judged(self, values: Tensor, zero: int, relaxation: float) -> tuple[float, _Found]:
-        """K of a zero point and a coefficient, with the scale of every group that has the least error."""
-        few = values[..., ::2]
-        found = _Found(self._fit(few, self._levels(zero, relaxation), STEPS), zero, relaxation)
-        return self._metric(few, found), found
-
-    def _levels(self, zero: int, relaxation: float) -> Tensor:
-        return (log_levels(self.spec.bits, self._top, zero, relaxation) - zero).float()
+    def _table(self, zero: int, relaxation: float) -> _Table:
+        return _table(self.spec.bits, self._top, zero, relaxation)
 
     def _metric(self, values: Tensor, found: _Found) -> float:
         """K: the relative error, and the change of TDScore."""
-        quantized = _nearest(values, self._levels(found.zero, found.relaxation), found.scale)
+        quantized = self._table(found.zero, found.relaxation).nearest(values, found.scale)
         energy = values.square().sum((1, 2)).clamp_min(1e-12)
         divisor = energy * self.groups if self.relative else energy.sum()
         metric = float(((quantized - values).square().sum((1, 2)) / divisor).sum())
@@ -182,28 +217,6 @@ class TemporalJoint(JointObserver):
         if not bool((self.low < 0).any()):
             return range(1)
         return range(0, self._top, max(1, (self._top + 1) // 16)) if self.spec.asymmetric else range(middle, middle + 1)
-
-    def _fit(self, values: Tensor, levels: Tensor, steps: int) -> Tensor:
-        """Scale of every group with the least squared error among ``steps``, ``(G,)``."""
-        down, up = -levels[0], levels[-1]
-        low = self.low if down > 0 else torch.zeros_like(self.low)
-        full = covering_scale(low, self.high, -down, up)
-        least = torch.full((self.groups,), torch.inf)
-        scale = full
-        for share in torch.linspace(1, 0.1, steps).tolist():
-            error = _nearest(values, levels, full * share).sub_(values).square_().sum((1, 2))
-            scale = torch.where(error < least, full * share, scale)
-            least = torch.minimum(error, least)
-        return scale
-
-
-def _nearest(values: Tensor, levels: Tensor, scale: Tensor) -> Tensor:
-    """Values ``(G, T, P)`` at the nearest of ``levels``, whole numbers, each times the group's scale ``(G,)``."""
-    step = scale[:, None, None]
-    low, high = int(levels[0]), int(levels[-1])
-    table = nearest_levels(levels.long() - low, high - low).float() + low
-    codes = (values / step).round_().clamp_(low, high).sub_(low).int()
-    return table.index_select(0, codes.flatten()).view(values.shape).mul_(step)
 
 
 def _runs(values: Tensor) -> Tensor:

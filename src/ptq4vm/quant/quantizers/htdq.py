@@ -141,11 +141,8 @@ class HTDQuantizer(UniformQuantizer):
             )
         return super().qparams()._replace(table=None if self.even else self.table)
 
-    def regrid(self, scale: Tensor | None = None) -> HTDQuantizer:
-        """The same levels, with a scale for every channel where ``scale`` is given, for good."""
-        found = self.scale.detach() if scale is None else scale
-        sizes = () if scale is None else (1,) * len(scale)
-        new = HTDQuantizer(self.level_bits, self.bits, found, int(self.zero_point), sizes=sizes, learns=False)
+    def _with_scale(self, scale: Tensor, sizes: Sequence[int]) -> HTDQuantizer:
+        new = HTDQuantizer(self.level_bits, self.bits, scale, int(self.zero_point), sizes=sizes, learns=False)
         new.table = self.table.clone()
         return new
 

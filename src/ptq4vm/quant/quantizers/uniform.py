@@ -93,7 +93,11 @@ class UniformQuantizer(ActivationQuantizer):
         """The same grid, with a scale for every channel where ``scale`` is given, for good."""
         found = self.scale.detach() if scale is None else scale
         sizes = () if scale is None else (1,) * len(scale)
-        return UniformQuantizer(self.bits, found, int(self.zero_point), sizes, learns=False)
+        return self._with_scale(found, sizes)
+
+    def _with_scale(self, scale: Tensor, sizes: Sequence[int]) -> UniformQuantizer:
+        """The same codes with other scales, for good."""
+        return UniformQuantizer(self.bits, scale, int(self.zero_point), sizes, learns=False)
 
     def extra_repr(self) -> str:
         """Bits, scales and zero point, as ``print(network)`` shows them."""
