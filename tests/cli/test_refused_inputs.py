@@ -159,6 +159,8 @@ def test_slurm_without_srun_is_refused(workplace: Workplace, tmp_path: Path, lau
     assert f"hydra/launcher={launcher}" in line and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("value", ["{a: 1}", "{}", "[1,2]", "choice(a,[1])"])
 @pytest.mark.parametrize("group", ["model", "bits", "data", "method", "preset"])
-def test_a_mapping_in_the_place_of_a_choice_is_refused(workplace: Workplace, tmp_path: Path, group: str) -> None:
-    assert group in workplace.quantize(tmp_path / "run", f"{group}={{a: 1}}").line()
+def test_what_is_no_name_of_a_choice_is_refused(workplace: Workplace, tmp_path: Path, group: str, value: str) -> None:
+    done = workplace.quantize(tmp_path / "run", f"{group}={value}")
+    assert f"{group}=" in done.line() and "is unknown: use" in done.line()

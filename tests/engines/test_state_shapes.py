@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import toy_family  # noqa: F401  # registers the family whose name the file has
 from networks import tiny_matting
 from ptq4vm.engines.pytorch import PyTorchEngine
+from ptq4vm.errors import ExportError
 from ptq4vm.exporting.metadata import describe_float
 from ptq4vm.exporting.shape import FrameShape
 from ptq4vm.exporting.target import TARGETS
@@ -62,3 +63,14 @@ def test_first_states_are_as_large_as_the_network_says(ratio: float, tmp_path: P
 def test_usual_sizes_are_not_written() -> None:
     metadata = describe_float(TOY, tiny_matting(), "none", FrameShape(64, 96), "1")
     assert tiny_matting().state_strides == (2,) and "state_strides" not in metadata
+
+
+def test_metadata_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    network, shape = Coarse().eval(), FrameShape(64, 96)
+    metadata = describe_float(TOY, network, "none", shape, "1") | {"version": "ABCD"}
+    found = TARGETS["onnx"]().graph(network, shape, metadata).SerializeToString()
+    assert found.count(b"ABCD") == 1
+    file = tmp_path / "a.onnx"
+    file.write_bytes(found.replace(b"ABCD", b"\xff\xff\xff\xff"))
+    with pytest.raises(ExportError, match=r"a\.onnx is damaged: its metadata is no text"):
+        open_engine(file, threads=1)

@@ -19,7 +19,7 @@ from ptq4vm.methods.mixed_bits import (
     within_error,
     within_size,
 )
-from ptq4vm.methods.sensitivity import Sensitivity, measure_sensitivity
+from ptq4vm.methods.sensitivity import Item, Sensitivity, measure_sensitivity
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import stored_bytes
 from ptq4vm.quant.insert import quantized_layers
@@ -76,6 +76,12 @@ def test_a_budget_is_kept_and_spent_where_it_helps(sensitivity: Sensitivity) -> 
 def free(teacher: MattingNetwork, frames: Tensor) -> Sensitivity:
     """With the edge layers measured as well."""
     return measure_sensitivity(teacher, resolve(teacher, TINY_PARTITION), MIXED, frames[:2], (3,), edges=True)
+
+
+def test_it_is_the_squares_of_errors_that_add_up() -> None:
+    items = {"one": Item(2, 4, {4: 5.0}), "two": Item(1, 4, {4: 3.0}), "three": Item(1, 4, {4: 3.0})}
+    spec = within_average(MIXED, Budget(avg_bits=6.0, widths=(4, 8)), Sensitivity(items, {}), 6.0)
+    assert spec.weight_bits == {"one": 8}, "one error of 5 is more than two of 3, side by side"
 
 
 def test_edges_take_part_where_they_may(teacher: MattingNetwork, free: Sensitivity) -> None:

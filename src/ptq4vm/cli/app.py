@@ -22,7 +22,7 @@ from ptq4vm.cli.frame import FAILED, Command, Task, Terminated, is_unread, tell
 from ptq4vm.cli.workers import FailedJobs, missing_plugin, prepare_worker
 from ptq4vm.errors import ConfigError, PTQ4VMError, one_line
 from ptq4vm.runs.layout import folder_name
-from ptq4vm.settings import bit_choices, config_folder, renamed, unknown_choice
+from ptq4vm.settings import bit_choices, choices, config_folder, renamed, unknown_choice
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class Overrides:
         missing = missing_plugin(arguments)
         if missing is not None:
             raise ConfigError(missing)
+        _check_choices(arguments)
         app = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=self.config)(
             _reporting(task, explained, running, elsewhere)
         )
@@ -101,6 +102,19 @@ class Overrides:
             for line in elsewhere.take():
                 report(line)
         return FAILED if failed else 0
+
+
+def _check_choices(arguments: Sequence[str]) -> None:
+    """Refuse a list or a mapping where the name of a choice belongs: Hydra fails on one and ignores the other."""
+    for argument in arguments:
+        group, equals, _ = argument.lstrip("+").partition("=")
+        if not (equals and re.fullmatch(r"[a-z][\w/]{0,63}", group) and choices(group)):
+            continue
+        override = OverridesParser.create().parse_override(argument)
+        given = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+        for value in given:
+            if isinstance(value, (list, dict)):
+                raise ConfigError(unknown_choice(group, str(value)))
 
 
 def hydra_command(name: str, task: Task, config: str = "config") -> Command:

@@ -48,7 +48,11 @@ class OnnxEngine(StepEngine):
             for i in self._session.get_inputs()
         ]
         self._names = [output.name for output in self._session.get_outputs()]
-        super().__init__(file, inputs, self._names, self._session.get_modelmeta().custom_metadata_map)
+        try:
+            said = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise ExportError(f"{file} is damaged: its metadata is no text; export again") from error
+        super().__init__(file, inputs, self._names, said)
 
     def layer_results(
         self, feeds: Mapping[str, NDArray[np.float32]], names: Sequence[str], earlier: Sequence[NDArray[np.uint8]] = ()
