@@ -67,7 +67,7 @@ def test_usual_sizes_are_not_written() -> None:
 
 def test_metadata_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
     network, shape = Coarse().eval(), FrameShape(64, 96)
-    metadata = describe_float(TOY, network, "none", shape, "1") | {"version": "ABCD"}
+    metadata = describe_float(TOY, network, "none", shape, "1") | {"licence": "ABCD"}
     found = TARGETS["onnx"]().graph(network, shape, metadata).SerializeToString()
     assert found.count(b"ABCD") == 1
     file = tmp_path / "a.onnx"

@@ -1,7 +1,7 @@
 """Which bits every layer and every stored tensor gets: an exact choice by integer programming.
 
-Errors of single choices are taken to add up, as squared ones do where each is small. One binary variable says whether an item
-takes a bit-width; every item takes one; the sum of errors is least under a limit on the bits.
+Errors of single choices are taken to add up, as squared ones do where each is small. One binary variable says whether
+an item takes a bit-width; every item takes one; the sum of errors is least under a limit on the bits.
 """
 
 from __future__ import annotations
