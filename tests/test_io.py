@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ptq4vm.io import atomic_path, remove_leftovers, write_tensors, write_text
+from ptq4vm.io import atomic_path, parse_json, remove_leftovers, write_tensors, write_text
 
 WRITER = """
 import sys
@@ -70,3 +71,10 @@ def test_the_same_tensors_are_the_same_bytes(tmp_path: Path) -> None:
     assert len(set(written)) == 1
     write_tensors(tmp_path / "plain.safetensors", {"a": torch.ones(1)})
     assert torch.equal(load_file(tmp_path / "plain.safetensors")["a"], torch.ones(1))
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_numbers_that_could_not_be_written_again_are_not_read(number: str) -> None:
+    with pytest.raises(ValueError, match=f"{number} is no finite number"):
+        parse_json(f'{{"a": [{number}]}}')
+    assert not math.isfinite(parse_json(number, finite=False))

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import json
+import math
 import os
 import struct
 import tempfile
@@ -96,12 +97,28 @@ def write_json(target: Path | str, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def parse_json(text: str) -> Any:
-    """What JSON text holds. Raises ValueError where it is none, or nested deeper than Python follows."""
+def parse_json(text: str, finite: bool = True) -> Any:
+    """What JSON text holds.
+
+    Args:
+        text: JSON text, as a file has it.
+        finite: Whether numbers that are not finite are refused: they can be read, but not be written again.
+
+    Raises:
+        ValueError: It is no JSON, is nested deeper than Python follows, or has such a number.
+    """
+    number = _finite if finite else float
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=number, parse_constant=number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is no finite number")
+    return value
 
 
 def write_tensors(target: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

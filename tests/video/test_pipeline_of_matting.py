@@ -20,7 +20,7 @@ from ptq4vm.media.readers import open_input
 from ptq4vm.media.writers import Writer
 from ptq4vm.video.composing import Colour, composer
 from ptq4vm.video.destinations import NOTE, WARM_UP, FolderDestination, choose_destination
-from ptq4vm.video.loop import QUEUE, Channel, Outcome, matte_video
+from ptq4vm.video.loop import QUEUE, Channel, Latency, Outcome, matte_video
 from ptq4vm.video.scenes import SceneCuts
 
 ALPHA = composer("alpha", Colour((0, 0, 0)))
@@ -97,6 +97,53 @@ def test_a_slow_writer_holds_the_others_back() -> None:
     gate.set()
     running.join(WAIT)
     assert writer.indices == list(range(200))
+
+
+class Gated(BrightEngine):
+    """Takes its first frame for as long as it takes others to come; warmed up, it has seen one before."""
+
+    def __init__(self, reader: Endless, count: int) -> None:
+        super().__init__()
+        self._reader, self._count = reader, count
+
+    def matte(self, frame: Picture) -> Any:
+        deadline = time.monotonic() + WAIT
+        while len(self.seen) == 1 and self._reader.handed < self._count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)  # the last frame handed over is on its way
+        return super().matte(frame)
+
+
+def test_what_is_late_is_left_out_and_the_newest_is_not() -> None:
+    reader, writer = Endless(30), Kept()
+    engine = Gated(reader, 30)
+    outcome = matte_video(reader, [engine], ALPHA, writer, late=True)
+    assert not engine.seen[0].any() and engine.resets == 2, "warmed up on black, then forgotten"
+    assert writer.indices[-1] == 29 and writer.indices == sorted(writer.indices)
+    assert outcome.seen == len(writer.indices) <= 4 and outcome.dropped == 30 - outcome.seen
+    assert 0 < outcome.latency.percentile(0.5) <= outcome.latency.percentile(0.95)
+
+
+def test_sound_is_never_late() -> None:
+    channel: Channel[str] = Channel(1)
+    assert channel.put_newest("sound", str.isupper) == (True, 0)
+    taken: list[str] = []
+    taking = threading.Thread(target=lambda: taken.extend(channel.take()))
+    threading.Timer(0.2, taking.start).start()
+    assert channel.put_newest("FRAME", str.isupper) == (True, 0)
+    channel.finish()
+    deadline = time.monotonic() + WAIT
+    while len(taken) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert taken == ["sound", "FRAME"]
+
+
+def test_percentiles_of_latency() -> None:
+    latency = Latency()
+    assert latency.percentile(0.95) == 0
+    for milliseconds in range(1, 101):
+        latency.add(milliseconds / 1000)
+    assert (latency.percentile(0.5), latency.percentile(0.95), latency.percentile(1)) == (50, 95, 100)
 
 
 def test_channel_ends_on_either_side() -> None:

@@ -15,7 +15,8 @@ from ptq4vm.api.opening import FLOAT, Engines, open_engines
 from ptq4vm.errors import ConfigError, DataError, one_line
 from ptq4vm.media.codecs import VIDEO_SUFFIXES
 from ptq4vm.media.frames import Frame, StreamInfo
-from ptq4vm.media.readers import open_input
+from ptq4vm.media.readers import PacedReader, open_input
+from ptq4vm.media.streams import check_network, choose_stream, is_stream
 from ptq4vm.quant.names import TENSORS
 from ptq4vm.video.composing import (
     OUTPUTS,
@@ -28,7 +29,7 @@ from ptq4vm.video.composing import (
     composer,
     parse_colour,
 )
-from ptq4vm.video.destinations import choose_destination
+from ptq4vm.video.destinations import Destination, StreamDestination, choose_destination
 from ptq4vm.video.loop import matte_video
 from ptq4vm.video.scenes import SceneCuts
 
@@ -48,6 +49,9 @@ class MattingResult:
         busy: Seconds for which each step worked rather than waited: ``decode``, ``network``, ``compose``, ``encode``;
             the network, with what is between it and the frame, has a thread to itself, so has decoding, and the other
             two share one.
+        dropped: Frames that were left out since they were late (``drop="late"``).
+        latency: Milliseconds from when a frame came to when it was written: of half of the frames, and of 95 % of them,
+            at most.
     """
 
     out: Path
@@ -55,6 +59,8 @@ class MattingResult:
     seconds: float
     stopped: bool
     busy: Mapping[str, float] = field(default_factory=dict)
+    dropped: int = 0
+    latency: tuple[int, int] = (0, 0)
 
 
 def matte(
@@ -72,6 +78,9 @@ def matte(
     scene_cut: bool = False,
     frames: int | None = None,
     fps: float = 30.0,
+    drop: str = "none",
+    pace: bool = False,
+    allow_network: bool = False,
     overwrite: bool = False,
     model: str = "rvm_mobilenetv3",
     weights: str | Path | None = None,
@@ -81,15 +90,19 @@ def matte(
     """Matte a video, images or a camera. Everything that can be wrong is looked at before a network is loaded.
 
     Args:
-        input: A video file, an image, a folder of images, or the number of a camera.
+        input: A video file, an image, a folder of images, the number of a camera, ``-`` for the standard input (any
+            container that can be read from its beginning on, such as y4m), or an address (``rtsp://...``).
         out: A video (``.mp4``, ``.mov``, ``.mkv``, ``.webm``), an image for an image, or, without a suffix, a folder of
-            PNG files, which is gone on with where an earlier call was interrupted.
+            PNG files, which is gone on with where an earlier call was interrupted; ``-`` for the standard output,
+            ``camera`` or ``/dev/videoN`` for a virtual camera, or an address (``rtmp://``, ``srt://``, ``rtsp://``,
+            ``udp://``, ``tcp://``).
         checkpoint: ``fp32``, a run folder, or an exported ``.onnx`` or ``.xml`` file.
         engine: ``pytorch``, ``onnx``, ``openvino``, or ``auto``: by the checkpoint.
         output: ``composite``, ``alpha``, ``foreground`` or ``rgba``.
         background: What is behind a composite: ``green``, ``black``, ``white``, ``grey``, ``blue``, ``#rrggbb``, or the
             path of an image or a video.
-        codec: ``h264``, ``h265``, ``vp9``, ``prores``, or ``auto``: by the suffix.
+        codec: ``h264``, ``h265``, ``vp9``, ``prores``, or ``auto``: by the suffix. The standard output takes ``y4m``
+            or ``raw`` (rgb24, or rgba with ``output="rgba"``).
         speed: How much time the encoder takes for each frame, by its own presets from ``slow`` to ``ultrafast``;
             ``auto`` is ``fast``. Its aim for quality stays, so that faster means larger files.
         downsample_ratio: Fraction of the frames' size at which the network runs, in (0, 1]. By default the longer side
@@ -99,6 +112,10 @@ def matte(
         scene_cut: Whether to forget what was seen where a scene begins.
         frames: How many at most; all by default.
         fps: Frames per second of a video made from images, in (0, 1000].
+        drop: ``late`` leaves a frame out that still waits when the next one comes, so that what is written stays
+            close to what comes; ``none`` keeps them all.
+        pace: Whether frames of a file are read at the speed at which they are to be played.
+        allow_network: Whether ``input`` and ``out`` may be addresses.
         overwrite: Whether what is there may be replaced.
         model: Name of the float network in ``conf/model``.
         weights: A file with its weights; the usual places when not given.
@@ -118,6 +135,10 @@ def matte(
         WeightsError: The float network's weights cannot be found.
     """
     _check(output, frames, fps, downsample_ratio, compare and checkpoint == FLOAT)
+    if drop not in ("none", "late"):
+        raise ConfigError(f"drop={drop} is unknown: use none or late")
+    for key, text in (("input", str(input)), ("out", str(out))):
+        check_network(key, text, allow_network)
     began = time.monotonic()
     identity = {
         "output": output,
@@ -133,16 +154,21 @@ def matte(
     deep = Path(out).suffix.lower() in VIDEO_SUFFIXES and not Path(out).is_dir() and not compare
     with contextlib.closing(open_input(str(input), Fraction(fps).limit_denominator(1001), deep)) as reader:
         reader.info = reader.info.until(frames)
-        destination = choose_destination(
-            Path(out),
-            reader,
-            alpha=output == "rgba" and not compare,
-            codec=codec,
-            speed=speed,
-            overwrite=overwrite,
-            identity=identity,
-            source=Path(input),
-        )
+        paced = PacedReader(reader) if pace else reader
+        alpha = output == "rgba" and not compare
+        if is_stream(str(out)):
+            destination: Destination = StreamDestination(choose_stream(str(out), codec, alpha, speed), alpha)
+        else:
+            destination = choose_destination(
+                Path(out),
+                reader,
+                alpha=alpha,
+                codec=codec,
+                speed=speed,
+                overwrite=overwrite,
+                identity=identity,
+                source=Path(input),
+            )
         behind = _background(str(background), reader.info.rate)
         engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare)
         compose, size = _compose(output, behind, engines, compare, reader.info.size)
@@ -150,7 +176,7 @@ def matte(
             reader,
             size,
             lambda writer, start: matte_video(
-                reader,
+                paced,
                 engines.engines,
                 compose,
                 writer,
@@ -159,12 +185,16 @@ def matte(
                 cuts=SceneCuts() if scene_cut else None,
                 stop=stop,
                 on_frame=_counting(reader.info, frames, on_frame),
+                late=drop == "late",
             ),
         )
     if outcome.error is not None:
         kept = f"{outcome.seen} frames before it are in {out}"
         raise type(outcome.error)(f"{one_line(outcome.error)}; {kept}") from outcome.error
-    return MattingResult(Path(out), outcome.seen, time.monotonic() - began, outcome.stopped, outcome.busy)
+    latency = (outcome.latency.percentile(0.5), outcome.latency.percentile(0.95))
+    return MattingResult(
+        *(Path(out), outcome.seen, time.monotonic() - began, outcome.stopped, outcome.busy, outcome.dropped, latency)
+    )
 
 
 def _check(output: str, frames: int | None, fps: float, downsample_ratio: float | None, alike: bool) -> None:

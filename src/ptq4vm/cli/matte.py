@@ -16,22 +16,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ptq4vm import api
 from ptq4vm.cli.frame import INTERRUPTED, Command, tell
 from ptq4vm.cli.values import KeyValues
+from ptq4vm.media.streams import PIPE, is_stream
 
 USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
 
-  input             video file, image, folder of images, or number of a camera
-  out               .mp4 .mov .mkv .webm; an image for an image; anything without a suffix: a folder of PNG files
+  input             video file, image, folder of images, number of a camera, - (standard input), or an address
+  out               .mp4 .mov .mkv .webm; an image for an image; anything without a suffix: a folder of PNG files;
+                    - (standard output), camera or /dev/videoN (a virtual camera), rtmp:// srt:// rtsp:// udp:// tcp://
   checkpoint=fp32   fp32, a run folder, or an exported FILE.onnx or FILE.xml
   engine=auto       auto, pytorch, onnx, openvino
   output=composite  composite, alpha, foreground, rgba (.mov: ProRes 4444, .webm and .mkv: VP9, folder: PNG)
   background=green  behind a composite: green, black, white, grey, blue, '#rrggbb', an image or a video
-  codec=auto        auto, h264, h265, vp9, prores
+  codec=auto        auto, h264, h265, vp9, prores; y4m or raw with out=-
   speed=auto        the encoder's preset, slow to ultrafast: faster makes larger files
   downsample_ratio=auto  size at which the network runs; auto brings the longer side to 512
   compare=false     input, FP32 alpha, quantized alpha and difference side by side, in place of output
   scene_cut=false   forget what was seen where a scene begins
   frames=null       stop after so many
   fps=30            frames per second of a video made from images
+  drop=none         late: leave out what still waits when the next frame comes
+  pace=false        read a file at the speed at which it is to be played
+  allow_network=false  whether input and out may be addresses
   overwrite=false   replace what is there
   model=rvm_mobilenetv3, weights=null   the float network, and a file with its weights
 """
@@ -54,6 +59,9 @@ class MatteOptions:
     scene_cut: bool = False
     frames: int | None = None
     fps: float = 30.0
+    drop: str = "none"
+    pace: bool = False
+    allow_network: bool = False
     overwrite: bool = False
     model: str = "rvm_mobilenetv3"
     weights: str | None = None
@@ -72,7 +80,11 @@ def matte(options: MatteOptions) -> int:
     seconds = max(result.seconds, 1e-9)
     each = ", ".join(f"{step} {spent / seconds:.0%}" for step, spent in result.busy.items())
     sys.stderr.write(f"{result.frames} frames in {seconds:.1f} s ({result.frames / seconds:.1f} a second; {each})\n")
-    sys.stdout.write(f"{options.out}\n")
+    if options.pace or options.drop != "none" or is_stream(options.out):
+        half, most = result.latency
+        sys.stderr.write(f"{result.dropped} frames dropped; latency p50 {half} ms, p95 {most} ms\n")
+    if options.out != PIPE:  # which has the frames
+        sys.stdout.write(f"{options.out}\n")
     return 0
 
 

@@ -18,11 +18,11 @@ from ptq4vm.media.frames import BT601, BT709, CONVERSION, FULL_RANGE, UNKNOWN, L
 _HD_ROWS = 720  # from here on, players take unmarked videos for BT.709
 
 
-def open_video_stream(path: Path, threads: str = "AUTO") -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_video_stream(path: Path | str, threads: str = "AUTO") -> tuple[av.container.InputContainer, av.VideoStream]:
     """Open a file at its first moving picture (not the cover of a song).
 
     Args:
-        path: The video file.
+        path: The video file; text for an address, or ``-`` for the standard input.
         threads: How FFmpeg shares the work: ``AUTO`` is fastest where all is decoded, ``SLICE`` lets no frame wait for
             those after it.
 
@@ -30,7 +30,9 @@ def open_video_stream(path: Path, threads: str = "AUTO") -> tuple[av.container.I
         DataError: It cannot be read, or has no video in it.
     """
     try:
-        container = av.open(file_url(path))
+        # no "nobuffer" for streams: it throws away what was read to find out what they are, and with it the first frames
+        address = file_url(path) if isinstance(path, Path) else "pipe:0" if path == "-" else path
+        container = av.open(address)
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} is no video that can be read ({reason}): give another file") from error

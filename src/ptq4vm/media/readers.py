@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
-from ptq4vm.media.frames import Frame, Reader, StreamInfo
+from ptq4vm.media.frames import Frame, Reader, Sound, StreamInfo
 from ptq4vm.media.images import IMAGE_SUFFIXES, list_frames, open_rgb
+from ptq4vm.media.streams import is_source
 from ptq4vm.media.video import VideoReader
 
 
@@ -83,17 +84,46 @@ class CameraReader(Reader):
         self._camera.release()
 
 
+class PacedReader(Reader):
+    """Another reader's frames at the speed at which they are to be played, as a camera would give them.
+
+    Args:
+        reader: The other one.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.info, self.audio = reader.info, reader.audio
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Frame | Sound]:
+        """See :meth:`Reader.read`."""
+        began: float | None = None
+        for item in self._reader.read(start, stop):
+            if isinstance(item, Frame):
+                now = time.monotonic()
+                began = now - float(item.time) if began is None else began
+                time.sleep(max(0.0, began + float(item.time) - now))
+            yield item
+
+    def close(self) -> None:
+        """See :meth:`Reader.close`."""
+        self._reader.close()
+
+
 def open_input(text: str, rate: Fraction = Fraction(30), deep: bool = False) -> Reader:
     """A reader for a path, or for a camera where ``text`` is a number and no such file exists.
 
     Args:
-        text: Video file, image file, folder of images, or a camera's number.
+        text: Video file, image file, folder of images, a camera's number, ``-`` for the standard input, or an address.
         rate: Frames per second of images.
         deep: Whether frames of videos shall bring all their bits, where there are more than 8.
 
     Raises:
+        ConfigError: It is an address of a kind that is not known.
         DataError: It is none of these, or holds no frame.
     """
+    if is_source(text):
+        return VideoReader(text, deep)
     path = Path(text)
     if text.isdigit() and not path.exists():
         return CameraReader(int(text))

@@ -53,16 +53,17 @@ class VideoReader(Reader):
     changes, and damaged or missing parts (which are left out).
 
     Args:
-        path: The video file.
+        path: The video file; text for an address, or ``-`` for the standard input, whose frames do not wait for those
+            after them.
         deep: Whether frames shall bring all their bits, where there are more than 8.
 
     Raises:
         DataError: It is no video, or no frame of it can be decoded.
     """
 
-    def __init__(self, path: Path, deep: bool = False) -> None:
+    def __init__(self, path: Path | str, deep: bool = False) -> None:
         self._path = path
-        self._container, self._stream = open_video_stream(path)
+        self._container, self._stream = open_video_stream(path, "AUTO" if isinstance(path, Path) else "SLICE")
         self._begins = max(Fraction(0), (self._container.start_time or 0) * _MICROSECOND)
         self._clock = Clock(self._begins, self._rate(), self._container.format.name in _JUMPING)
         self._deinterlacer = Deinterlacer(self._stream)

@@ -29,6 +29,7 @@ _STREAM_TAGS = ("language", "title")
 _CHAPTERED = (".mp4", ".mov", ".mkv", ".webm")
 _FORMS = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}
 """FFmpeg's names of pictures, by bytes a sample and channels."""
+_AT_ONCE = {"flush_packets": "1"}  # of streams, for which somebody waits
 _FINEST_TICK = 10_000  # a second has at least so many in what we write
 
 
@@ -50,35 +51,40 @@ class Writer(ABC):
 
 
 class VideoWriter(Writer):
-    """Writes a video file; :func:`open_video` makes one.
+    """Writes a video file, which :func:`open_video` makes, or a stream (:mod:`ptq4vm.media.streams`).
 
     Args:
-        path: File that is written to, under a name for the time being.
+        address: Where it is written to, as FFmpeg takes it; of a file, under a name for the time being.
         target: Name that was asked for, which messages call it.
         info: What the source says of itself: its rate and colours are taken over.
         size: ``(H, W)`` of the pictures, pixels.
         codec: How it is compressed, from :func:`choose_codec`.
         alpha: Whether pictures are RGBA.
         audio: Streams of the source to be taken over.
+        container: FFmpeg's name of the container; by the target's suffix when not given.
+        tick: Accuracy of the frames' times, seconds; fine enough for any rate when not given.
     """
 
     def __init__(
         self,
-        path: Path,
-        target: Path,
+        address: str,
+        target: Path | str,
         info: StreamInfo,
         size: tuple[int, int],
         codec: Codec,
         alpha: bool,
         audio: Sequence[av.AudioStream] = (),
+        container: str | None = None,
+        tick: Fraction | None = None,
     ) -> None:
         self._target = target
+        self._suffix = Path(target).suffix.lower() if container is None else ""
         self._look = info.look if codec.full_range else replace(info.look, range=1)
         self._spread = alpha and codec.bleeds
         self._last = -(2**62)
         self._format = codec.form(alpha, info.depth)
         self._pad = [(0, n % 2 if codec.even else 0) for n in size]
-        self._tick = Fraction(1, info.rate.numerator * math.ceil(_FINEST_TICK / info.rate.numerator))
+        self._tick = tick or Fraction(1, info.rate.numerator * math.ceil(_FINEST_TICK / info.rate.numerator))
         if any(after for _, after in self._pad):
             log.warning(
                 "%s: %dx%d is odd, which %s cannot hold: the last row or column is doubled",
@@ -89,13 +95,15 @@ class VideoWriter(Writer):
             use = deeper(alpha, info.depth, kept)
             log.warning("%s: of %d bits a channel %s keeps %d%s", target, info.depth, codec.encoder, kept, use)
         with self._saving():
-            self._container = av.open(file_url(path), "w")
+            self._container = av.open(
+                address, "w", format=container, container_options=dict(_AT_ONCE if container else {})
+            )
             self._stream = self._video(codec, info, [n + p[1] for n, p in zip(size, self._pad, strict=True)], alpha)
             self._sounds = [self._audio(stream) for stream in audio]
             self._container.metadata.update(info.tags)
-            if info.chapters and path.suffix.lower() in _CHAPTERED:
+            if info.chapters and self._suffix in _CHAPTERED:
                 self._container.set_chapters([_chapter(*found) for found in enumerate(info.chapters)])
-        lost = [*info.left_out, *(["chapters"] if info.chapters and path.suffix.lower() not in _CHAPTERED else [])]
+        lost = [*info.left_out, *(["chapters"] if info.chapters and self._suffix not in _CHAPTERED else [])]
         if lost:
             log.warning("%s: left out of what the source has: %s", target, ", ".join(lost))
         if info.look.aspect != 1 and not codec.aspect:
@@ -115,7 +123,7 @@ class VideoWriter(Writer):
         context.colorspace, context.color_range = self._look.matrix, self._look.range
         context.color_primaries, context.color_trc = self._look.primaries, self._look.transfer
         if codec.encoder == "libx265":
-            context.codec_tag = "hvc1" if self._target.suffix.lower() != ".mkv" else context.codec_tag
+            context.codec_tag = "hvc1" if self._suffix != ".mkv" else context.codec_tag
         if alpha and codec.encoder == "libvpx-vp9":
             stream.metadata["alpha_mode"] = "1"  # what tells a browser that there is alpha
         return stream
@@ -123,8 +131,8 @@ class VideoWriter(Writer):
     def _audio(self, source: av.AudioStream) -> Any:
         """A stream for the packets of ``source``, or ``None`` where the file cannot hold them."""
         if not _holds(self._container.format.name, source):
-            name, suffix = source.codec_context.codec.canonical_name, self._target.suffix
-            log.warning("%s: %s sound does not fit into %s and is left out; use .mkv", self._target, name, suffix)
+            name, where = source.codec_context.codec.canonical_name, self._suffix or self._container.format.name
+            log.warning("%s: %s sound does not fit into %s and is left out; use .mkv", self._target, name, where)
             return None
         stream = self._container.add_stream_from_template(source)
         stream.metadata.update({key: text for key, text in source.metadata.items() if key in _STREAM_TAGS})
@@ -228,7 +236,7 @@ def open_video(
     """
     remove_leftovers(target.parent, target.stem, target.suffix)
     with atomic_path(target) as temporary:
-        writer = VideoWriter(temporary, target, info, size, codec, alpha, audio)
+        writer = VideoWriter(file_url(temporary), target, info, size, codec, alpha, audio)
         try:
             yield writer
         finally:

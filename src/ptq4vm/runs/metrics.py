@@ -89,7 +89,7 @@ def read_metrics_json(path: Path | str) -> MetricsReport:
     """
     path = Path(path)
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"), finite=False)  # told by its key below
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read metrics from {path}: {error}; run quantize or evaluate again") from error
     final = _result(content, path, "")

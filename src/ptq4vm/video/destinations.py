@@ -15,6 +15,7 @@ from ptq4vm.io import remove_leftovers, write_json
 from ptq4vm.media.codecs import VIDEO_SUFFIXES, choose_codec
 from ptq4vm.media.frames import Reader
 from ptq4vm.media.images import IMAGE_SUFFIXES
+from ptq4vm.media.streams import StreamTarget, open_stream
 from ptq4vm.media.writers import ImagesWriter, Writer, open_video
 from ptq4vm.video.loop import Outcome
 
@@ -65,6 +66,23 @@ class VideoDestination(Destination):
     def fill(self, reader: Reader, size: tuple[int, int], run: Run) -> Outcome:
         """See :meth:`Destination.fill`."""
         with open_video(self._path, reader.info, size, self._codec, self._alpha, reader.audio) as writer:
+            return _unless_empty(run(writer, 0))
+
+
+class StreamDestination(Destination):
+    """A pipe, a stream on the network or a virtual camera.
+
+    Args:
+        target: From :func:`ptq4vm.media.streams.choose_stream`.
+        alpha: Whether pictures are RGBA.
+    """
+
+    def __init__(self, target: StreamTarget, alpha: bool) -> None:
+        self._target, self._alpha = target, alpha
+
+    def fill(self, reader: Reader, size: tuple[int, int], run: Run) -> Outcome:
+        """See :meth:`Destination.fill`."""
+        with open_stream(self._target, reader.info, size, self._alpha, reader.audio) as writer:
             return _unless_empty(run(writer, 0))
 
 

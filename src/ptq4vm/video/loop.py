@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from fractions import Fraction
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -52,6 +54,28 @@ class Channel(Generic[T]):
             return True
         return False
 
+    def put_newest(self, item: T, may_go: Callable[[T], bool]) -> tuple[bool, int]:
+        """Add an item, in place of the one that waits where there is no room and that one may go.
+
+        Right for a queue of one item.
+
+        Returns:
+            What :meth:`put` gives, and how many items went.
+        """
+        try:
+            self._items.put_nowait(item)
+            return not self._abandoned.is_set(), 0
+        except queue.Full:
+            pass
+        gone = 0
+        with contextlib.suppress(queue.Empty):  # it has just been taken
+            waiting = self._items.get_nowait()
+            if may_go(waiting):
+                gone = 1
+            else:
+                self.put(waiting)
+        return self.put(item), gone
+
     def finish(self) -> None:
         """Say that nothing more is put."""
         self._finished.set()
@@ -77,7 +101,7 @@ class Busy:
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(("decode", "network", "compose", "encode"), 0.0)
 
-    @contextmanager
+    @contextlib.contextmanager
     def at(self, step: str) -> Iterator[None]:
         """Count what is done inside."""
         began = time.perf_counter()
@@ -87,7 +111,41 @@ class Busy:
             self.seconds[step] += time.perf_counter() - began
 
 
-Matted = tuple[Frame, tuple[AnyMatte, ...]]
+class Latency:
+    """How long frames took from when they came to when they were written, in milliseconds; it takes no more memory."""
+
+    _MOST = 60_000
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        """Take in one frame's time."""
+        self._counts[min(round(1000 * seconds), self._MOST)] += 1
+
+    def percentile(self, share: float) -> int:
+        """Milliseconds within which that share of the frames was written, a whole number; 0 without any frame."""
+        wanted, so_far = share * self._counts.total(), 0
+        for milliseconds, count in sorted(self._counts.items()):
+            so_far += count
+            if so_far >= wanted:
+                return milliseconds
+        return 0
+
+
+class Arrived(NamedTuple):
+    """A frame, or a packet of sound, and when it came (:func:`time.perf_counter`)."""
+
+    item: Frame | Sound
+    at: float
+
+    @property
+    def may_go(self) -> bool:
+        """Whether it may be left out where it is late: sound may not."""
+        return isinstance(self.item, Frame)
+
+
+Matted = tuple[Frame, tuple[AnyMatte, ...], float]
 
 
 @dataclass(frozen=True)
@@ -99,12 +157,16 @@ class Outcome:
         stopped: Whether it was asked to stop before the end.
         error: What kept it from coming to the end; what came before it was written.
         busy: Seconds for which each step worked: ``decode``, ``network``, ``compose`` and ``encode``.
+        dropped: Frames that were left out since they were late.
+        latency: How long frames took.
     """
 
     seen: int
     stopped: bool
     error: PTQ4VMError | None
     busy: Mapping[str, float] = field(default_factory=dict, compare=False)
+    dropped: int = 0
+    latency: Latency = field(default_factory=Latency, compare=False)
 
 
 def matte_video(
@@ -118,6 +180,7 @@ def matte_video(
     cuts: SceneCuts | None = None,
     stop: threading.Event | None = None,
     on_frame: Callable[[int], None] | None = None,
+    late: bool = False,
 ) -> Outcome:
     """Read frames, matte them with every engine and write what ``compose`` makes of them.
 
@@ -134,6 +197,8 @@ def matte_video(
         cuts: Tells where a scene begins, at which the engines are reset; ``None`` for one scene.
         stop: Once it is set, what has been matted is written and the rest is not begun.
         on_frame: Called with the frame's index + 1 after each.
+        late: Whether a frame that waits when the next one comes is left out, so that what is written stays close to
+            what comes. Everything then runs once before the first frame is asked for.
 
     Raises:
         SaveError: It cannot be written.
@@ -141,14 +206,16 @@ def matte_video(
     stop = stop or threading.Event()
     for engine in engines:
         engine.reset()
-    decoded: Channel[Frame | Sound] = Channel()
-    matted: Channel[Matted | Sound] = Channel()
-    seen, error, busy = 0, None, Busy()
+    decoded: Channel[Arrived] = Channel(1 if late else QUEUE)
+    matted: Channel[Matted | Sound] = Channel(1 if late else QUEUE)
+    seen, error, busy, latency = 0, None, Busy(), Latency()
+    if late:
+        _warm_up(engines, compose, reader.info.size)
     with ThreadPoolExecutor(2) as pool:
-        reading = pool.submit(_read, reader, decoded, start, end, busy)
-        writing = pool.submit(_write, writer, matted, compose, busy)
+        reading = pool.submit(_read, reader, decoded, start, end, busy, late)
+        writing = pool.submit(_write, writer, matted, compose, busy, latency)
         try:
-            for item in decoded.take(stop):
+            for item, came in decoded.take(stop):
                 if isinstance(item, Sound):
                     wanted = matted.put(item)
                 else:
@@ -158,7 +225,7 @@ def matte_video(
                     with busy.at("network"):
                         mattes = tuple(engine.deferred(item.image) for engine in engines)
                     _check_finite(mattes, item.index)
-                    wanted = matted.put((item, mattes))
+                    wanted = matted.put((item, mattes, came))
                     seen += 1
                     if on_frame is not None:
                         on_frame(item.index + 1)
@@ -170,7 +237,16 @@ def matte_video(
             decoded.abandon()
             matted.finish()
         writing.result()
-        return Outcome(seen, stop.is_set(), error or _failure(reading), busy.seconds)
+        failed_reading, dropped = _ending(reading)
+        return Outcome(seen, stop.is_set(), error or failed_reading, busy.seconds, dropped, latency)
+
+
+def _warm_up(engines: Sequence[MattingEngine], compose: Compose, size: tuple[int, int]) -> None:
+    """Matte and compose a black frame: the first time takes long, and a live source does not wait."""
+    frame = Frame(0, np.zeros((*size, 3), np.uint8), Fraction(0))
+    compose(frame, tuple(engine.deferred(frame.image) for engine in engines))
+    for engine in engines:
+        engine.reset()
 
 
 def _check_finite(mattes: Sequence[AnyMatte], index: int) -> None:
@@ -182,37 +258,48 @@ def _check_finite(mattes: Sequence[AnyMatte], index: int) -> None:
         )
 
 
-def _read(reader: Reader, decoded: Channel[Frame | Sound], start: int, end: int | None, busy: Busy) -> None:
+def _read(reader: Reader, decoded: Channel[Arrived], start: int, end: int | None, busy: Busy, late: bool) -> int:
+    """Hand frames over until the end; gives how many were left out since they were late."""
+    dropped, wanted = 0, True
     try:
         items = reader.read(start, end)
-        while True:
+        while wanted:
             with busy.at("decode"):
                 item = next(items, None)
-            if item is None or not decoded.put(item):
+            if item is None:
                 break
+            arrived, gone = Arrived(item, time.perf_counter()), 0
+            if late:
+                wanted, gone = decoded.put_newest(arrived, lambda waiting: waiting.may_go)
+            else:
+                wanted = decoded.put(arrived)
+            dropped += gone
     finally:
         decoded.finish()
+    return dropped
 
 
-def _write(writer: Writer, matted: Channel[Matted | Sound], compose: Compose, busy: Busy) -> None:
+def _write(
+    writer: Writer, matted: Channel[Matted | Sound], compose: Compose, busy: Busy, latency: Latency
+) -> None:  # fmt: skip
     try:
         for item in matted.take():
             if isinstance(item, Sound):
                 writer.sound(item)
             else:
-                frame, mattes = item
+                frame, mattes, came = item
                 with busy.at("compose"):
                     picture = compose(frame, mattes)
                 with busy.at("encode"):
                     writer.write(frame, picture)
+                latency.add(time.perf_counter() - came)
     finally:
         matted.abandon()
 
 
-def _failure(reading: Future[None]) -> PTQ4VMError | None:
-    """The error of ours that ended reading; any other is raised."""
+def _ending(reading: Future[int]) -> tuple[PTQ4VMError | None, int]:
+    """The error of ours that ended reading (any other is raised), and how many frames were left out."""
     try:
-        reading.result()
+        return None, reading.result()
     except PTQ4VMError as error:
-        return error
-    return None
+        return error, 0
