@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ptq4vm.api.opening import FLOAT, Engines, open_engines
+from ptq4vm.api.wishes import Wishes
 from ptq4vm.errors import ConfigError, DataError, one_line
 from ptq4vm.media.codecs import VIDEO_SUFFIXES
 from ptq4vm.media.frames import Frame, StreamInfo
@@ -31,6 +33,7 @@ from ptq4vm.video.composing import (
 )
 from ptq4vm.video.destinations import Destination, StreamDestination, choose_destination
 from ptq4vm.video.loop import matte_video
+from ptq4vm.video.refining import RefinedEngine
 from ptq4vm.video.scenes import SceneCuts
 
 OnFrame = Callable[[int, int | None], None]
@@ -78,6 +81,10 @@ def matte(
     scene_cut: bool = False,
     frames: int | None = None,
     fps: float = 30.0,
+    subject: str | None = None,
+    mask: str | Path | None = None,
+    smooth: float = 0.0,
+    decontaminate: bool = False,
     drop: str = "none",
     pace: bool = False,
     allow_network: bool = False,
@@ -112,6 +119,12 @@ def matte(
         scene_cut: Whether to forget what was seen where a scene begins.
         frames: How many at most; all by default.
         fps: Frames per second of a video made from images, in (0, 1000].
+        subject: ``x,y`` of the one subject that is kept of several, in the first frame: pixels, or shares in [0, 1]. It
+            is followed as the connected part of alpha that it is.
+        mask: A picture of that subject in the first frame, in place of ``subject``.
+        smooth: Against flicker: the share, in [0, 1), that alpha's rim takes of the alpha before along the optical
+            flow.
+        decontaminate: Whether the foreground's colours at the rim are estimated anew, free of the old background's.
         drop: ``late`` leaves a frame out that still waits when the next one comes, so that what is written stays
             close to what comes; ``none`` keeps them all.
         pace: Whether frames of a file are read at the speed at which they are to be played.
@@ -135,6 +148,7 @@ def matte(
         WeightsError: The float network's weights cannot be found.
     """
     _check(output, frames, fps, downsample_ratio, compare and checkpoint == FLOAT)
+    wishes = Wishes(subject, mask, smooth, decontaminate)
     if drop not in ("none", "late"):
         raise ConfigError(f"drop={drop} is unknown: use none or late")
     for key, text in (("input", str(input)), ("out", str(out))):
@@ -148,6 +162,7 @@ def matte(
         "scene_cut": str(scene_cut),
         "model": model,
         "engine": engine,
+        **wishes.identity,
         **_sources(input=input, checkpoint=checkpoint, weights=weights),
     }
     # pictures have 8 bits, and so have comparisons
@@ -169,15 +184,18 @@ def matte(
                 identity=identity,
                 source=Path(input),
             )
+        refiners = partial(wishes.refiners, reader.info.size)
+        refiners()  # what is wrong with them is told before a network is loaded
         behind = _background(str(background), reader.info.rate)
         engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare)
+        refined = [RefinedEngine(one, refiners()) if refiners() else one for one in engines.engines]
         compose, size = _compose(output, behind, engines, compare, reader.info.size)
         outcome = destination.fill(
             reader,
             size,
             lambda writer, start: matte_video(
                 paced,
-                engines.engines,
+                refined,
                 compose,
                 writer,
                 start=start,

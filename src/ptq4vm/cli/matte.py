@@ -31,6 +31,9 @@ USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
   speed=auto        the encoder's preset, slow to ultrafast: faster makes larger files
   downsample_ratio=auto  size at which the network runs; auto brings the longer side to 512
   compare=false     input, FP32 alpha, quantized alpha and difference side by side, in place of output
+  subject=null      x,y of the one subject that is kept, in the first frame; mask=PICTURE of it does as well
+  smooth=0          against flicker: share of the alpha before that the rim takes, such as 0.3
+  decontaminate=false  free colours at the rim of the old background
   scene_cut=false   forget what was seen where a scene begins
   frames=null       stop after so many
   fps=30            frames per second of a video made from images
@@ -59,6 +62,10 @@ class MatteOptions:
     scene_cut: bool = False
     frames: int | None = None
     fps: float = 30.0
+    subject: str | None = None
+    mask: str | None = None
+    smooth: float = 0.0
+    decontaminate: bool = False
     drop: str = "none"
     pace: bool = False
     allow_network: bool = False

@@ -124,12 +124,20 @@ class GuidedMatte:
         matte: What the network gave for it.
 
     Attributes:
+        small: The frame at the small matte's size, ``(h, w, 3)`` uint8.
         matte: The small matte.
     """
 
     def __init__(self, enlarger: Enlarger, frame: Codes, small: Codes, matte: Matte) -> None:
-        self._enlarger, self._frame, self.matte = enlarger, frame, matte
-        self._planes = fit(small, matte)
+        self._enlarger, self._frame, self.small, self.matte = enlarger, frame, small, matte
+
+    def altered(self, matte: Matte) -> GuidedMatte:
+        """The same frame with another small matte."""
+        return GuidedMatte(self._enlarger, self._frame, self.small, matte)
+
+    @cached_property
+    def _planes(self) -> Floats:
+        return fit(self.small, self.matte)
 
     @cached_property
     def whole(self) -> Matte:

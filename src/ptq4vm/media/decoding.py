@@ -30,7 +30,7 @@ def open_video_stream(path: Path | str, threads: str = "AUTO") -> tuple[av.conta
         DataError: It cannot be read, or has no video in it.
     """
     try:
-        # no "nobuffer" for streams: it throws away what was read to find out what they are, and with it the first frames
+        # no "nobuffer" for streams: it throws away what is read to find out what they are, the first frames with it
         address = file_url(path) if isinstance(path, Path) else "pipe:0" if path == "-" else path
         container = av.open(address)
     except (av.FFmpegError, OSError) as error:

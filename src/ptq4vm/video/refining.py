@@ -1,0 +1,76 @@
+"""Mattes that are worked on before they are enlarged: one subject kept, flicker taken out, colours freed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq4vm.engines.base import Matte, MattingEngine
+from ptq4vm.engines.enlarging import GuidedMatte
+
+
+class Refiner(ABC):
+    """Something that changes one matte after another of the same video."""
+
+    @abstractmethod
+    def refine(self, frame: NDArray[np.uint8], matte: Matte) -> Matte:
+        """The matte of the next frame, changed.
+
+        Args:
+            frame: ``(h, w, 3)`` uint8 RGB, at the matte's size.
+            matte: The frame's matte, which is not changed itself.
+        """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget the frames seen so far."""
+
+
+class RefinedEngine(MattingEngine):
+    """An engine whose mattes go through refiners, at the size at which the network gave them.
+
+    Args:
+        engine: What gives the mattes.
+        refiners: What changes them, in this order.
+    """
+
+    def __init__(self, engine: MattingEngine, refiners: Sequence[Refiner]) -> None:
+        self._engine, self._refiners = engine, list(refiners)
+
+    def reset(self) -> None:
+        """See :meth:`MattingEngine.reset`."""
+        self._engine.reset()
+        for refiner in self._refiners:
+            refiner.reset()
+
+    def matte(self, frame: NDArray[np.uint8]) -> Matte:
+        """See :meth:`MattingEngine.matte`."""
+        found = self.deferred(frame)
+        return found.whole if isinstance(found, GuidedMatte) else found
+
+    def deferred(self, frame: NDArray[np.uint8]) -> Matte | GuidedMatte:
+        """See :meth:`MattingEngine.deferred`."""
+        found = self._engine.deferred(frame)
+        if isinstance(found, GuidedMatte):
+            return found.altered(self._refined(found.small, found.matte))
+        return self._refined(frame, found)
+
+    def _refined(self, frame: NDArray[np.uint8], matte: Matte) -> Matte:
+        for refiner in self._refiners:
+            matte = refiner.refine(frame, matte)
+        return matte
+
+    def executed_types(self) -> Mapping[tuple[str, str], int] | None:
+        """See :meth:`MattingEngine.executed_types`."""
+        return self._engine.executed_types()
+
+
+class Previous(NamedTuple):
+    """What a refiner remembers of the frame before: its pixels as grey ``(h, w)`` uint8, and its alpha ``(h, w)``."""
+
+    grey: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
