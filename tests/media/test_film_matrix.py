@@ -50,6 +50,9 @@ KINDS = {
     "12 bits": Kind("in.mkv", {"codec": "ffv1", "pix_fmt": "yuv444p12le"}, depth=12),
     "4:4:4": Kind(made={"pix_fmt": "yuv444p"}),
     "sound": Kind(made={"sound": "aac"}, sound=True),
+    "late": Kind("in.ts", {"options": {"output_ts_offset": "100"}}),
+    "a browser's": Kind("in.webm", {"codec": "libvpx-vp9"}),
+    "transparent": Kind("in.mov", {"codec": "prores_ks", "pix_fmt": "yuva444p10le"}, depth=12),
     "late, with sound": Kind("in.ts", {"sound": "aac", "options": {"output_ts_offset": "100"}}, sound=True),
 }
 TARGETS = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ptq4vm.system.lazy import imported_late
 
 if TYPE_CHECKING:
+    from ptq4vm.api.batches import BatchResult, batch_of, matte_all
     from ptq4vm.api.benchmarking import benchmark
     from ptq4vm.api.choices import load_augmentation, load_method, load_preset, needs_flow
     from ptq4vm.api.clips import DATASETS, FLOWS, load_data, load_flow, recorded_clips
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DATASETS",
     "FLOWS",
+    "BatchResult",
     "MattingResult",
     "Model",
+    "batch_of",
     "benchmark",
     "build_model",
     "build_network",
@@ -39,6 +42,7 @@ __all__ = [
     "load_model",
     "load_preset",
     "matte",
+    "matte_all",
     "needs_flow",
     "open_engine",
     "quantize",
@@ -50,6 +54,7 @@ __all__ = [
 __getattr__ = imported_late(
     __name__,
     {
+        "ptq4vm.api.batches": ("BatchResult", "batch_of", "matte_all"),
         "ptq4vm.api.benchmarking": ("benchmark",),
         "ptq4vm.api.choices": ("load_augmentation", "load_method", "load_preset", "needs_flow"),
         "ptq4vm.api.clips": ("DATASETS", "FLOWS", "load_data", "load_flow", "recorded_clips"),

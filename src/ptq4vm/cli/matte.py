@@ -7,20 +7,22 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ptq4vm import api
-from ptq4vm.cli.frame import INTERRUPTED, Command, tell
+from ptq4vm.cli.frame import FAILED, INTERRUPTED, Command, tell
 from ptq4vm.cli.values import KeyValues
 from ptq4vm.media.streams import PIPE, is_stream
 
 USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
 
-  input             video file, image, folder of images, number of a camera, - (standard input), or an address
+  input             video file, image, folder of images, number of a camera, - (standard input), or an address;
+                    a folder of videos, or several with commas: each goes into the folder out
   out               .mp4 .mov .mkv .webm; an image for an image; anything without a suffix: a folder of PNG files;
                     - (standard output), camera or /dev/videoN (a virtual camera), rtmp:// srt:// rtsp:// udp:// tcp://
   checkpoint=fp32   fp32, a run folder, or an exported FILE.onnx or FILE.xml
@@ -76,6 +78,9 @@ class MatteOptions:
 
 def matte(options: MatteOptions) -> int:
     """Matte and print where it went; 130 after an interruption (what was matted is kept)."""
+    inputs = api.batch_of(options.input)
+    if inputs:
+        return _matte_all(options, inputs)
     try:
         with _stopping() as stop, _progress() as on_frame:
             result = api.matte(**asdict(options), stop=stop, on_frame=on_frame)
@@ -93,6 +98,21 @@ def matte(options: MatteOptions) -> int:
     if options.out != PIPE:  # which has the frames
         sys.stdout.write(f"{options.out}\n")
     return 0
+
+
+def _matte_all(options: MatteOptions, inputs: Sequence[Path]) -> int:
+    """Matte many and print what was made; 1 where one could not be."""
+    values = {key: value for key, value in asdict(options).items() if key not in ("input", "out")}
+    with _stopping() as stop, _progress() as on_frame:
+        done = api.matte_all(inputs, options.out, stop=stop, on_frame=on_frame, **values)
+    said = f"{len(done.made)} of {len(inputs)} matted, {done.frames} frames in {done.seconds:.1f} s"
+    there, failed = f"{len(done.there)} there already", f"{len(done.failed)} failed"
+    sys.stderr.write(f"{said}; {there}; {failed}\n")
+    sys.stdout.write("".join(f"{path}\n" for path in done.made))
+    if done.stopped:
+        tell("matte", "interrupted; the same command goes on from here")
+        return INTERRUPTED
+    return FAILED if done.failed else 0
 
 
 @contextlib.contextmanager
