@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -124,6 +125,7 @@ def digest(folder: Path) -> str:
 
 def child(arguments: list[str], folder: Path, answers: Queue[str]) -> None:
     """Run a command and tell how it ended."""
+    os.setsid()  # so that what it starts can be ended with it
     torch.set_num_threads(1)
     out = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
@@ -145,7 +147,8 @@ def attempt(arguments: list[str], folder: Path, seconds: float) -> str:
     process.start()
     process.join(seconds)
     if process.is_alive():
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.join()
         return "hang"
     return answers.get(timeout=5) if not process.exitcode else "died"
