@@ -11,6 +11,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +181,17 @@ def test_commands_and_functions_have_the_same_defaults(values: type, function: C
         elif field.default is not MISSING:
             assert default == field.default, field.name
     assert set(parameters) - {field.name for field in fields(values)} <= {"stop", "on_frame", "on_step"}
+
+
+@pytest.mark.parametrize("command", ["weights", "quantize", "matte", "report"])
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path: Path, command: str) -> None:
+    """In a process of its own: numerical libraries would end it."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    start = "import os, sys; from ptq4vm.cli.main import main; os.rmdir(os.getcwd()); sys.exit(main(sys.argv[1:]))"
+    arguments = ["input=a.mp4", "out=b.mp4"] if command == "matte" else ["a"] if command == "report" else []
+    done = subprocess.run(
+        [sys.executable, "-c", start, command, *arguments], cwd=gone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == f"ptq4vm {command}: the working folder has been removed: change into another (cd)\n"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from ptq4vm.cli.frame import Command, run, show
+from ptq4vm.cli.frame import FAILED, Command, run, show, tell
 
 USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
 
@@ -65,5 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in places:
         sys.stderr.write(f"ptq4vm: unknown command {name!r}: use one of {', '.join(COMMANDS)}\n")
         return 2
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # before anything is loaded: numerical libraries end the process there
+        tell(name, "the working folder has been removed: change into another (cd)")
+        return FAILED
     commands: Sequence[Command] = importlib.import_module(f"ptq4vm.cli.{places[name]}").COMMANDS
     return run(next(command for command in commands if command.name == name), rest)
