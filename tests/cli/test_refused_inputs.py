@@ -164,3 +164,13 @@ def test_slurm_without_srun_is_refused(workplace: Workplace, tmp_path: Path, lau
 def test_what_is_no_name_of_a_choice_is_refused(workplace: Workplace, tmp_path: Path, group: str, value: str) -> None:
     done = workplace.quantize(tmp_path / "run", f"{group}={value}")
     assert f"{group}=" in done.line() and "is unknown: use" in done.line()
+
+
+@pytest.mark.parametrize("value", ["\u00e9", "a\nb", "a,,b"])
+def test_a_choice_that_cannot_be_read_is_refused(workplace: Workplace, tmp_path: Path, value: str) -> None:
+    assert "cannot read" in workplace.quantize(tmp_path / "run", f"method={value}").line()
+
+
+@pytest.mark.parametrize("value", ["seed=[]", "seed={a: 1}", "bits.weight=[1]"])
+def test_a_list_in_the_place_of_a_number_is_refused(workplace: Workplace, tmp_path: Path, value: str) -> None:
+    assert "has the wrong type: give a whole number" in workplace.quantize(tmp_path / "run", value).line()

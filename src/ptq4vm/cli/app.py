@@ -110,8 +110,11 @@ def _check_choices(arguments: Sequence[str]) -> None:
         group, equals, _ = argument.lstrip("+").partition("=")
         if not (equals and re.fullmatch(r"[a-z][\w/]{0,63}", group) and choices(group)):
             continue
-        override = OverridesParser.create().parse_override(argument)
-        given = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+        try:
+            override = OverridesParser.create().parse_override(argument)
+            given = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+        except HydraException:  # no override at all: Hydra says so when it reads it
+            continue
         for value in given:
             if isinstance(value, (list, dict)):
                 raise ConfigError(unknown_choice(group, str(value)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ptq4vm.cli.app import REPORTED, explain
 from ptq4vm.errors import one_line
@@ -55,8 +55,8 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "model": choices["model"],
         "method": cfg.method.name,
         "stages": planned_stages(cfg.method),
-        "bits": {"weight": cfg.bits.weight, "activation": cfg.bits.activation},
-        "seed": cfg.seed,
+        "bits": {"weight": _as_written(cfg.bits.weight), "activation": _as_written(cfg.bits.activation)},
+        "seed": _as_written(cfg.seed),
         "preset": choices["preset"],
         "data": choices["data"],
         "flow": choices["flow"],
@@ -64,6 +64,11 @@ def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
         "version": __version__,
     }
+
+
+def _as_written(value: Any) -> Any:
+    """A value as JSON takes it, also where a list or mapping is in its place, which is refused later by its name."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def planned_stages(method: DictConfig) -> list[str]:
