@@ -11,13 +11,11 @@ from typing import Any
 
 from ptq4vm.api.matting import matte
 from ptq4vm.errors import ConfigError, PTQ4VMError, one_line
+from ptq4vm.media.codecs import CODECS
 from ptq4vm.media.images import has_images
 from ptq4vm.media.video_file import list_videos
 
 log = logging.getLogger(__name__)
-
-_SUFFIXES = {"vp9": ".webm", "prores": ".mov"}
-"""What the names of files end in by their codec; others, and ``auto``, make ``.mp4``."""
 
 
 @dataclass
@@ -73,8 +71,9 @@ def matte_all(
     """
     if Path(out).suffix or Path(out).is_file():
         raise ConfigError(f"out={out} is one file, and there are {len(inputs)} inputs: give a folder (no suffix)")
-    rgba = options.get("output") == "rgba"
-    suffix = _SUFFIXES.get(options.get("codec", "auto"), ".mov" if rgba else ".mp4")
+    codec = CODECS.get(options.get("codec", "auto"))
+    usual = ".mov" if options.get("output") == "rgba" else ".mp4"
+    suffix = usual if codec is None else codec.suffixes[0]
     targets = {Path(each): Path(out) / f"{Path(each).stem}{suffix}" for each in inputs}
     if len(set(targets.values())) < len(inputs):
         raise ConfigError(f"two of the inputs have the same name, and would make one file in {out}: rename one")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +183,11 @@ def matte(
                 identity=identity,
                 source=Path(input),
             )
-        refiners = partial(wishes.refiners, reader.info.size)
-        refiners()  # what is wrong with them is told before a network is loaded
+        refiners = [wishes.refiners(reader.info.size) for _ in range(2 if compare else 1)]  # each engine has its own
         behind = _background(str(background), reader.info.rate)
         engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare)
-        refined = [RefinedEngine(one, refiners()) if refiners() else one for one in engines.engines]
+        pairs = zip(engines.engines, refiners, strict=True)
+        refined = [RefinedEngine(engine, own) if own else engine for engine, own in pairs]
         compose, size = _compose(output, behind, engines, compare, reader.info.size)
         outcome = destination.fill(
             reader,

@@ -106,12 +106,13 @@ class Overrides:
 
 def _check_choices(arguments: Sequence[str]) -> None:
     """Refuse a list or a mapping where the name of a choice belongs: Hydra fails on one and ignores the other."""
+    parser = OverridesParser.create()
     for argument in arguments:
         group, equals, _ = argument.lstrip("+").partition("=")
         if not (equals and re.fullmatch(r"[a-z][\w/]{0,63}", group) and choices(group)):
             continue
         try:
-            override = OverridesParser.create().parse_override(argument)
+            override = parser.parse_override(argument)
             given = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
         except HydraException:  # no override at all: Hydra says so when it reads it
             continue
@@ -185,9 +186,6 @@ def explain(error: BaseException, arguments: Sequence[str] = (), config: str = "
             return unknown_choice(group, name)
     if isinstance(error, ConfigCompositionException):
         key = re.match(r"Could not override '([^']+)'", str(error))
-        if key and (config_folder() / key.group(1)).is_dir():  # a mapping where the name of a choice belongs
-            given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key.group(1)}=")]
-            return unknown_choice(key.group(1), " ".join(given))
         if key:
             return _unknown_key(key.group(1), arguments, config)
     if isinstance(error, InterpolationToMissingValueError):

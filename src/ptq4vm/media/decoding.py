@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ptq4vm.errors import DataError
 from ptq4vm.media.frames import BT601, BT709, CONVERSION, FULL_RANGE, UNKNOWN, Look, file_url
+from ptq4vm.media.streams import PIPE
 
 _HD_ROWS = 720  # from here on, players take unmarked videos for BT.709
 
@@ -31,7 +32,7 @@ def open_video_stream(path: Path | str, threads: str = "AUTO") -> tuple[av.conta
     """
     try:
         # no "nobuffer" for streams: it throws away what is read to find out what they are, the first frames with it
-        address = file_url(path) if isinstance(path, Path) else "pipe:0" if path == "-" else path
+        address = file_url(path) if isinstance(path, Path) else "pipe:0" if path == PIPE else path
         container = av.open(address)
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error

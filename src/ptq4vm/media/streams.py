@@ -33,8 +33,8 @@ _CONTAINERS = {"rtmp": "flv", "rtmps": "flv", "srt": "mpegts", "udp": "mpegts", 
 """FFmpeg's name of the container that a protocol carries."""
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+)://.", re.IGNORECASE)
 _DEVICE = re.compile(r"/dev/video\d+")
-_LIVE = {"preset": "veryfast", "tune": "zerolatency", "g": "50"}
-"""Options of H.264 for those who watch: no frame waits for a later one, and one may join every two seconds."""
+_LIVE = {"tune": "zerolatency", "g": "50"}
+"""Options of H.264 and H.265 for those who watch: no frame waits for a later one; one may join every two seconds."""
 _PIPED = {
     "y4m": ("yuv4mpegpipe", Codec("wrapped_avframe", "yuv420p", None, (), even=True, aspect=False)),
     "raw": ("rawvideo", Codec("rawvideo", "rgb24", "rgba", (), aspect=False)),
@@ -111,8 +111,7 @@ def choose_stream(out: str, codec: str, alpha: bool, speed: str = "auto") -> Str
         raise ConfigError(f"codec={codec} does not go through the network: use h264 or h265")
     name = "h264" if codec == "auto" else codec
     chosen = choose_codec(CODECS[name].suffixes[0], name, False, "veryfast" if speed == "auto" else speed)
-    options = {**chosen.options, **_LIVE, "preset": chosen.options["preset"]}
-    return StreamTarget(out, replace(chosen, options=options), _CONTAINERS[kind])
+    return StreamTarget(out, replace(chosen, options={**chosen.options, **_LIVE}), _CONTAINERS[kind])
 
 
 def _check_plain(key: str, value: str, where: str) -> None:

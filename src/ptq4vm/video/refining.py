@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +66,3 @@ class RefinedEngine(MattingEngine):
     def executed_types(self) -> Mapping[tuple[str, str], int] | None:
         """See :meth:`MattingEngine.executed_types`."""
         return self._engine.executed_types()
-
-
-class Previous(NamedTuple):
-    """What a refiner remembers of the frame before: its pixels as grey ``(h, w)`` uint8, and its alpha ``(h, w)``."""
-
-    grey: NDArray[np.uint8]
-    alpha: NDArray[np.float32]

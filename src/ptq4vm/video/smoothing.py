@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte
-from ptq4vm.video.refining import Previous, Refiner
+from ptq4vm.video.refining import Refiner
 
 ROWS = 288
 """Frames with more rows are followed at this size."""
 ALIKE = 12.0
 """Difference of grey, of 255, beyond which a pixel is not the one it is said to come from."""
+
+
+class Previous(NamedTuple):
+    """The frame before: its pixels as grey ``(h, w)`` uint8, and its alpha ``(h, w)``."""
+
+    grey: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
 
 
 class Smoothing(Refiner):
