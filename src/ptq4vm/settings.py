@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.errors import ConfigError
 from ptq4vm.limits import check_number
+from ptq4vm.methods.binary.schedule import MattingStage, PretrainingStage, Schedule
 from ptq4vm.methods.closed_form import ClosedFormSettings
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Method, Preset, ReconstructionForm
@@ -251,3 +252,13 @@ def budget(values: Mapping[str, Any]) -> Budget:
 def augmentation(values: Mapping[str, Any]) -> Augmentation:
     """An ``augmentation`` choice. Raises :class:`ConfigError`."""
     return settings(Augmentation, values, "augmentation")
+
+
+def schedule(values: Mapping[str, Any]) -> Schedule:
+    """A ``schedule`` of training. Raises :class:`ConfigError`."""
+    stages = {
+        str(name): settings(MattingStage, stage or {}, f"schedule.stages.{name}")
+        for name, stage in (values.get("stages") or {}).items()
+    }
+    pretraining = settings(PretrainingStage, values.get("pretraining") or {}, "schedule.pretraining")
+    return settings(Schedule, {**values, "stages": stages, "pretraining": pretraining}, "schedule")

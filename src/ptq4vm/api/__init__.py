@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ptq4vm.api.opening import open_engine
     from ptq4vm.api.quantizing import quantize
     from ptq4vm.api.sensitivities import sensitivity
+    from ptq4vm.api.training import load_schedule, train, untrained, untrained_model
 
 __all__ = [
     "DATASETS",
@@ -41,6 +42,7 @@ __all__ = [
     "load_method",
     "load_model",
     "load_preset",
+    "load_schedule",
     "matte",
     "matte_all",
     "needs_flow",
@@ -48,6 +50,9 @@ __all__ = [
     "quantize",
     "recorded_clips",
     "sensitivity",
+    "train",
+    "untrained",
+    "untrained_model",
     "verify",
 ]
 
@@ -65,5 +70,6 @@ __getattr__ = imported_late(
         "ptq4vm.api.opening": ("open_engine",),
         "ptq4vm.api.quantizing": ("quantize",),
         "ptq4vm.api.sensitivities": ("sensitivity",),
+        "ptq4vm.api.training": ("load_schedule", "train", "untrained", "untrained_model"),
     },
 )

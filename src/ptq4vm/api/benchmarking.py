@@ -241,8 +241,7 @@ def _bits(checkpoint: str) -> str:
 
     if not Path(checkpoint).is_dir():
         raise CheckpointError(f"checkpoint={checkpoint} is no folder: give fp32, or run folders of `ptq4vm quantize`")
-    spec = read_info(checkpoint).spec
-    return f"W{spec.weight.bits}A{spec.activation.bits}"
+    return read_info(checkpoint).label
 
 
 def _open_pytorch(checkpoint: str, model: str, weights: str | Path | None, ratio: float, threads: int) -> MattingEngine:

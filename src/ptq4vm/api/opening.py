@@ -126,11 +126,10 @@ def _of_a_run(
     _use_threads(threads)
     chosen = _in_pytorch(load_checkpoint(folder), downsample_ratio)
     info = read_info(folder)
-    label = f"W{info.spec.weight.bits}A{info.spec.activation.bits}"
     if not compare:
-        return Engines((chosen,), label)
+        return Engines((chosen,), info.label)
     network = build_network(info.model["family"], info.model["arguments"], weights)
-    return Engines((_in_pytorch(network, downsample_ratio), chosen), label)
+    return Engines((_in_pytorch(network, downsample_ratio), chosen), info.label)
 
 
 def _float_engine(

@@ -108,7 +108,6 @@ def quantize(
     values = {**asdict(schedule.calibration), "memory_mib": schedule.reconstruction.memory_mib}
     datamodule = MattingDataModule(data, flows, **values, num_workers=num_workers, seed=seed, augmentation=altered)
     pictures = SheetCollector([clip.name for clip in datamodule.evaluation_clips])
-    label = "FP32" if spec.is_float else f"W{spec.weight.bits}A{spec.activation.bits}"
     pipeline = Pipeline(
         network=model.network,
         model=model.architecture,
@@ -127,7 +126,7 @@ def quantize(
         baseline=baseline,
         stage_cache=None if stage_cache is None else Path(stage_cache),
         notes={"version": __version__, "seed": seed, **(notes or {})},
-        finish=lambda result: write_run_folder(folder, result, pictures, label),
+        finish=lambda result: write_run_folder(folder, result, pictures, spec.label),
     )
     check_run_folder(folder)
     with occupied(folder):

@@ -22,6 +22,8 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
                ptq4vm compose data=videomatte240k data.root=PATH static=IMAGES motion=VIDEOS out=DIR
   flow         compute optical flow into the cache, ahead of quantize with the same values
                ptq4vm flow data=videomatte240k data.root=PATH [whole_clips=true] [flow_cache_mib=20000]
+  train        train a binary network: 1-bit video matting (BiVM)
+               ptq4vm train model=bivm data=videomatte data.root=PATH schedule=quick run_dir=DIR
   sensitivity  how far alpha moves when one layer or one stored tensor alone is quantized
                ptq4vm sensitivity data=videomatte data.root=PATH bits=w4a4 run_dir=OUT
   matte        matte a video, images or a camera
@@ -44,6 +46,7 @@ COMMANDS = {
     "data check": "data",
     "compose": "compose",
     "flow": "flow",
+    "train": "train",
     "sensitivity": "sensitivity",
     "weights": "weights",
     "report": "report",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,24 @@ from ptq4vm.methods.method import stage_labels
 from ptq4vm.runs.layout import FAILED, RUNNING, describe_run, is_finished
 from ptq4vm.version import __version__
 
+Description = Callable[[DictConfig, Path], dict[str, Any]]
+"""What ``run.json`` says of a run before it begins."""
+
 
 @contextmanager
-def recorded(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
+def recorded(cfg: DictConfig, run_dir: Path, description: Description | None = None) -> Iterator[None]:
     """Around a run: ``run.json`` says that it runs, and why it failed when it does.
 
     A folder with a finished run keeps its own: that run may be found finished again, or refuse these settings.
+
+    Args:
+        cfg: The composed configuration.
+        run_dir: The run folder.
+        description: What tells of the run; :func:`describe` where it is one of ``ptq4vm quantize``.
     """
     finished = is_finished(run_dir) and not cfg.overwrite
     if not finished:
-        describe_run(run_dir, describe(cfg, run_dir))
+        describe_run(run_dir, (description or describe)(cfg, run_dir))
     try:
         yield
     except Exception as error:  # a fault of ours too is the end of this run, and goes on as it is
@@ -41,25 +49,43 @@ def recorded(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
 
 def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Gather what ``run.json`` says before the run begins."""
-    hydra = HydraConfig.get()
-    choices = {str(k): v for k, v in hydra.runtime.choices.items() if "/" not in str(k)}
-    # a job of a sweep is told by what is swept; one run by its method and bits
+    choices = group_choices()
+    return {
+        **common(cfg, run_dir, "quantize", f"method={cfg.method.name},bits={choices['bits']}"),
+        "method": cfg.method.name,
+        "stages": planned_stages(cfg.method),
+        "bits": {"weight": _as_written(cfg.bits.weight), "activation": _as_written(cfg.bits.activation)},
+        "preset": choices["preset"],
+        "flow": choices["flow"],
+    }
+
+
+def group_choices() -> dict[str, Any]:
+    """What was chosen of every group of the configuration."""
+    return {str(k): v for k, v in HydraConfig.get().runtime.choices.items() if "/" not in str(k)}
+
+
+def common(cfg: DictConfig, run_dir: Path, command: str, name: str) -> dict[str, Any]:
+    """Gather what ``run.json`` says of any kind of run.
+
+    Args:
+        cfg: The composed configuration.
+        run_dir: The run folder.
+        command: Name of the command, ``quantize``.
+        name: What a single run is called; a job of a sweep is told by what is swept.
+    """
+    hydra, choices = HydraConfig.get(), group_choices()
     swept = str(hydra.job.override_dirname) if hydra.mode is not None and hydra.mode.name == "MULTIRUN" else ""
     overrides = [o for o in hydra.overrides.task if not o.startswith("run_dir=")]
     overrides.append(f'run_dir="{run_dir}"')  # in quotes: the folders of a sweep's jobs have = and , in their names
     return {
         "status": RUNNING,
         "error": None,
-        "command": shlex.join(["ptq4vm", "quantize", *overrides]),
-        "name": swept or f"method={cfg.method.name},bits={choices['bits']}",
+        "command": shlex.join(["ptq4vm", command, *overrides]),
+        "name": swept or name,
         "model": choices["model"],
-        "method": cfg.method.name,
-        "stages": planned_stages(cfg.method),
-        "bits": {"weight": _as_written(cfg.bits.weight), "activation": _as_written(cfg.bits.activation)},
         "seed": _as_written(cfg.seed),
-        "preset": choices["preset"],
         "data": choices["data"],
-        "flow": choices["flow"],
         "choices": choices,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
         "version": __version__,

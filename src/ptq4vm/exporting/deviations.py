@@ -53,6 +53,8 @@ def deviations(
         ExportError: The file is missing or damaged by now.
     """
     expected = _expected(network, inputs, ratio)
+    if not expected:  # nothing is quantized
+        return []
     feeds = dict(zip(input_names(len(inputs) - 1), (x.contiguous().numpy() for x in inputs), strict=True))
     before = [] if earlier is None else list(earlier.permute(0, 2, 3, 1).contiguous().numpy())
     found = engine.layer_results(feeds, list(expected), before)

@@ -9,10 +9,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
 from rich.progress import track
 
 from ptq4vm.data.calibration.datamodule import MattingDataModule
@@ -197,20 +199,47 @@ class Training:
         self.state.save_tensors("gac", dict(network.state_dict()), {})
         shutil.rmtree(folder)
 
-    def _fit(self, stage: str, module: pl.LightningModule, fit: dict[str, Any] | None = None, **arguments: Any) -> None:
-        """Train with a Trainer of ``arguments``, calling its ``fit`` with ``fit``."""
-        trainer = self.trainer(
-            logger=self.loggers(stage) or False, num_sanity_val_steps=0, enable_model_summary=False, **arguments
-        )
-        try:
-            with interruptible(trainer):
-                trainer.fit(module, **(fit or {}))
-        except OSError as error:  # of a logger, say
-            what = remedy(error, "choose another run_dir")
-            raise SaveError(f"cannot write below {self.state.folder.parent}: {error}; {what}") from error
-        finally:
-            module.teardown("fit")  # which Lightning leaves out after an error
-            module.cpu()
+    def _fit(
+        self, stage: str, module: pl.LightningModule, arguments: dict[str, Any] | None = None, **more: Any
+    ) -> None:
+        """Train with a Trainer of ``more``, calling its ``fit`` with ``arguments``."""
+        fit(self.trainer, self.loggers(stage), self.state.folder.parent, module, arguments, **more)
+
+
+def fit(
+    make: TrainerFactory,
+    loggers: list[Logger],
+    run_dir: Path,
+    module: pl.LightningModule,
+    arguments: dict[str, Any] | None = None,
+    **more: Any,
+) -> pl.Trainer:
+    """Train a module; it is on the CPU afterwards, whatever happens.
+
+    Args:
+        make: Builds the Trainer.
+        loggers: Loggers of the stage, none for no log.
+        run_dir: Folder that the run writes to, for messages.
+        module: What is trained.
+        arguments: Those of the Trainer's ``fit``.
+        more: Further arguments of the Trainer.
+
+    Returns:
+        The Trainer.
+
+    Raises:
+        SaveError: A file cannot be written.
+    """
+    trainer = make(logger=loggers or False, num_sanity_val_steps=0, enable_model_summary=False, **more)
+    try:
+        with interruptible(trainer):
+            trainer.fit(module, **(arguments or {}))
+    except OSError as error:  # of a logger, say
+        raise SaveError(f"cannot write below {run_dir}: {error}; {remedy(error, 'choose another run_dir')}") from error
+    finally:
+        module.teardown("fit")  # which Lightning leaves out after an error
+        module.cpu()
+    return trainer
 
 
 def _inside(key: str, path: str) -> bool:

@@ -45,6 +45,11 @@ class CheckpointInfo:
     partition: Partition
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """What pictures and tables call the network: ``W4A4``, or what it was saved as where its bits are its own."""
+        return str(self.extra.get("label") or self.spec.label)
+
 
 def quantized_state(network: nn.Module) -> dict[str, Tensor]:
     """State of a quantized network without the float weights that integer codes replace."""

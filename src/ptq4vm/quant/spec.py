@@ -170,6 +170,11 @@ class QuantSpec:
         """True when nothing is quantized (``bits=fp32``)."""
         return self.weight.bits == FLOAT_BITS and self.activation.bits == FLOAT_BITS
 
+    @property
+    def label(self) -> str:
+        """``W4A4``, or ``FP32`` where nothing is quantized: for tables and pictures."""
+        return "FP32" if self.is_float else f"W{self.weight.bits}A{self.activation.bits}"
+
 
 _WRITTEN = {"asymmetric": "affine"}
 """Names that files and fingerprints keep, so that those of earlier versions are not taken for others."""

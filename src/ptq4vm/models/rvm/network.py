@@ -53,32 +53,31 @@ def _refiner(name: str) -> GuidedFilter:
     raise ConfigError(f"unknown refiner {name!r}: choose one of {', '.join(REFINERS)}")
 
 
-class RVM(MattingNetwork):
-    """The matting network, for frames ``(B, 3, H, W)`` and clips ``(B, T, 3, H, W)`` of any size.
+class RecurrentMatting(MattingNetwork):
+    """RVM's course of a frame, for frames ``(B, 3, H, W)`` and clips ``(B, T, 3, H, W)`` of any size.
 
     Every child of the backbone, ``aspp``, every ``decoder.decodeN``, ``project_mat`` and ``refiner`` is called exactly
     once in a forward pass. The backbone and ``aspp`` see frames, ``(B*T, C, H, W)``; what follows sees clips.
 
     Args:
-        variant: The encoder, one of :data:`VARIANTS`.
+        backbone: From frames to features at 1/2, 1/4, 1/8 and 1/16 of their size.
+        aspp: From the last of these to what the decoder begins with.
+        decoder: From the image, the four features and four states to 16 channels at full size, and the states after.
         refiner: One of :data:`REFINERS`: what carries the result to full size when ``downsample_ratio`` is not 1.
             The fast guided filter has no parameters, hence no entries in the state dict.
 
     Raises:
-        ConfigError: Unknown variant or refiner.
+        ConfigError: Unknown refiner.
     """
 
     num_states = 4
 
-    def __init__(self, variant: str = "mobilenetv3", refiner: str = "deep_guided_filter") -> None:
+    def __init__(self, backbone: nn.Module, aspp: nn.Module, decoder: nn.Module, refiner: str) -> None:
         super().__init__()
-        self.variant = variant
         self.refiner_name = refiner
-        self.backbone = _encoder(variant)
-        pooled, widths = (128, (80, 40, 32, _HIDDEN)) if variant == "mobilenetv3" else (256, (128, 64, 32, _HIDDEN))
-        f1, f2, f3, f4 = self.backbone.channels
-        self.aspp = LRASPP(f4, pooled)
-        self.decoder = RecurrentDecoder((f1, f2, f3, pooled), widths)
+        self.backbone = backbone
+        self.aspp = aspp
+        self.decoder = decoder
         self.project_mat = Projection(_HIDDEN, 4)
         self.project_seg = Projection(_HIDDEN, 1)
         self.refiner = _refiner(refiner)
@@ -123,10 +122,6 @@ class RVM(MattingNetwork):
             residual, alpha = self.refiner(src, base, residual, alpha, hidden)
         return [(residual + src).clamp(0, 1), alpha.clamp(0, 1), *states]
 
-    def export_replacements(self, target: str) -> Replacements:
-        """See :meth:`MattingNetwork.export_replacements`: the recurrent units and the refiner."""
-        return replacements(target)
-
     def _decode(
         self, image: Tensor, states: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -143,6 +138,29 @@ class RVM(MattingNetwork):
             split_time(self.aspp(f4), image),
         )
         return self.decoder(image, features, states)
+
+
+class RVM(RecurrentMatting):
+    """The matting network; see :class:`RecurrentMatting`.
+
+    Args:
+        variant: The encoder, one of :data:`VARIANTS`.
+        refiner: One of :data:`REFINERS`.
+
+    Raises:
+        ConfigError: Unknown variant or refiner.
+    """
+
+    def __init__(self, variant: str = "mobilenetv3", refiner: str = "deep_guided_filter") -> None:
+        backbone = _encoder(variant)
+        pooled, widths = (128, (80, 40, 32, _HIDDEN)) if variant == "mobilenetv3" else (256, (128, 64, 32, _HIDDEN))
+        f1, f2, f3, f4 = backbone.channels
+        super().__init__(backbone, LRASPP(f4, pooled), RecurrentDecoder((f1, f2, f3, pooled), widths), refiner)
+        self.variant = variant
+
+    def export_replacements(self, target: str) -> Replacements:
+        """See :meth:`MattingNetwork.export_replacements`: the recurrent units and the refiner."""
+        return replacements(target)
 
 
 def _resize(x: Tensor, ratio: float) -> Tensor:

@@ -1,0 +1,1 @@
+"""How binary matting networks are trained (BiVM section 3.5): LightningModules, their losses and their schedules."""

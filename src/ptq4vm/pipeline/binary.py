@@ -1,0 +1,236 @@
+"""A whole training of a binary network: pre-training, the stages of matting, evaluation; resumable at every epoch."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ptq4vm.data.augmentation.recipes import Augmentation
+from ptq4vm.data.base import ClipDataset
+from ptq4vm.data.calibration.datamodule import MattingDataModule
+from ptq4vm.data.classification import ImageFolder
+from ptq4vm.evaluation.cost import Cost
+from ptq4vm.evaluation.evaluator import evaluate
+from ptq4vm.evaluation.results import EvaluationResult
+from ptq4vm.methods.binary.matting import BinaryMatting
+from ptq4vm.methods.binary.pretraining import Pretraining
+from ptq4vm.methods.binary.schedule import MattingStage, Schedule
+from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.bivm.cost import BinaryCost, measure
+from ptq4vm.models.bivm.network import BiVM
+from ptq4vm.ops.formats import channels_last
+from ptq4vm.pipeline.pipeline import ObserverFactory, QuantizationResult
+from ptq4vm.pipeline.training import fit
+from ptq4vm.quant.checkpoint import CheckpointInfo, save_quantized
+from ptq4vm.quant.partition import resolve
+from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
+from ptq4vm.runs.progress import AtomicCheckpointIO, RunState, fingerprint, newest_checkpoint, tensors_hash
+from ptq4vm.system.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer
+
+log = logging.getLogger(__name__)
+
+TRAINED = "trained"
+"""Name of the stage that measures the network in the end."""
+_PRETRAINING = "pretraining"
+FLOAT_SPEC = QuantSpec(WeightSpec(FLOAT_BITS), ActivationSpec(FLOAT_BITS))
+"""What quantization does to a binary network: nothing. Its bits are its own."""
+
+
+@dataclass
+class BinaryTraining:
+    """The training of one binary network on one data set.
+
+    Attributes:
+        network: The binary network with the weights that it begins with; it is not changed.
+        model: The entry of ``quantizer.yaml`` that rebuilds the network's architecture.
+        partition: What quantization would leave alone in the network.
+        teacher: The float network that gives targets, features and initial values; ``None`` without one.
+        dataset: Clips to train on, and to evaluate on.
+        schedule: Stages, in order.
+        run_dir: The run folder, where everything goes.
+        trainer: Factory that builds a Lightning Trainer from the arguments that a stage adds.
+        loggers: Factory that gives the Lightning loggers of a stage, by its name.
+        observer: Factory that gives, for a stage's name, who looks at its evaluated frames.
+        seed: Seed of everything random.
+        downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
+        augmentation: How samples are augmented.
+        num_workers: Decoding processes.
+        memory_mib: Decoded samples are kept up to this.
+        notes: Further entries of ``quantizer.yaml``.
+        finish: Function that is called with the result before the run counts as finished.
+    """
+
+    network: BiVM
+    model: Mapping[str, Any]
+    partition: Partition
+    teacher: MattingNetwork | None
+    dataset: ClipDataset
+    schedule: Schedule
+    run_dir: Path
+    trainer: TrainerFactory = default_trainer
+    loggers: LoggerFactory = lambda stage: []
+    observer: ObserverFactory | None = None
+    seed: int = 0
+    downsample_ratio: float = 1.0
+    augmentation: Augmentation | None = None
+    num_workers: int = 0
+    memory_mib: float = 1024
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    finish: Callable[[QuantizationResult], None] = lambda result: None
+
+    def run(self) -> QuantizationResult:
+        """Do what is left to do of the training.
+
+        Raises:
+            PTQ4VMError: With one line that says what is wrong and what to do; what was finished stays.
+        """
+        pl.seed_everything(self.seed, workers=True, verbose=False)
+        self._data = self._datamodule(next(iter(self.schedule.stages.values())))
+        network = copy.deepcopy(self.network)
+        if self.schedule.initialise and self.teacher is not None:
+            log.info("%d tensors begin as the float network's", initialise(network, self.teacher))
+        self._state = RunState(self.run_dir, self._identity(network))
+        if self.schedule.pretraining.root is not None:
+            self._pretrain(network)
+        for name, stage in self.schedule.stages.items():
+            self._train(network, name, stage)
+        network.decide()
+        arguments = {**self.model["arguments"], "decided": True}
+        info = CheckpointInfo(
+            {**self.model, "arguments": arguments},
+            FLOAT_SPEC,
+            resolve(network, self.partition),
+            {"label": "FP32" if network.binarizer is None else "W1A1", **self.notes},
+        )
+        save_quantized(self.run_dir, network, info)
+        result = self._result(network)
+        self.finish(result)
+        self._state.put("finished", True)
+        return result
+
+    def _datamodule(self, stage: MattingStage) -> MattingDataModule:
+        return MattingDataModule(
+            self.dataset,
+            None,
+            stage.clip_length,
+            stage.crop,
+            stage.clips,
+            stage.batch_size,
+            stage.hflip,
+            stage.zoom,
+            self.num_workers,
+            memory_mib=self.memory_mib,
+            seed=self.seed,
+            augmentation=self.augmentation,
+        )
+
+    def _pretrain(self, network: BiVM) -> None:
+        """Train the encoder on pictures, unless that was done."""
+        stage = self.schedule.pretraining
+        assert stage.root is not None
+        if self._restored(network, _PRETRAINING):
+            return
+        pictures = ImageFolder(stage.root, stage.size)
+        loader = DataLoader(pictures, stage.batch_size, shuffle=True, num_workers=self.num_workers)
+        module = Pretraining(network, len(pictures.classes), stage)
+        self._fit(network, _PRETRAINING, module, stage.epochs, {"train_dataloaders": loader})
+
+    def _train(self, network: BiVM, name: str, stage: MattingStage) -> None:
+        """Train one stage of matting, unless that was done."""
+        if self._restored(network, name):
+            return
+        module = BinaryMatting(network, self.teacher, stage)
+        self._fit(network, name, module, stage.epochs, {"datamodule": self._datamodule(stage)})
+
+    def _restored(self, network: nn.Module, name: str) -> bool:
+        saved = self._state.load_tensors(name)
+        if saved is not None:
+            log.info("%s was done before", name)
+            network.load_state_dict(saved[0])
+        return saved is not None
+
+    def _fit(self, network: BiVM, name: str, module: pl.LightningModule, epochs: int, data: Mapping[str, Any]) -> None:
+        """Train ``module``, of which ``network`` is a part, going on after the last epoch that was saved."""
+        if epochs > 0:
+            folder = self._state.path(name)
+            newest = newest_checkpoint(folder)
+            with self._state.clock(name):
+                trainer = fit(
+                    self.trainer,
+                    self.loggers(name),
+                    self.run_dir,
+                    module,
+                    {**data, "ckpt_path": newest, "weights_only": True},
+                    max_epochs=epochs,
+                    callbacks=[ModelCheckpoint(folder, filename="{epoch:04d}")],
+                    plugins=[AtomicCheckpointIO()],
+                )
+            self._state.count_steps(name, trainer.global_step)
+            shutil.rmtree(folder, ignore_errors=True)
+        self._state.save_tensors(name, dict(network.state_dict()), {})
+
+    def _identity(self, network: nn.Module) -> dict[str, str]:
+        """Everything that decides the result, under the names that users know it by."""
+        return fingerprint(
+            model=dict(self.model),
+            weights=tensors_hash(network.state_dict()),
+            teacher=None if self.teacher is None else tensors_hash(self.teacher.state_dict()),
+            schedule=self.schedule,
+            seed=self.seed,
+            downsample_ratio=self.downsample_ratio,
+            augmentation=self.augmentation,
+            training_clips=self._data.content_hash(),
+            evaluation_clips=[(clip.name, clip.num_frames, clip.size) for clip in self._data.evaluation_clips],
+        )
+
+    def _result(self, network: BiVM) -> QuantizationResult:
+        if self.teacher is not None:
+            self._evaluate(self.teacher, "fp32")
+        self._evaluate(network, TRAINED)
+        results = self._state.get("results") or {}
+        stages = {name: EvaluationResult(dict(v["mean"]), dict(v["clips"]), {}) for name, v in results.items()}
+        timing = {**self._state.timing, "total": sum(self._state.timing["stages"].values())}
+        steps = dict(self._state.get("steps") or {})
+        clips = self._data.evaluation_clips or self._data.clip_sets.calibration
+        return QuantizationResult(network, stages, timing, steps, as_cost(measure(network, clips[0].size)), {})
+
+    def _evaluate(self, network: MattingNetwork, stage: str) -> None:
+        """Evaluate a network; again where an earlier run did that was not finished: pictures are drawn in the end."""
+        if not self._data.evaluation_clips or (self._state.get("finished") and stage in self._state.get("results")):
+            return
+        with self._state.clock(f"evaluate_{stage}"):
+            observers = [self.observer(stage)] if self.observer is not None else []
+            found = evaluate(
+                channels_last(network), self._data, self.trainer(**EVALUATING), self.downsample_ratio, observers
+            )
+        results = self._state.get("results") or {}
+        self._state.put("results", {**results, stage: {"mean": found.mean, "clips": found.clips}})
+
+
+def initialise(network: nn.Module, teacher: nn.Module) -> int:
+    """Begin with a float network's tensors where name and shape are the same, in place.
+
+    Returns:
+        How many there were.
+    """
+    own, given = network.state_dict(), teacher.state_dict()
+    same = {key: given[key] for key, value in own.items() if key in given and given[key].shape == value.shape}
+    network.load_state_dict(same, strict=False)
+    return len(same)
+
+
+def as_cost(cost: BinaryCost) -> Cost:
+    """The cost of a binary network in the words of every run; the published convention is that of BiVM."""
+    bops = cost.binary_macs + FLOAT_BITS**2 * cost.float_macs
+    stored = cost.bits / 8 + 4 * cost.floats
+    return Cost((cost.binary_macs + cost.float_macs) / 1e9, round(bops), round(stored), cost.gflops, cost.mb)
