@@ -202,7 +202,9 @@ class BinaryTraining:
         timing = {**self._state.timing, "total": sum(self._state.timing["stages"].values())}
         steps = dict(self._state.get("steps") or {})
         clips = self._data.evaluation_clips or self._data.clip_sets.calibration
-        return QuantizationResult(network, stages, timing, steps, as_cost(measure(network, clips[0].size)), {})
+        size = clips[0].size
+        cost = as_cost(measure(copy.deepcopy(self.network).eval(), size), measure(network, size))
+        return QuantizationResult(network, stages, timing, steps, cost, {})
 
     def _evaluate(self, network: MattingNetwork, stage: str) -> None:
         """Evaluate a network; again where an earlier run did that was not finished: pictures are drawn in the end."""
@@ -229,8 +231,14 @@ def initialise(network: nn.Module, teacher: nn.Module) -> int:
     return len(same)
 
 
-def as_cost(cost: BinaryCost) -> Cost:
-    """The cost of a binary network in the words of every run; the published convention is that of BiVM."""
-    bops = cost.binary_macs + FLOAT_BITS**2 * cost.float_macs
-    stored = cost.bits / 8 + 4 * cost.floats
-    return Cost((cost.binary_macs + cost.float_macs) / 1e9, round(bops), round(stored), cost.gflops, cost.mb)
+def as_cost(trained: BinaryCost, stored: BinaryCost) -> Cost:
+    """The cost of a binary network in the words of every run.
+
+    Args:
+        trained: Cost of the network as it is trained, with its norms: what the papers count.
+        stored: Cost of the decided network, whose norms are folded: what a file holds.
+    """
+    bops = stored.binary_macs + FLOAT_BITS**2 * stored.float_macs
+    size = stored.bits / 8 + 4 * stored.floats
+    macs = (stored.binary_macs + stored.float_macs) / 1e9
+    return Cost(macs, round(bops), round(size), trained.gflops, trained.mb)

@@ -179,7 +179,9 @@ def test_a_decided_network_does_the_same_and_is_built_again(name: str) -> None:
     torch.testing.assert_close(after, loaded, atol=0, rtol=0)
     for layer in binary_layers(decided).values():
         assert set(layer.weight.unique().tolist()) <= {-1.0, 1.0} and bool((layer.scale != 0).all())
-    assert not any(isinstance(m, nn.BatchNorm2d) for part in (decided.backbone, decided.decoder) for m in part.modules())
+    assert not any(
+        isinstance(m, nn.BatchNorm2d) for part in (decided.backbone, decided.decoder) for m in part.modules()
+    )
 
 
 @pytest.mark.parametrize("binarizer", ["bnn", "dorefa", "reactnet", "recu"])
