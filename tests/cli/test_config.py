@@ -23,6 +23,7 @@ from ptq4vm.cli.record import planned_stages
 from ptq4vm.data.base import DATASETS, ClipDataset
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
+from ptq4vm.models.family import FAMILIES
 from ptq4vm.quant.partition import layers, resolve
 from ptq4vm.report.tracking import log_sweep_table
 from ptq4vm.system.trainers import trainers
@@ -66,7 +67,7 @@ def test_targets_say_where_activations_are_quantized(name: str, method: str) -> 
 
 def test_every_group_is_tested_here() -> None:
     tested = {"model", "bits", "method", "data", "flow", "preset", "trainer", "logger"}
-    tested |= {"stage", "scale", "experiment", "augmentation", "target"}
+    tested |= {"stage", "scale", "experiment", "augmentation", "target", "schedule"}
     assert {path.parts[0] for path in FILES} == tested
 
 
@@ -98,12 +99,20 @@ def test_experiments(experiment: str, name: str) -> None:
             chosen(*key.split("="), value) if (FOLDER / key).is_dir() else compose(f"{key}={value}")
 
 
+@pytest.mark.parametrize("name", names("schedule"))
+def test_schedules(name: str) -> None:
+    cfg = hydra.compose("train", overrides=["data.root=somewhere", f"schedule={name}"])
+    assert settings.schedule(plain(cfg.schedule)) == api.load_schedule(name)
+
+
 @pytest.mark.parametrize("name", names("model"))
 def test_models(name: str) -> None:
     cfg = chosen("model", name)
     with torch.device("meta"):
         network = api.build_network(cfg.model.family, plain(cfg.model.arguments), pretrained=False)
-    found = resolve(network, settings.partition(plain(cfg.model)["partition"]))
+    values = plain(cfg.model)
+    own = values.get("partition") or FAMILIES[values["family"]]().partition(values["arguments"])
+    found = resolve(network, settings.partition(own))
     assert set(found.edge_layers) <= set(layers(network, found))
     assert set(found.branches) <= set(layers(network, found))
 

@@ -17,7 +17,7 @@ from commands import Done, Workplace, difference, files
 from ptq4vm import api, settings
 from ptq4vm.data.classification import ImageFolder
 from ptq4vm.errors import ConfigError, DataError
-from ptq4vm.methods.binary.matting import BinaryMatting
+from ptq4vm.methods.binary.matting import BinaryMatting, unclipped
 from ptq4vm.methods.binary.schedule import MattingStage, PretrainingStage, Schedule
 from ptq4vm.models.bivm.layers import binary_layers
 from ptq4vm.pipeline.binary import initialise
@@ -230,3 +230,11 @@ def test_learning_lowers_the_loss() -> None:
         found.append(float(total.detach()))
     assert found[-1] < 0.8 * found[0]
     assert isinstance(module, pl.LightningModule)
+
+
+def test_a_network_that_sees_background_everywhere_can_still_learn() -> None:
+    raw = torch.tensor([-3.0, -0.1, 0.5, 1.2]).requires_grad_()
+    alpha = unclipped(raw.clamp(0, 1), raw)
+    assert alpha.tolist() == pytest.approx([0, 0, 0.5, 1])
+    (alpha - torch.tensor([1.0, 0.0, 0.0, 1.0])).abs().sum().backward()
+    assert raw.grad is not None and raw.grad[0] == -1 and raw.grad[2] == 1, "what is wrong is pulled"

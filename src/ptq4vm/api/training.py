@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from ptq4vm import settings
@@ -35,19 +36,30 @@ def load_schedule(name: str) -> Schedule:
     return settings.schedule(settings.read_choice("schedule", name))
 
 
-def untrained(name: str = "bivm") -> Model:
-    """Build a binary network by its name in ``conf/model``, with random weights.
+def untrained(name: str = "bivm", seed: int = 0, weights: str | Path | None = None) -> Model:
+    """Build a binary network by its name in ``conf/model``, to be trained.
+
+    Args:
+        name: A name in ``conf/model``, such as ``bivm``.
+        seed: Seed that decides the random weights.
+        weights: A file of weights to begin with instead, from the ``state`` of an earlier training.
 
     Raises:
         ConfigError: Unknown name, or no network that is trained here.
+        WeightsError: The file is missing, damaged or another network's.
     """
     values = settings.read_choice("model", name)
-    return untrained_model(values["family"], values["arguments"])
+    return untrained_model(values["family"], values["arguments"], seed, weights)
 
 
-def untrained_model(family: str, arguments: Mapping[str, Any]) -> Model:
-    """Build a binary network with random weights; see :func:`untrained`."""
-    network = build_network(family, arguments, pretrained=False)
+def untrained_model(
+    family: str, arguments: Mapping[str, Any], seed: int = 0, weights: str | Path | None = None
+) -> Model:
+    """Build a binary network from its parts; see :func:`untrained`."""
+    check_number("seed", seed)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        network = build_network(family, arguments, weights, pretrained=weights is not None)
     if not isinstance(network, BiVM):
         raise ConfigError(f"model.family={family} is not trained but quantized: use ptq4vm quantize, or model=bivm")
     partition = settings.partition(FAMILIES[family]().partition(arguments))

@@ -51,7 +51,7 @@ def _train(cfg: DictConfig, run_dir: Path) -> float | None:
     model, data = plain(cfg.model), build.data(cfg)
     with build.loggers(cfg, run_dir) as tracking:
         result = api.train(
-            api.untrained_model(model["family"], model["arguments"]),
+            api.untrained_model(model["family"], model["arguments"], options.seed, model.get("weights")),
             data,
             schedule=settings.schedule(plain(cfg.schedule)),
             teacher=options.teacher,

@@ -64,7 +64,7 @@ class BinaryTraining:
         seed: Seed of everything random.
         downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
         augmentation: How samples are augmented.
-        num_workers: Decoding processes.
+        num_workers: How many processes decode.
         memory_mib: Decoded samples are kept up to this.
         notes: Further entries of ``quantizer.yaml``.
         finish: Function that is called with the result before the run counts as finished.

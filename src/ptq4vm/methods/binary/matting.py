@@ -53,6 +53,15 @@ class Features:
         return (found > choose_threshold(found)).to(found.dtype)
 
 
+def unclipped(alpha: Tensor, raw: Tensor) -> Tensor:
+    """Alpha in [0, 1] whose gradient is that of ``raw``, which it was clipped from.
+
+    Clipping has no gradient outside [0, 1], and a network that calls everything background stays there: the first
+    trainings here all ended so.
+    """
+    return raw + (alpha - raw).detach()
+
+
 class BinaryMatting(pl.LightningModule):
     """Trains a binary network on clips, against their true alpha or a float network's.
 
@@ -72,7 +81,12 @@ class BinaryMatting(pl.LightningModule):
         self.network = network
         self.stage = stage
         self._teacher = [teacher] if teacher is not None else []  # in a list: no part of what is saved and trained
+        self._projected: list[Tensor] = []
+        network.project_mat.register_forward_hook(self._keep_projected)
         self._seen = (Features(network), Features(teacher)) if teacher is not None and stage.mimic_weight > 0 else None
+
+    def _keep_projected(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._projected = [output]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with a rate for the encoder, one for the refiner and one for all else."""
@@ -126,12 +140,15 @@ class BinaryMatting(pl.LightningModule):
                 wanted = self._teacher[0].matte(batch.frames, downsample_ratio=ratio)
             foreground = wanted.foreground
             alpha = wanted.alpha if stage.labels == "teacher" else alpha
-        losses = {"alpha": alpha_loss(found.alpha, alpha)}
+        # behind a refiner alpha is another one, which was not clipped from this
+        ours = found.alpha if ratio != 1 else unclipped(found.alpha, self._projected[0][..., 3:, :, :])
+        losses = {"alpha": alpha_loss(ours, alpha)}
         if foreground is not None:
             losses["foreground"] = foreground_loss(found.foreground, foreground, alpha)
         if self._seen is not None:
-            ours, theirs = self._seen
-            losses["mimicking"] = stage.mimic_weight * mimicking_loss(ours.mimicked(), theirs.mimicked(), theirs.mask())
+            features, wanted_features = self._seen
+            mimicked = mimicking_loss(features.mimicked(), wanted_features.mimicked(), wanted_features.mask())
+            losses["mimicking"] = stage.mimic_weight * mimicked
         if stage.elastic_weight > 0:
             losses["elastic"] = stage.elastic_weight * elastic_penalty(self.network)
         return losses

@@ -29,7 +29,7 @@ class BinaryCost:
         binary_macs: Multiply-accumulates of bits with bits.
         float_macs: Multiply-accumulates of floats.
         elementwise: Operations that are done once a value: norms, nonlinearities, thresholds, signs.
-        bits: Binary weights.
+        bits: How many weights are binary.
         floats: Other parameters; the statistics of batch norms, which fold into their scales, are none.
     """
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq4vm.models.bivm.exact import Sigmoid, Tanh, double, halve, sigmoid, tanh
+from ptq4vm.models.bivm.exact import Double, Halve, Sigmoid, Tanh, double, halve
 from ptq4vm.models.bivm.layers import Convolutions
 from ptq4vm.models.rvm.decoder import ConvGRU
 from ptq4vm.models.rvm.layers import concat_channels, merge_time, split_time, stack_time
@@ -112,11 +112,12 @@ class SparseGRU(nn.Module):
         super().__init__()
         self.ih = SparseConv(make, 2 * channels, 2 * channels, norm=False)
         self.hh = SparseConv(make, 2 * channels, channels, norm=False)
+        self.sigmoid, self.tanh = Sigmoid(), Tanh()
 
     def step(self, x: Tensor, h: Tensor, mask: Tensor) -> Tensor:
         """Next state from one frame ``x`` and the state ``h``, both ``(B, C, H, W)``, and the mask ``(B, 1, H, W)``."""
-        r, z = sigmoid(self.ih(torch.cat([x, h], 1), mask)).chunk(2, 1)
-        candidate = tanh(self.hh(torch.cat([x, r * h], 1), mask))
+        r, z = self.sigmoid(self.ih(torch.cat([x, h], 1), mask)).chunk(2, 1)
+        candidate = self.tanh(self.hh(torch.cat([x, r * h], 1), mask))
         return h + z * (candidate - h)
 
     def forward(self, x: Tensor, h: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,9 +161,13 @@ class DenseGRU(ConvGRU):
 class _Join(nn.Module):
     """Twice bilinear upsampling, cropped to the first reference, then concatenation with all references."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.upsample = Double()
+
     def forward(self, x: Tensor, *references: Tensor) -> Tensor:
         height, width = references[0].shape[-2:]
-        up = double(merge_time(x))[..., :height, :width]
+        up = self.upsample(merge_time(x))[..., :height, :width]
         return torch.cat([up, *(merge_time(reference) for reference in references)], 1)
 
 
@@ -258,6 +263,7 @@ class SparseDecoder(nn.Module):
         last: Convolutions,
     ) -> None:
         super().__init__()
+        self.halve = Halve()
         self.mask = Mask()
         self.decode4 = DenseGRU.make(make, features[3] // 2)
         self.decode3 = SparseUpsamplingBlock(make, (features[3], features[2], 3), widths[0], 2)
@@ -274,7 +280,7 @@ class SparseDecoder(nn.Module):
         """Decode frames or clips; see :meth:`ptq4vm.models.rvm.decoder.RecurrentDecoder.forward`."""
         levels = [merge_time(image)]
         for _ in range(3):
-            levels.append(halve(levels[-1]))
+            levels.append(self.halve(levels[-1]))
         s0, s1, s2, s3 = (split_time(level, image) for level in levels)
         f1, f2, f3, f4 = features
         kept, driven = f4.chunk(2, -3)

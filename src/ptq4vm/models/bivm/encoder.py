@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ptq4vm.models.bivm.exact import halve
+from ptq4vm.models.bivm.exact import Halve
 from ptq4vm.models.bivm.layers import Convolutions
 from ptq4vm.models.rvm.layers import ImageNetNormalize
 
@@ -50,28 +50,24 @@ def map_channels(x: Tensor, channels: int) -> Tensor:
     return total * (1 / len(parts))
 
 
-def shrink(x: Tensor, like: Tensor) -> Tensor:
-    """``x`` averaged over 2x2 pixels where ``like`` is smaller, as it is elsewhere."""
-    return x if x.shape[-2:] == like.shape[-2:] else halve(x)
-
-
 class Shortcut(nn.Module):
-    """An elastic shortcut: ``y + coefficient * map(shrink(x))`` with one learnable coefficient a channel.
+    """An elastic shortcut: ``y + coefficient * map(x)`` with one learnable coefficient a channel.
 
     Args:
         channels: Channels of the result.
         elastic: Whether the coefficient is learned; at 1 it is BiMatting's plain shortcut.
-        start: Its value before training. New shortcuts begin at 0, which leaves the network as it was.
+        start: Value of the coefficient before training. New shortcuts begin at 0, which leaves the network as it was.
     """
 
     def __init__(self, channels: int, elastic: bool, start: float = 1.0) -> None:
         super().__init__()
         self.channels = channels
+        self.halve = Halve()
         self.coefficient = nn.Parameter(torch.full((channels, 1, 1), start)) if elastic else None
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        """``y`` ``(N, C, H, W)`` plus ``x``, brought to its shape."""
-        carried = map_channels(shrink(x, y), self.channels)
+        """``y`` ``(N, C, H, W)`` plus ``x`` of its size, or twice that, brought to its shape."""
+        carried = map_channels(x if x.shape[-2:] == y.shape[-2:] else self.halve(x), self.channels)
         return y + (carried if self.coefficient is None else self.coefficient * carried)
 
 

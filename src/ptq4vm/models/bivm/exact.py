@@ -79,7 +79,7 @@ class Tanh(nn.Module):
     """:func:`tanh` as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape."""
+        """Values of any shape to the same shape."""
         return tanh(x)
 
 
@@ -87,7 +87,7 @@ class Sigmoid(nn.Module):
     """:func:`sigmoid` as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape."""
+        """Values of any shape to the same shape."""
         return sigmoid(x)
 
 
@@ -103,7 +103,7 @@ class Hardsigmoid(nn.Module):
     """``clamp(x / 6 + 1 / 2, 0, 1)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape."""
+        """Values of any shape to the same shape."""
         return (x * (1 / 6) + 0.5).clamp(0.0, 1.0)
 
 
@@ -111,7 +111,7 @@ class Hardswish(nn.Module):
     """``x * hardsigmoid(x)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape."""
+        """Values of any shape to the same shape."""
         return x * (x * (1 / 6) + 0.5).clamp(0.0, 1.0)
 
 
