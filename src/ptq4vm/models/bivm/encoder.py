@@ -40,7 +40,7 @@ def map_channels(x: Tensor, channels: int) -> Tensor:
     """
     have = x.shape[1]
     if channels % have == 0:
-        return x if channels == have else x.repeat(1, channels // have, 1, 1)
+        return x if channels == have else torch.cat([x] * (channels // have), 1)
     if have % channels:
         raise ValueError(f"{have} channels cannot be split into, or repeated to, {channels}")
     parts = x.split(channels, 1)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ptq4vm.models.bivm.binarizers.base import BINARIZERS, Binarizer, SignActivation
 from ptq4vm.models.bivm.exact import EXACT, ExactConv2d
@@ -195,32 +196,40 @@ def binary_layers(network: nn.Module) -> dict[str, BinaryConv2d]:
 
 
 @torch.no_grad()
-def decide(part: nn.Module) -> nn.Module:
+def decide(part: nn.Module, exact: bool = True) -> nn.Module:
     """Bring a part of a network into the form that is stored and run, in place; in eval mode.
 
     Signs take the place of latent weights, batch norms are folded into the factors and biases of the convolutions
     before them, and everything else computes as :mod:`ptq4vm.models.bivm.exact` says. What it computes stays the same
     up to rounding, and up to the signs that rounding flips.
+
+    Args:
+        part: The part, such as an encoder.
+        exact: Whether its float convolutions are followed by signs, and so computed exactly.
     """
     for module in list(part.modules()):
-        previous: nn.Module | None = None
+        previous = ""
         for name, child in list(module.named_children()):
             if isinstance(child, BinaryConv2d):
                 child.decide()
             elif isinstance(child, nn.BatchNorm2d):
+                module.register_module(previous, _folded(module.get_submodule(previous), child))
                 module.register_module(name, nn.Identity())
-                if isinstance(previous, BinaryConv2d):
-                    previous.fold(child)
-                else:
-                    assert isinstance(previous, ExactConv2d)
-                    previous.fold(child)
-            elif isinstance(child, nn.Conv2d):
-                child = ExactConv2d(child)
-                module.register_module(name, child)
+            elif isinstance(child, nn.Conv2d) and exact:
+                module.register_module(name, ExactConv2d(child))
             elif type(child) in EXACT:
                 module.register_module(name, EXACT[type(child)]())
-            previous = child
+            previous = name
     return part
+
+
+def _folded(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
+    """A convolution of any kind that does what the batch norm behind it did."""
+    if isinstance(conv, nn.Conv2d):
+        return fuse_conv_bn_eval(conv, norm)
+    assert isinstance(conv, (BinaryConv2d, ExactConv2d))
+    conv.fold(norm)
+    return conv
 
 
 __all__ = ["FLOAT", "BinaryConv2d", "Convolutions", "SignActivation", "binary_layers", "decide"]

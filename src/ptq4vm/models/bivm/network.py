@@ -7,10 +7,13 @@ from typing import Any
 from torch import nn
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.models.base import Replacements
 from ptq4vm.models.bivm.decoder import SparseDecoder, exchange_units
 from ptq4vm.models.bivm.encoder import ElasticBinaryEncoder
+from ptq4vm.models.bivm.export import bits_replacements
 from ptq4vm.models.bivm.layers import FLOAT, Convolutions, decide
 from ptq4vm.models.rvm.decoder import RecurrentDecoder
+from ptq4vm.models.rvm.export import replacements
 from ptq4vm.models.rvm.lraspp import LRASPP
 from ptq4vm.models.rvm.mobilenetv3 import MobileNetV3Encoder
 from ptq4vm.models.rvm.network import RecurrentMatting
@@ -54,6 +57,10 @@ class BiVM(RecurrentMatting):
         if decided:
             self.decide()
 
+    def export_replacements(self, target: str) -> Replacements:
+        """See :meth:`MattingNetwork.export_replacements`: for ``bits``, what its engine computes as one operation."""
+        return bits_replacements() if target == "bits" else replacements(target)
+
     def decide(self) -> None:
         """Bring the network into the form that is stored and run, in place; see :func:`decide`.
 
@@ -63,8 +70,10 @@ class BiVM(RecurrentMatting):
         if self.binarizer is None:
             return
         exchange_units(self.decoder)
-        for part in (self.backbone, self.aspp, self.decoder):
-            decide(part)
+        decide(self.backbone)
+        decide(self.aspp)
+        decide(self.decoder, exact=False)
+        self.requires_grad_(False)
 
 
 def _encoder(name: str, make: Convolutions) -> Any:

@@ -1,0 +1,374 @@
+"""Loops of binary networks, compiled by Numba: signs packed 64 to a word, their products counted by XOR and popcount.
+
+Importing this needs Numba (the extra ``fast``). LLVM makes of :func:`popcount` what the CPU has: VPOPCNTQ for several
+words at once, shuffles of nibbles elsewhere. Arrays are ``(C, H, W)`` float32; packed signs are planes
+``(K, H + 2p, W + 2p)`` uint64, channel ``c`` in bit ``c % 64`` of plane ``c // 64``, the edge of ``p`` cleared. Loops
+that come before a sign round as :mod:`ptq4vm.models.bivm.exact` says: every multiplication and addition by itself (no
+``fastmath``). All write rows ``start:stop`` of their result, so that threads share them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+exactly = njit(nogil=True, cache=True, error_model="numpy")
+loosely = njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
+
+ADD, MUL, SUB, FROM, DIV, PRELU, RELU, TANH, SIGMOID, HARDSIGMOID, HARDSWISH, MIN, MAX = range(13)
+"""What a chain does with a row and an operand; ``FROM`` takes the row from the operand."""
+ZERO, ONE, HALF, QUARTER, MOST = (np.float32(value) for value in (0, 1, 0.5, 0.25, 0.75))
+SIXTH, FLAT = np.float32(1 / 6), np.float32(4.97)
+A0, A1, A2 = np.float32(378), np.float32(17325), np.float32(135135)
+B0, B1, B2, B3 = np.float32(28), np.float32(3150), np.float32(62370), np.float32(135135)
+
+
+def _popcount(typing: Any, word: Any) -> Any:
+    """Set bits of a word, uint64 to uint64."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.call(builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(64)]), args)
+
+    return types.uint64(types.uint64), build
+
+
+popcount: Any = intrinsic(_popcount)
+
+
+@exactly
+def _tanh_row(row: Any, scale: Any, gain: Any, shift: Any) -> None:
+    """``tanh(row * scale) * gain + shift`` in place."""
+    for x in range(row.shape[0]):
+        v = min(max(row[x] * scale, -FLAT), FLAT)
+        square = v * v
+        above = ((square + A0) * square + A1) * square + A2
+        below = ((square * B0 + B1) * square + B2) * square + B3
+        row[x] = min(max(v * above / below, -ONE), ONE) * gain + shift
+
+
+@exactly
+def _with_operand(kind: int, row: Any, other: Any) -> None:
+    """A row and an operand of the same length, or of one value."""
+    if other.shape[0] == 1:
+        value = other[0]
+        if kind == ADD:
+            for x in range(row.shape[0]):
+                row[x] = row[x] + value
+        elif kind == MUL:
+            for x in range(row.shape[0]):
+                row[x] = row[x] * value
+        elif kind == SUB:
+            for x in range(row.shape[0]):
+                row[x] = row[x] - value
+        elif kind == FROM:
+            for x in range(row.shape[0]):
+                row[x] = value - row[x]
+        elif kind == DIV:
+            for x in range(row.shape[0]):
+                row[x] = row[x] / value
+        elif kind == PRELU:
+            for x in range(row.shape[0]):
+                row[x] = row[x] if row[x] >= ZERO else row[x] * value
+        elif kind == MIN:
+            for x in range(row.shape[0]):
+                row[x] = min(row[x], value)
+        else:
+            for x in range(row.shape[0]):
+                row[x] = max(row[x], value)
+    elif kind == ADD:
+        for x in range(row.shape[0]):
+            row[x] = row[x] + other[x]
+    elif kind == MUL:
+        for x in range(row.shape[0]):
+            row[x] = row[x] * other[x]
+    elif kind == SUB:
+        for x in range(row.shape[0]):
+            row[x] = row[x] - other[x]
+    elif kind == FROM:
+        for x in range(row.shape[0]):
+            row[x] = other[x] - row[x]
+    else:
+        for x in range(row.shape[0]):
+            row[x] = row[x] / other[x]
+
+
+@exactly
+def _chain(row: Any, c: int, y: int, steps: Any, operands: Any) -> None:
+    """All steps of a chain on a row of channel ``c``; an operand with fewer channels is repeated, one row is spread."""
+    for number in range(steps.shape[0]):
+        kind = steps[number, 0]
+        if kind == RELU:
+            for x in range(row.shape[0]):
+                row[x] = max(row[x], ZERO)
+        elif kind == TANH:
+            _tanh_row(row, ONE, ONE, ZERO)
+        elif kind == SIGMOID:
+            _tanh_row(row, HALF, HALF, HALF)
+        elif kind == HARDSIGMOID:
+            for x in range(row.shape[0]):
+                row[x] = min(max(row[x] * SIXTH + HALF, ZERO), ONE)
+        elif kind == HARDSWISH:
+            for x in range(row.shape[0]):
+                row[x] = row[x] * min(max(row[x] * SIXTH + HALF, ZERO), ONE)
+        else:
+            other = operands[steps[number, 1]]
+            _with_operand(kind, row, other[c % other.shape[0], y if other.shape[1] > 1 else 0])
+
+
+@exactly
+def elementwise(source: Any, steps: Any, operands: Any, out: Any, start: int, stop: int) -> None:
+    """A chain on every row of ``source``, which may have fewer channels than ``out``, or one value a channel."""
+    for c in range(out.shape[0]):
+        for y in range(start, stop):
+            row, line = out[c, y], source[c % source.shape[0], y if source.shape[1] > 1 else 0]
+            if line.shape[0] == 1:
+                row[:] = line[0]
+            else:
+                row[:] = line
+            _chain(row, c, y, steps, operands)
+
+
+@exactly
+def pack(source: Any, shift: Any, threshold: Any, planes: Any, at: int, edge: int, start: int, stop: int) -> None:
+    """Set the bits of channels ``at, at + 1, ...`` where ``source + shift`` is at least ``threshold``.
+
+    The first source (``at`` 0) clears the rows before.
+    """
+    width = source.shape[2]
+    for y in range(start, stop):
+        if at == 0:
+            for k in range(planes.shape[0]):
+                planes[k, y + edge, :] = np.uint64(0)
+        for c in range(source.shape[0]):
+            line, word = source[c, y], planes[(at + c) // 64, y + edge, edge : edge + width]
+            moved, bit = shift[(at + c) % shift.shape[0]], np.uint64(1) << np.uint64((at + c) % 64)
+            for x in range(width):
+                word[x] |= bit if line[x] + moved >= threshold else np.uint64(0)
+
+
+@exactly
+def _count(planes: Any, words: Any, o: int, y: int, geometry: Any, total: Any, left: int, right: int) -> None:
+    """Add the differing bits of output ``o`` at row ``y``, columns ``left:right``, to ``total`` (uint64)."""
+    taps, stride, dilation, spare = geometry[0], geometry[1], geometry[2], geometry[6]
+    for k in range(planes.shape[0]):
+        for down in range(taps):
+            line = planes[k, y * stride + down * dilation + spare]
+            for across in range(taps):
+                word, first = words[o, k, down * taps + across], across * dilation + spare
+                if stride == 1:
+                    for x in range(left, right):
+                        total[x] += popcount(line[x + first] ^ word)
+                else:
+                    for x in range(left, right):
+                        total[x] += popcount(line[x * stride + first] ^ word)
+
+
+@exactly
+def _count_one(planes: Any, words: Any, o: int, y: int, geometry: Any, total: Any, left: int, right: int) -> None:
+    """As :func:`_count` for a convolution of every channel by itself: the one bit of channel ``o``."""
+    taps, stride, dilation, spare = geometry[0], geometry[1], geometry[2], geometry[6]
+    bit = np.uint64(o % 64)
+    for down in range(taps):
+        line = planes[o // 64, y * stride + down * dilation + spare]
+        for across in range(taps):
+            word, first = words[o, 0, down * taps + across], across * dilation + spare
+            for x in range(left, right):
+                total[x] += ((line[x * stride + first] >> bit) & np.uint64(1)) ^ word
+
+
+@exactly
+def _outside(sums: Any, geometry: Any, size: Any, y: int, x: int) -> int:
+    """Sum of the signs of one output's weights at taps that lie beyond the picture, whose bits count as -1."""
+    taps, stride, dilation, edge = geometry[0], geometry[1], geometry[2], geometry[3]
+    found = 0
+    for down in range(taps):
+        row = y * stride + down * dilation - edge
+        for across in range(taps):
+            column = x * stride + across * dilation - edge
+            if row < 0 or row >= size[0] or column < 0 or column >= size[1]:
+                found += sums[down * taps + across]
+    return found
+
+
+@exactly
+def binary(
+    planes: Any,
+    words: Any,
+    sums: Any,
+    geometry: Any,
+    size: Any,
+    low: int,
+    scale: Any,
+    bias: Any,
+    where: Any,
+    steps: Any,
+    operands: Any,
+    out: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """A binary convolution, its factor, its bias, and a chain behind it.
+
+    Args:
+        planes: Packed signs with the convolution's edge.
+        words: Packed signs of the weights, ``(O, K, taps * taps)`` uint64.
+        sums: Sum of the weights' signs at every tap, ``(O, taps * taps)`` int64.
+        geometry: Taps of a side, stride, dilation, edge, products of an output, whether channels are by themselves, and
+            how much wider than the convolution's the edge of the planes is.
+        size: Rows and columns of the input.
+        low: What a cleared bit stands for: -1, or 0.
+        scale: Factors ``(O,)``.
+        bias: Biases ``(O,)``; empty for none.
+        where: Mask ``(1, H, W)`` outside which the result is not needed and 0 is given instead; ``(1, 1, 1)`` for all.
+        steps: Steps of the chain.
+        operands: Operands of the chain.
+        out: The result.
+        start: First row.
+        stop: Row after the last.
+    """
+    width = out.shape[2]
+    total = np.empty(width, np.uint64)
+    edge, products, alone = geometry[3], geometry[4], geometry[5] == 1
+    margin = (edge + geometry[1] - 1) // geometry[1]  # columns at each side that see beyond the picture
+    ends = np.empty((width + 1, 2), np.int64)
+    for y in range(start, stop):
+        parts = 1
+        ends[0, 0], ends[0, 1] = 0, width
+        if where.shape[1] > 1:
+            parts = _runs(where[0, y], ends)
+        near = y * geometry[1] - edge < 0 or y * geometry[1] + edge >= size[0]
+        for o in range(out.shape[0]):
+            row = out[o, y]
+            if where.shape[1] > 1:
+                row[:] = ZERO
+            for part in range(parts):
+                left, right = ends[part, 0], ends[part, 1]
+                total[left:right] = np.uint64(0)
+                if alone:
+                    _count_one(planes, words, o, y, geometry, total, left, right)
+                else:
+                    _count(planes, words, o, y, geometry, total, left, right)
+                for x in range(left, right):
+                    row[x] = np.float32(products - 2 * np.int64(total[x]))
+                if low == -1 and edge > 0:
+                    for x in range(left, right):
+                        if near or x < margin or x >= width - margin:
+                            row[x] += np.float32(_outside(sums[o], geometry, size, y, x))
+                if low == 0:
+                    for x in range(left, right):
+                        row[x] = (row[x] + np.float32(np.sum(sums[o]))) * HALF
+                for x in range(left, right):
+                    row[x] = row[x] * scale[o]
+                if bias.shape[0] > 0:
+                    for x in range(left, right):
+                        row[x] = row[x] + bias[o]
+            _chain(row, o, y, steps, operands)
+
+
+@exactly
+def _runs(mask: Any, ends: Any) -> int:
+    """Where a row of a mask is set: first and last column of every run, into ``ends``. Gives their number."""
+    found, inside = 0, False
+    for x in range(mask.shape[0]):
+        if mask[x] > ZERO:
+            if not inside:
+                ends[found, 0] = x
+                inside = True
+            ends[found, 1] = x + 1
+        elif inside:
+            found += 1
+            inside = False
+    return found + 1 if inside else found
+
+
+@exactly
+def exact_conv(
+    source: Any, weight: Any, bias: Any, stride: int, steps: Any, operands: Any, out: Any, start: int, stop: int
+) -> None:
+    """A float convolution summed in float64; ``source`` ``(C, H + 2p, W + 2p)`` has its edge already."""
+    width = out.shape[2]
+    total = np.empty(width, np.float64)
+    for y in range(start, stop):
+        for o in range(out.shape[0]):
+            total[:] = np.float64(bias[o])
+            for i in range(weight.shape[1]):
+                for down in range(weight.shape[2]):
+                    line = source[i, y * stride + down]
+                    for across in range(weight.shape[3]):
+                        w = np.float64(weight[o, i, down, across])
+                        for x in range(width):
+                            total[x] += w * np.float64(line[x * stride + across])
+            row = out[o, y]
+            for x in range(width):
+                row[x] = np.float32(total[x])
+            _chain(row, o, y, steps, operands)
+
+
+@loosely
+def _add_products(line: Any, weight: Any, row: Any, first: int, left: int, right: int) -> None:
+    for x in range(left, right):
+        row[x] += weight * line[x + first]
+
+
+@exactly
+def conv(
+    source: Any, weight: Any, bias: Any, where: Any, steps: Any, operands: Any, out: Any, start: int, stop: int
+) -> None:
+    """A float convolution of stride 1 with no sign behind; ``source`` has its edge; ``where`` as in :func:`binary`."""
+    width = out.shape[2]
+    ends = np.empty((width + 1, 2), np.int64)
+    for y in range(start, stop):
+        parts = 1
+        ends[0, 0], ends[0, 1] = 0, width
+        if where.shape[1] > 1:
+            parts = _runs(where[0, y], ends)
+        for o in range(out.shape[0]):
+            row = out[o, y]
+            row[:] = bias[o]
+            for i in range(weight.shape[1]):
+                for down in range(weight.shape[2]):
+                    for across in range(weight.shape[3]):
+                        w = weight[o, i, down, across]
+                        for part in range(parts):
+                            _add_products(source[i, y + down], w, row, across, ends[part, 0], ends[part, 1])
+            _chain(row, o, y, steps, operands)
+
+
+@exactly
+def halve(source: Any, out: Any, start: int, stop: int) -> None:
+    """Means over 2x2 pixels; an odd last row or column is its own mean."""
+    height, width = source.shape[1], source.shape[2]
+    for c in range(out.shape[0]):
+        for y in range(start, stop):
+            top, bottom, row = source[c, 2 * y], source[c, min(2 * y + 1, height - 1)], out[c, y]
+            for x in range(width // 2):
+                row[x] = ((top[2 * x] + top[2 * x + 1]) + (bottom[2 * x] + bottom[2 * x + 1])) * QUARTER
+            if width % 2:
+                last = width - 1
+                row[last // 2] = ((top[last] + top[last]) + (bottom[last] + bottom[last])) * QUARTER
+
+
+@exactly
+def double(source: Any, out: Any, start: int, stop: int) -> None:
+    """Bilinear enlargement to twice the size, or one row or column less, as ``out`` has room."""
+    height, width = source.shape[1], source.shape[2]
+    mixed = np.empty(width, np.float32)
+    for c in range(out.shape[0]):
+        for y in range(start, stop):
+            near = y // 2
+            line = source[c, near]
+            beside = source[c, max(near - 1, 0) if y % 2 == 0 else min(near + 1, height - 1)]
+            for x in range(width):
+                mixed[x] = line[x] * MOST + beside[x] * QUARTER
+            row = out[c, y]
+            for x in range(out.shape[2] // 2):
+                here = mixed[x] * MOST
+                row[2 * x] = here + mixed[max(x - 1, 0)] * QUARTER
+                row[2 * x + 1] = here + mixed[min(x + 1, width - 1)] * QUARTER
+            if out.shape[2] % 2:
+                x = out.shape[2] // 2
+                row[2 * x] = mixed[x] * MOST + mixed[max(x - 1, 0)] * QUARTER

@@ -1,0 +1,334 @@
+"""The list of operations of a ``.bits`` file as loops over rows: joined where one follows the other, shared by threads.
+
+All tensors have their place from the beginning, ``(C, H, W)`` float32; nothing is allocated while frames are matted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numba import typed, types
+from numpy.typing import NDArray
+
+from ptq4vm.engines import bitkernels as kernels
+
+Floats = NDArray[np.float32]
+Rows = Callable[[int, int], None]
+"""Computes rows ``start:stop`` of a result."""
+
+BINARY = {"Add": kernels.ADD, "Mul": kernels.MUL, "Sub": kernels.SUB, "Div": kernels.DIV, "PRelu": kernels.PRELU}
+UNARY = {
+    "Relu": kernels.RELU,
+    "Tanh": kernels.TANH,
+    "Sigmoid": kernels.SIGMOID,
+    "Hardsigmoid": kernels.HARDSIGMOID,
+    "Hardswish": kernels.HARDSWISH,
+}
+_EVERYWHERE = np.ones((1, 1, 1), np.float32)
+_ALONE = 8  # rows that are not worth a second thread
+
+
+@dataclass
+class _Group:
+    """A loop whose result is still to be changed, element by element, before it is written.
+
+    Attributes:
+        make: Gives the loop, from the chain's steps and operands, the mask and the place of the result.
+        name: Name of the tensor that it gives.
+        steps: What is done to every value: a kind, and the number of an operand.
+        operands: Tensors that the steps take.
+        mask: Where its source is needed.
+    """
+
+    make: Callable[[Any, Any, Floats, Floats], Rows]
+    name: str
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    operands: list[Floats] = field(default_factory=list)
+    mask: Floats = field(default_factory=lambda: _EVERYWHERE)
+
+    def add(self, kind: int, operand: Floats | None = None) -> None:
+        self.steps.append((kind, len(self.operands)))
+        if operand is not None:
+            self.operands.append(operand)
+
+
+class Program:
+    """A program, laid out for one size and a number of threads.
+
+    Args:
+        described: What the file says: ``inputs``, ``outputs``, ``sizes`` and ``nodes``.
+        arrays: The file's tensors.
+        threads: CPU threads; all that the process may use when not given.
+
+    Raises:
+        KeyError: A tensor or an operation is unknown.
+        ValueError: A shape does not fit.
+    """
+
+    def __init__(self, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], threads: int | None) -> None:
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        self._arrays = arrays
+        self._sizes = {name: tuple(map(int, size)) for name, size in described["sizes"].items()}
+        self._places: dict[str, Floats] = {
+            name: np.zeros(tuple(map(int, size)), np.float32) for name, size in described["inputs"].items()
+        }
+        self._inputs = list(described["inputs"])
+        self._outputs = list(described["outputs"])
+        nodes = described["nodes"]
+        self._read = Counter(name for node in nodes for name in node["in"])
+        self._read.update(self._outputs)
+        self._edges = _edges(nodes)
+        self._packed: dict[str, tuple[NDArray[np.uint64], int, float]] = {}
+        self._joined: dict[str, list[str]] = {}
+        self._masks: set[str] = set()
+        self._open: dict[str, _Group] = {}
+        self._tasks: list[tuple[int, Rows]] = []
+        for node in nodes:
+            self._take(node)
+        for name in list(self._open):
+            self._close(name)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+        """Compute one frame: inputs ``(1, C, H, W)`` by name to outputs likewise, in memory of their own."""
+        for name in self._inputs:
+            np.copyto(self._places[name], inputs[name][0])
+        for rows, task in self._tasks:
+            if self._pool is None or rows < _ALONE:
+                task(0, rows)
+                continue
+            ends = [rows * number // self._threads for number in range(self._threads + 1)]
+            list(self._pool.map(task, ends[:-1], ends[1:]))
+        return {name: self._place(name)[None].copy() for name in self._outputs}
+
+    # laying out
+
+    def _take(self, node: Mapping[str, Any]) -> None:
+        kind = node["op"]
+        if kind in BINARY or kind in UNARY or kind == "Clip":
+            self._elementwise(node)
+        else:
+            getattr(self, f"_{kind.lower()}")(node)
+
+    def _place(self, name: str) -> Floats:
+        """The tensor's place, once it is written: what is open is closed, what is joined is copied together."""
+        if name in self._open:
+            self._close(name)
+        if name in self._joined:
+            parts = [self._place(part) for part in self._joined.pop(name)]
+            whole = self._places[name] = np.empty(self._sizes[name], np.float32)
+            ends = np.cumsum([0, *(len(part) for part in parts)])
+            for part, start, stop in zip(parts, ends, ends[1:], strict=False):
+                self._do_once(partial(np.copyto, whole[start:stop], part))
+        if name not in self._places:
+            self._places[name] = _three(self._arrays[name])
+        return self._places[name]
+
+    def _operand(self, name: str) -> Floats:
+        """As :meth:`_place`; of what repeats one tensor, that tensor is enough."""
+        parts = self._joined.get(name)
+        return self._place(parts[0] if parts is not None and len(set(parts)) == 1 else name)
+
+    def _do_once(self, work: Callable[[], object]) -> None:
+        def rows(start: int, stop: int) -> None:
+            work()
+
+        self._tasks.append((1, rows))
+
+    def _close(self, name: str) -> None:
+        group = self._open.pop(name)
+        out = self._places[name] = np.zeros(self._sizes[name], np.float32)
+        operands = typed.List.empty_list(types.float32[:, :, ::1])
+        for operand in group.operands or [_EVERYWHERE]:
+            operands.append(operand)
+        steps = np.array(group.steps, np.int64).reshape(-1, 2)
+        self._tasks.append((out.shape[1], group.make(steps, operands, group.mask, out)))
+
+    def _begin(self, name: str, make: Callable[[Any, Any, Floats, Floats], Rows]) -> _Group:
+        group = self._open[name] = _Group(make, name)
+        return group
+
+    def _elementwise(self, node: Mapping[str, Any]) -> None:
+        out, size = node["out"][0], self._sizes[node["out"][0]]
+        mine = [n for n in node["in"] if n in self._open and self._read[n] == 1 and self._sizes[n] == size]
+        main = mine[-1] if mine else next((n for n in node["in"] if self._size_of(n)[1:] == size[1:]), node["in"][0])
+        if mine:
+            group = self._open.pop(main)
+            group.name = out
+        else:
+            source = self._operand(main)
+            group = _Group(lambda steps, operands, mask, place: partial(
+                kernels.elementwise, source, steps, operands, place
+            ), out)  # fmt: skip
+        others = list(node["in"])
+        others.remove(main)
+        first = node["in"][0] == main
+        self._step(group, node, others[0] if others else "", first)
+        self._open[out] = group
+
+    def _step(self, group: _Group, node: Mapping[str, Any], other: str, first: bool) -> None:
+        kind = node["op"]
+        if kind == "Clip":
+            group.add(kernels.MAX, np.full((1, 1, 1), node["low"], np.float32))
+            group.add(kernels.MIN, np.full((1, 1, 1), node["high"], np.float32))
+        elif kind in UNARY:
+            group.add(UNARY[kind])
+        else:
+            if kind == "Mul" and other in self._masks and not group.steps:
+                group.mask = self._place(other)
+            code = BINARY[kind]
+            if not first and kind in ("Div", "PRelu"):
+                raise ValueError(f"{kind} of a constant")
+            group.add(kernels.FROM if kind == "Sub" and not first else code, self._operand(other))
+
+    def _size_of(self, name: str) -> tuple[int, ...]:
+        if name in self._sizes:
+            return self._sizes[name]
+        return self._places[name].shape if name in self._places else _three(self._arrays[name]).shape
+
+    def _sign(self, node: Mapping[str, Any]) -> None:
+        (out,), source = node["out"], node["in"][0]
+        channels, height, width = self._sizes[out]
+        edge = self._edges.get(out, 0)
+        planes = np.zeros((-(-channels // 64), height + 2 * edge, width + 2 * edge), np.uint64)
+        shift = np.ascontiguousarray(self._place(node["in"][1]).reshape(-1))
+        threshold = np.float32(0.5 if node["low"] == 0 else 0.0)
+        at = 0
+        for name in self._joined.get(source, [source]):
+            part = self._place(name)
+            self._tasks.append((height, partial(kernels.pack, part, shift, threshold, planes, at, edge)))
+            at += len(part)
+        self._packed[out] = (planes, edge, node["low"])
+
+    def _binaryconv(self, node: Mapping[str, Any]) -> None:
+        planes, plane_edge, low = self._packed[node["in"][0]]
+        outputs, inputs, taps, across = node["shape"]
+        alone, edge = node["groups"] > 1, node["padding"]
+        if taps != across or plane_edge < edge:
+            raise ValueError(f"a filter of {taps}x{across}")
+        bits = np.unpackbits(self._arrays[node["bits"]], count=outputs * inputs * taps * taps)
+        signs = bits.reshape(outputs, inputs, taps * taps)
+        words = signs.astype(np.uint64) if alone else _pack_channels(signs)
+        sums = 2 * signs.sum(1, dtype=np.int64) - inputs
+        rest = (taps, node["stride"], node["dilation"], edge, inputs * taps * taps, int(alone), plane_edge - edge)
+        geometry = np.array(rest, np.int64)
+        size = np.array([planes.shape[1] - 2 * plane_edge, planes.shape[2] - 2 * plane_edge], np.int64)
+        scale, *bias = (np.ascontiguousarray(self._place(name).reshape(-1)) for name in node["in"][1:])
+        fixed = (planes, words, sums, geometry, size, int(low), scale, bias[0] if bias else np.zeros(0, np.float32))
+        self._begin(
+            node["out"][0],
+            lambda steps, operands, mask, out: partial(kernels.binary, *fixed, mask, steps, operands, out),
+        )
+
+    def _padded(self, name: str, edge: int) -> Floats:
+        source = self._place(name)
+        if edge == 0:
+            return source
+        padded = np.zeros((source.shape[0], source.shape[1] + 2 * edge, source.shape[2] + 2 * edge), np.float32)
+        self._do_once(partial(np.copyto, padded[:, edge:-edge, edge:-edge], source))
+        return padded
+
+    def _exactconv(self, node: Mapping[str, Any]) -> None:
+        source = self._padded(node["in"][0], node["padding"])
+        weight, bias = self._arrays[f"{node['weight']}.w"], self._arrays[f"{node['weight']}.b"]
+        self._begin(
+            node["out"][0],
+            lambda steps, operands, mask, out: partial(
+                kernels.exact_conv, source, weight, bias, node["stride"], steps, operands, out
+            ),
+        )
+
+    def _conv(self, node: Mapping[str, Any]) -> None:
+        source = self._padded(node["in"][0], node["padding"])
+        weight, bias = self._arrays[f"{node['weight']}.w"], self._arrays[f"{node['weight']}.b"]
+        self._begin(
+            node["out"][0],
+            lambda steps, operands, mask, out: partial(kernels.conv, source, weight, bias, mask, steps, operands, out),
+        )
+
+    def _new(self, node: Mapping[str, Any]) -> Floats:
+        name = node["out"][0]
+        place = self._places[name] = np.zeros(self._sizes[name], np.float32)
+        return place
+
+    def _halve(self, node: Mapping[str, Any]) -> None:
+        source, out = self._place(node["in"][0]), self._new(node)
+        self._tasks.append((out.shape[1], partial(kernels.halve, source, out)))
+
+    def _double(self, node: Mapping[str, Any]) -> None:
+        source, out = self._place(node["in"][0]), self._new(node)
+        self._tasks.append((out.shape[1], partial(kernels.double, source, out)))
+
+    def _slice(self, node: Mapping[str, Any]) -> None:
+        source, out = self._place(node["in"][0]), self._new(node)
+        self._do_once(partial(np.copyto, out, source[:, : out.shape[1], : out.shape[2]]))
+        if node["in"][0] in self._masks:
+            self._masks.add(node["out"][0])
+
+    def _mean(self, node: Mapping[str, Any]) -> None:
+        source, out = self._place(node["in"][0]), self._new(node)
+        self._do_once(lambda: np.copyto(out, source.mean((1, 2), np.float64, keepdims=True).astype(np.float32)))
+
+    def _mask(self, node: Mapping[str, Any]) -> None:
+        source, out = self._place(node["in"][0]), self._new(node)
+        threshold = self._place(node["in"][1]).reshape(-1)[0]
+        small = np.zeros((len(source), -(-source.shape[1] // 2), -(-source.shape[2] // 2)), np.float32)
+        smooth = np.zeros_like(source)
+
+        def work() -> None:
+            kernels.halve(source, small, 0, small.shape[1])
+            kernels.double(small, smooth, 0, smooth.shape[1])
+            away = np.abs(source - smooth).mean(0, np.float64)
+            spread = max(np.sqrt(np.square(away - away.mean()).mean()), 1e-6)
+            out[0] = np.tanh(away / spread) > threshold
+
+        self._do_once(work)
+        self._masks.add(node["out"][0])
+
+    def _resize(self, node: Mapping[str, Any]) -> None:
+        source, out, factor = self._place(node["in"][0]), self._new(node), node["factor"]
+        height, width = out.shape[1:]
+        self._do_once(lambda: np.copyto(out, source.repeat(factor, 1).repeat(factor, 2)[:, :height, :width]))
+        if node["in"][0] in self._masks:
+            self._masks.add(node["out"][0])
+
+    def _concat(self, node: Mapping[str, Any]) -> None:
+        for name in node["in"]:
+            self._place(name)
+        self._joined[node["out"][0]] = list(node["in"])
+
+    def _split(self, node: Mapping[str, Any]) -> None:
+        source, start = self._place(node["in"][0]), 0
+        for name, size in zip(node["out"], node["parts"], strict=True):
+            self._places[name] = source[start : start + size]
+            start += size
+
+
+def _edges(nodes: list[Mapping[str, Any]]) -> dict[str, int]:
+    """How wide an edge packed signs need, by the convolutions that read them."""
+    found: dict[str, int] = {}
+    for node in nodes:
+        if node["op"] == "BinaryConv":
+            found[node["in"][0]] = max(found.get(node["in"][0], 0), node["padding"])
+    return found
+
+
+def _pack_channels(signs: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Bits ``(O, C, taps)`` as words ``(O, ceil(C / 64), taps)``, channel ``c`` in bit ``c % 64``."""
+    outputs, channels, taps = signs.shape
+    padded = np.zeros((outputs, -(-channels // 64) * 64, taps), np.uint64)
+    padded[:, :channels] = signs
+    weights = np.uint64(1) << np.arange(64, dtype=np.uint64)
+    return np.bitwise_or.reduce(padded.reshape(outputs, -1, 64, taps) * weights[:, None], 2)
+
+
+def _three(value: NDArray[Any]) -> Floats:
+    """A constant as ``(C, H, W)``, writable, as Numba tells arrays apart by it."""
+    return np.array(value, np.float32).reshape(value.shape if value.ndim == 3 else (-1, 1, 1))
