@@ -22,6 +22,10 @@ loosely = njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 ADD, MUL, SUB, FROM, DIV, PRELU, RELU, TANH, SIGMOID, HARDSIGMOID, HARDSWISH, MIN, MAX = range(13)
 """What a chain does with a row and an operand; ``FROM`` takes the row from the operand."""
 ZERO, ONE, HALF, QUARTER, MOST = (np.float32(value) for value in (0, 1, 0.5, 0.25, 0.75))
+GAP = 48
+"""Columns between two runs of a mask that are sooner computed than left out."""
+BLOCK = 512
+"""Words that a loop over packed signs should have at least, where rows are short."""
 SIXTH, FLAT = np.float32(1 / 6), np.float32(4.97)
 A0, A1, A2 = np.float32(378), np.float32(17325), np.float32(135135)
 B0, B1, B2, B3 = np.float32(28), np.float32(3150), np.float32(62370), np.float32(135135)
@@ -121,9 +125,9 @@ def _chain(row: Any, c: int, y: int, steps: Any, operands: Any) -> None:
 
 @exactly
 def elementwise(source: Any, steps: Any, operands: Any, out: Any, start: int, stop: int) -> None:
-    """A chain on every row of ``source``, which may have fewer channels than ``out``, or one value a channel."""
-    for c in range(out.shape[0]):
-        for y in range(start, stop):
+    """A chain on every row of channels ``start:stop``; ``source`` may have fewer channels, one row, or one value."""
+    for c in range(start, stop):
+        for y in range(out.shape[1]):
             row, line = out[c, y], source[c % source.shape[0], y if source.shape[1] > 1 else 0]
             if line.shape[0] == 1:
                 row[:] = line[0]
@@ -165,6 +169,25 @@ def _count(planes: Any, words: Any, o: int, y: int, geometry: Any, total: Any, l
                 else:
                     for x in range(left, right):
                         total[x] += popcount(line[x * stride + first] ^ word)
+
+
+@exactly
+def _count_rows(planes: Any, words: Any, o: int, y: int, rows: int, geometry: Any, total: Any) -> None:
+    """As :func:`_count` for several whole rows at once, with stride 1: rows of planes lie one behind the other.
+
+    Row ``r`` of the block is at ``r * planes.shape[2]`` of ``total``; what lies between the rows means nothing.
+    """
+    taps, dilation, spare, wide = geometry[0], geometry[2], geometry[6], planes.shape[2]
+    length = rows * wide - (taps - 1) * dilation - spare
+    total[:length] = np.uint64(0)
+    for k in range(planes.shape[0]):
+        flat = planes[k].ravel()
+        for down in range(taps):
+            for across in range(taps):
+                word = words[o, k, down * taps + across]
+                line = flat[(y + down * dilation + spare) * wide + across * dilation + spare :]
+                for x in range(length):
+                    total[x] += popcount(line[x] ^ word)
 
 
 @exactly
@@ -230,59 +253,93 @@ def binary(
         start: First row.
         stop: Row after the last.
     """
-    width = out.shape[2]
-    total = np.empty(width, np.uint64)
-    edge, products, alone = geometry[3], geometry[4], geometry[5] == 1
-    margin = (edge + geometry[1] - 1) // geometry[1]  # columns at each side that see beyond the picture
+    width, masked = out.shape[2], where.shape[1] > 1
     ends = np.empty((width + 1, 2), np.int64)
-    for y in range(start, stop):
-        parts = 1
-        ends[0, 0], ends[0, 1] = 0, width
-        if where.shape[1] > 1:
-            parts = _runs(where[0, y], ends)
-        near = y * geometry[1] - edge < 0 or y * geometry[1] + edge >= size[0]
+    ends[0, 0], ends[0, 1] = 0, width
+    block = 1
+    if geometry[1] == 1 and geometry[5] == 0 and (not masked or width < BLOCK // 2):
+        block = max(1, BLOCK // planes.shape[2])
+    total = np.empty(block * planes.shape[2], np.uint64)
+    for first in range(start, stop, block):
+        rows = min(block, stop - first)
         for o in range(out.shape[0]):
-            row = out[o, y]
-            if where.shape[1] > 1:
-                row[:] = ZERO
-            for part in range(parts):
-                left, right = ends[part, 0], ends[part, 1]
-                total[left:right] = np.uint64(0)
-                if alone:
-                    _count_one(planes, words, o, y, geometry, total, left, right)
+            if block > 1:
+                _count_rows(planes, words, o, first, rows, geometry, total)
+            for r in range(rows):
+                y, row = first + r, out[o, first + r]
+                if block > 1:
+                    part = total[r * planes.shape[2] : r * planes.shape[2] + width]
+                    _finish(row, part, o, y, sums, geometry, size, low, scale, bias, 0, width)
                 else:
-                    _count(planes, words, o, y, geometry, total, left, right)
-                for x in range(left, right):
-                    row[x] = np.float32(products - 2 * np.int64(total[x]))
-                if low == -1 and edge > 0:
-                    for x in range(left, right):
-                        if near or x < margin or x >= width - margin:
-                            row[x] += np.float32(_outside(sums[o], geometry, size, y, x))
-                if low == 0:
-                    for x in range(left, right):
-                        row[x] = (row[x] + np.float32(np.sum(sums[o]))) * HALF
-                for x in range(left, right):
-                    row[x] = row[x] * scale[o]
-                if bias.shape[0] > 0:
-                    for x in range(left, right):
-                        row[x] = row[x] + bias[o]
-            _chain(row, o, y, steps, operands)
+                    parts = _runs(where[0, y], ends) if masked else 1
+                    if masked:
+                        row[:] = ZERO
+                    for run in range(parts):
+                        left, right = ends[run, 0], ends[run, 1]
+                        total[left:right] = np.uint64(0)
+                        if geometry[5] == 1:
+                            _count_one(planes, words, o, y, geometry, total, left, right)
+                        else:
+                            _count(planes, words, o, y, geometry, total, left, right)
+                        _finish(row, total, o, y, sums, geometry, size, low, scale, bias, left, right)
+                _chain(row, o, y, steps, operands)
+
+
+@exactly
+def _finish(
+    row: Any,
+    total: Any,
+    o: int,
+    y: int,
+    sums: Any,
+    geometry: Any,
+    size: Any,
+    low: int,
+    scale: Any,
+    bias: Any,
+    left: int,
+    right: int,
+) -> None:
+    """From differing bits to the sum of products, times its factor, plus its bias; columns ``left:right``."""
+    products, edge, stride, width = geometry[4], geometry[3], geometry[1], row.shape[0]
+    for x in range(left, right):
+        row[x] = np.float32(products - 2 * np.int64(total[x]))
+    if low == -1 and edge > 0:
+        margin = (edge + stride - 1) // stride  # columns at each side that see beyond the picture
+        if y * stride - edge < 0 or y * stride + edge >= size[0]:
+            margin = width
+        for x in range(left, min(right, margin)):
+            row[x] += np.float32(_outside(sums[o], geometry, size, y, x))
+        for x in range(max(left, margin, width - margin), right):
+            row[x] += np.float32(_outside(sums[o], geometry, size, y, x))
+    factor = scale[o]
+    if low == 0:
+        whole = np.float32(np.sum(sums[o]))
+        for x in range(left, right):
+            row[x] = (row[x] + whole) * HALF
+    for x in range(left, right):
+        row[x] = row[x] * factor
+    if bias.shape[0] > 0:
+        shift = bias[o]
+        for x in range(left, right):
+            row[x] = row[x] + shift
 
 
 @exactly
 def _runs(mask: Any, ends: Any) -> int:
-    """Where a row of a mask is set: first and last column of every run, into ``ends``. Gives their number."""
-    found, inside = 0, False
+    """Where a row of a mask is set: first and last column of every run, into ``ends``. Gives their number.
+
+    Runs with a short gap between them are one: what is computed in the gap is multiplied by the mask afterwards.
+    """
+    found = 0
     for x in range(mask.shape[0]):
         if mask[x] > ZERO:
-            if not inside:
-                ends[found, 0] = x
-                inside = True
-            ends[found, 1] = x + 1
-        elif inside:
-            found += 1
-            inside = False
-    return found + 1 if inside else found
+            if found > 0 and x - ends[found - 1, 1] < GAP:
+                ends[found - 1, 1] = x + 1
+            else:
+                ends[found, 0], ends[found, 1] = x, x + 1
+                found += 1
+    return found
 
 
 @exactly
@@ -309,32 +366,60 @@ def exact_conv(
 
 
 @loosely
-def _add_products(line: Any, weight: Any, row: Any, first: int, left: int, right: int) -> None:
+def _add_nine(lines: Any, y: int, weight: Any, row: Any, left: int, right: int) -> None:
+    """Products of three rows of a channel with nine taps."""
+    top, middle, bottom = lines[y], lines[y + 1], lines[y + 2]
+    a, b, c = weight[0, 0], weight[0, 1], weight[0, 2]
+    d, e, f = weight[1, 0], weight[1, 1], weight[1, 2]
+    g, h, i = weight[2, 0], weight[2, 1], weight[2, 2]
     for x in range(left, right):
-        row[x] += weight * line[x + first]
+        row[x] += (
+            (a * top[x] + b * top[x + 1] + c * top[x + 2])
+            + (d * middle[x] + e * middle[x + 1] + f * middle[x + 2])
+            + (g * bottom[x] + h * bottom[x + 1] + i * bottom[x + 2])
+        )
+
+
+@loosely
+def _add_four(source: Any, i: int, y: int, weight: Any, row: Any, left: int, right: int) -> None:
+    """Products of four channels with a tap each; of as many as are left at the end."""
+    left_over = source.shape[0] - i
+    if left_over >= 4:
+        a, b, c, d = weight[i, 0, 0], weight[i + 1, 0, 0], weight[i + 2, 0, 0], weight[i + 3, 0, 0]
+        first, second, third, fourth = source[i, y], source[i + 1, y], source[i + 2, y], source[i + 3, y]
+        for x in range(left, right):
+            row[x] += a * first[x] + b * second[x] + c * third[x] + d * fourth[x]
+    else:
+        for number in range(left_over):
+            w, line = weight[i + number, 0, 0], source[i + number, y]
+            for x in range(left, right):
+                row[x] += w * line[x]
 
 
 @exactly
 def conv(
     source: Any, weight: Any, bias: Any, where: Any, steps: Any, operands: Any, out: Any, start: int, stop: int
 ) -> None:
-    """A float convolution of stride 1 with no sign behind; ``source`` has its edge; ``where`` as in :func:`binary`."""
-    width = out.shape[2]
+    """A float convolution of one or three taps a side, stride 1, with no sign behind it.
+
+    ``source`` has its edge; ``where`` as in :func:`binary`.
+    """
+    width, taps = out.shape[2], weight.shape[3]
     ends = np.empty((width + 1, 2), np.int64)
+    ends[0, 0], ends[0, 1] = 0, width
     for y in range(start, stop):
-        parts = 1
-        ends[0, 0], ends[0, 1] = 0, width
-        if where.shape[1] > 1:
-            parts = _runs(where[0, y], ends)
+        parts = _runs(where[0, y], ends) if where.shape[1] > 1 else 1
         for o in range(out.shape[0]):
             row = out[o, y]
             row[:] = bias[o]
-            for i in range(weight.shape[1]):
-                for down in range(weight.shape[2]):
-                    for across in range(weight.shape[3]):
-                        w = weight[o, i, down, across]
-                        for part in range(parts):
-                            _add_products(source[i, y + down], w, row, across, ends[part, 0], ends[part, 1])
+            for run in range(parts):
+                left, right = ends[run, 0], ends[run, 1]
+                if taps == 3:
+                    for i in range(weight.shape[1]):
+                        _add_nine(source[i], y, weight[o, i], row, left, right)
+                else:
+                    for i in range(0, weight.shape[1], 4):
+                        _add_four(source, i, y, weight[o], row, left, right)
             _chain(row, o, y, steps, operands)
 
 

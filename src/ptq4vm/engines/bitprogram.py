@@ -33,6 +33,7 @@ UNARY = {
 }
 _EVERYWHERE = np.ones((1, 1, 1), np.float32)
 _ALONE = 8  # rows that are not worth a second thread
+_SMALL = 8192  # pixels of a picture whose rows are taken as one
 
 
 @dataclass
@@ -40,15 +41,16 @@ class _Group:
     """A loop whose result is still to be changed, element by element, before it is written.
 
     Attributes:
-        make: Gives the loop, from the chain's steps and operands, the mask and the place of the result.
-        name: Name of the tensor that it gives.
+        make: Gives the loop, from the chain's steps and operands, the mask and the place of the result; ``None`` where
+            nothing is done but the chain.
+        source: Tensor that the chain begins with, where there is no loop before it.
         steps: What is done to every value: a kind, and the number of an operand.
         operands: Tensors that the steps take.
         mask: Where its source is needed.
     """
 
-    make: Callable[[Any, Any, Floats, Floats], Rows]
-    name: str
+    make: Callable[[Any, Any, Floats, Floats], Rows] | None
+    source: Floats | None = None
     steps: list[tuple[int, int]] = field(default_factory=list)
     operands: list[Floats] = field(default_factory=list)
     mask: Floats = field(default_factory=lambda: _EVERYWHERE)
@@ -145,28 +147,31 @@ class Program:
     def _close(self, name: str) -> None:
         group = self._open.pop(name)
         out = self._places[name] = np.zeros(self._sizes[name], np.float32)
-        operands = typed.List.empty_list(types.float32[:, :, ::1])
-        for operand in group.operands or [_EVERYWHERE]:
-            operands.append(operand)
         steps = np.array(group.steps, np.int64).reshape(-1, 2)
-        self._tasks.append((out.shape[1], group.make(steps, operands, group.mask, out)))
+        small = out.shape[1] * out.shape[2] <= _SMALL
+        if group.make is not None:
+            first = steps[:0] if small else steps
+            self._tasks.append(
+                (out.shape[1], group.make(first, _listed([] if small else group.operands), group.mask, out))
+            )
+            if not small or not len(steps):
+                return
+        source = out if group.source is None else group.source
+        flat = _flat if small else _as_it_is
+        rows = partial(
+            kernels.elementwise, flat(source), steps, _listed([flat(each) for each in group.operands]), flat(out)
+        )
+        self._tasks.append((len(out), rows))
 
     def _begin(self, name: str, make: Callable[[Any, Any, Floats, Floats], Rows]) -> _Group:
-        group = self._open[name] = _Group(make, name)
+        group = self._open[name] = _Group(make)
         return group
 
     def _elementwise(self, node: Mapping[str, Any]) -> None:
         out, size = node["out"][0], self._sizes[node["out"][0]]
         mine = [n for n in node["in"] if n in self._open and self._read[n] == 1 and self._sizes[n] == size]
         main = mine[-1] if mine else next((n for n in node["in"] if self._size_of(n)[1:] == size[1:]), node["in"][0])
-        if mine:
-            group = self._open.pop(main)
-            group.name = out
-        else:
-            source = self._operand(main)
-            group = _Group(lambda steps, operands, mask, place: partial(
-                kernels.elementwise, source, steps, operands, place
-            ), out)  # fmt: skip
+        group = self._open.pop(main) if mine else _Group(None, self._operand(main))
         others = list(node["in"])
         others.remove(main)
         first = node["in"][0] == main
@@ -327,6 +332,23 @@ def _pack_channels(signs: NDArray[np.uint8]) -> NDArray[np.uint64]:
     padded[:, :channels] = signs
     weights = np.uint64(1) << np.arange(64, dtype=np.uint64)
     return np.bitwise_or.reduce(padded.reshape(outputs, -1, 64, taps) * weights[:, None], 2)
+
+
+def _listed(operands: list[Floats]) -> Any:
+    """Operands as Numba takes them; never none, since it must know their type."""
+    found = typed.List.empty_list(types.float32[:, :, ::1])
+    for operand in operands or [_EVERYWHERE]:
+        found.append(operand)
+    return found
+
+
+def _flat(value: Floats) -> Floats:
+    """A tensor with all its rows in one."""
+    return value.reshape(len(value), 1, -1)
+
+
+def _as_it_is(value: Floats) -> Floats:
+    return value
 
 
 def _three(value: NDArray[Any]) -> Floats:

@@ -96,7 +96,7 @@ def _convolution(editor: Editor, node: Any, attributes: dict[str, Any], arrays: 
     padding = int(attributes["padding"]) if own else int(attributes["pads"][0])
     plain = int(attributes.get("groups", attributes.get("group", 1))) == 1
     dilated = attributes.get("dilation", attributes.get("dilations", [1])) not in (1, [1, 1], [1])
-    if not plain or dilated or (not own and stride != 1):
+    if not plain or dilated or (not own and (stride != 1 or weight.shape[2:] not in ((1, 1), (3, 3)))):
         raise ExportError(f"target=bits cannot write the float convolution {node.input[1]}: only plain ones")
     bias = editor.value(node.input[2]) if len(node.input) > 2 else None
     arrays[f"{node.input[1]}.w"] = weight.astype(np.float32)
