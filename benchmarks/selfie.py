@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import litert_graph
 from ptq4vm.engines.registry import open_engine
 
-_ROUNDS = 60
+_ROUNDS = 300
 
 
 def litert(graph: Path) -> tuple[Callable[[NDArray[np.uint8]], NDArray[np.float32]], tuple[int, int]]:
