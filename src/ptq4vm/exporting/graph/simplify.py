@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.exporting.graph.editor import Editor, Shapes
+from ptq4vm.exporting.graph.padding import pad_in_convolutions
 from ptq4vm.system.extras import needed
 
-FOLDABLE = ("Gather", "Unsqueeze", "Squeeze", "Concat", "Cast", "Slice", "Add", "Sub", "Mul", "Div")
-"""What sizes are computed with, when everything they depend on is constant."""
+FOLDABLE = (
+    *("Gather", "Unsqueeze", "Squeeze", "Concat", "Cast", "Slice", "Add", "Sub", "Mul", "Div"),
+    *("ConstantOfShape", "Reshape", "Transpose"),
+)
+"""What sizes and paddings are computed with, when everything they depend on is constant."""
 SMALL = 64
 """Elements of a constant that a size may depend on."""
 
@@ -24,7 +28,8 @@ def simplify(editor: Editor) -> None:
     while _fold(editor):
         pass
     shapes = editor.shapes()
-    _bypass(editor, [node for node in editor.nodes("Slice") if _known_same(shapes, node)])
+    _bypass(editor, [node for kind in ("Slice", "Resize") for node in editor.nodes(kind) if _known_same(shapes, node)])
+    pad_in_convolutions(editor)
     _join_slices(editor, shapes)
     _join_equal_constants(editor)
 

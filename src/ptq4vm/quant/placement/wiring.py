@@ -1,8 +1,9 @@
 """Which stored tensors the layers of a network read: found by running it, not declared.
 
 An integer engine keeps a tensor as integer codes from the operation that makes it to every operation that reads it.
-Concatenation, slicing, chunking and resizing move codes without looking at them. So a layer reads one or several
-*sites* (modules whose outputs are stored), each in a run of its input channels.
+Concatenation, slicing, chunking, resizing and padding with zeros move codes without looking at them: 0 is a code of
+every grid. So a layer reads one or several *sites* (modules whose outputs are stored), each in a run of its input
+channels.
 """
 
 from __future__ import annotations
@@ -99,7 +100,11 @@ class _Follow(TorchFunctionMode):
                 self.set(result, tuple(segment for part in parts if part for segment in part))
         elif func in (torch.chunk, Tensor.chunk, torch.split, Tensor.split):
             self._cut(args[0], result)
-        elif func in (F.interpolate, Tensor.contiguous) or (func is Tensor.__getitem__ and args[1][0] is Ellipsis):
+        elif (
+            func in (F.interpolate, Tensor.contiguous)
+            or (func is F.pad and _pads_zeros(*args, **kwargs))
+            or (func is Tensor.__getitem__ and args[1][0] is Ellipsis)
+        ):
             segments = self.get(args[0])
             if segments is not None and result.shape[CHANNELS] == args[0].shape[CHANNELS]:
                 self.set(result, segments)
@@ -120,6 +125,11 @@ class _Follow(TorchFunctionMode):
 
 def _dimension(args: Sequence[Any], kwargs: dict[str, Any]) -> int:
     return int(kwargs.get("dim", args[1] if len(args) > 1 else 0))
+
+
+def _pads_zeros(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> bool:
+    """Whether what :func:`torch.nn.functional.pad` puts around is 0."""
+    return mode == "constant" and not value
 
 
 def _slice(segments: Segments, start: int, stop: int) -> Segments:

@@ -15,6 +15,7 @@ from ptq4vm.exporting.trace import FrameShape
 from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers
+from ptq4vm.quant.placement.wiring import trace
 
 _EXACT_MOVES = tuple(kind for kind in MOVES if kind != "Resize")
 
@@ -47,5 +48,11 @@ class OnnxTarget(Target):
 
 
 def _stores_operations(network: MattingNetwork) -> bool:
-    """Whether the result of every operation is quantized."""
-    return any(layer.reads and layer.output_quantizer is not None for layer in quantized_layers(network).values())
+    """Whether the result of every operation is quantized: of layers too, where such are added up or bent by a curve.
+
+    Without any of these there is nothing that only storing operations would quantize.
+    """
+    readers = [layer for layer in quantized_layers(network).values() if layer.reads]
+    if any(layer.output_quantizer is not None for layer in readers):
+        return True
+    return bool(readers) and not trace(network).results
