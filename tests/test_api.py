@@ -19,7 +19,7 @@ from ptq4vm.io import write_text
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Preset
 from ptq4vm.methods.schedule import ReconstructionSettings
-from ptq4vm.models.weights.sources import sha256
+from ptq4vm.io import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Preset(

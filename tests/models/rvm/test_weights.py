@@ -18,7 +18,7 @@ from ptq4vm.models.rvm.network import RVM
 from ptq4vm.models.rvm.refiner import DeepGuidedFilterRefiner, FastGuidedFilterRefiner
 from ptq4vm.models.rvm.sources import HUMAN_MODELS, OFFICIAL
 from ptq4vm.models.rvm.weights import load_rvm, resolve
-from ptq4vm.models.weights.sources import sha256
+from ptq4vm.io import sha256
 
 
 class Place:
