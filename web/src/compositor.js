@@ -23,12 +23,14 @@ export class Compositor {
     this.solid = canvas();
     this.colours = canvas();
     this.small = canvas(); // the blurred background
+    this.frame = null; // the frame that is shown
   }
 
-  /** Draw a frame (ImageBitmap of its own size) with its matte {pixels, width, height}. */
+  /** Draw a frame (ImageBitmap of its own size, which is given away) with its matte {pixels, width, height}. */
   draw(frame, matte) {
     const { width, height } = frame;
-    fit(this.shown, width, height);
+    this.frame?.close();
+    this.frame = frame;
     fit(this.subject, width, height);
     this.#split(matte);
     const { subject } = this;
@@ -42,10 +44,22 @@ export class Compositor {
     subject.drawImage(this.colours.canvas, 0, 0, width, height);
     subject.globalCompositeOperation = "destination-in";
     subject.drawImage(this.alpha.canvas, 0, 0, width, height);
+    this.#compose();
+  }
+
+  /** Change what is behind the subject, also of the frame that is shown. */
+  set(settings) {
+    Object.assign(this.settings, settings);
+    if (this.frame !== null) this.#compose();
+  }
+
+  #compose() {
+    const { width, height } = this.frame;
+    fit(this.shown, width, height);
     this.shown.globalCompositeOperation = "copy";
-    this.shown.drawImage(subject.canvas, 0, 0);
+    this.shown.drawImage(this.subject.canvas, 0, 0);
     this.shown.globalCompositeOperation = "destination-over";
-    this.#behind(frame, width, height);
+    this.#behind(this.frame, width, height);
   }
 
   /** Alpha, where it is solid, and the colours of the foreground, each on its own canvas. */

@@ -20,9 +20,10 @@ let ready = null; // the promise of a loaded network
 let underWay = 0;
 let scene = 0; // counts sources and networks, so that what comes late is left out
 
+/** Show a line at its place: error, note or isolation; an empty one takes it away. */
 function say(id, text) {
   find(id).textContent = text;
-  find(id).hidden = !text;
+  if (id !== "note") find(id).hidden = !text; // the note keeps its place, so that nothing jumps
 }
 
 /** Do something that may fail; the error, if any, is one line on the page. */
@@ -98,7 +99,7 @@ async function onFrame() {
   underWay += 1;
   try {
     const at = place(width, height, model.size);
-    const frame = await createImageBitmap(video);
+    const frame = await createImageBitmap(video); // a copy: by the time that its matte is there, the video has gone on
     const small = await createImageBitmap(frame, {
       resizeWidth: at.width,
       resizeHeight: at.height,
@@ -108,7 +109,6 @@ async function onFrame() {
     const matte = await network.matte(small, width, height);
     if (now !== scene) return;
     compositor.draw(frame, matte);
-    frame.close();
     find("result").hidden = false;
     find("drop").classList.add("filled");
     meter.count(matte.ms, matte.heap);
@@ -142,7 +142,7 @@ async function endRecording() {
   link.download = "matted.webm";
   link.hidden = false;
   show();
-  const size = `Recorded ${(blob.size / 1e6).toFixed(1)} MB of WebM`;
+  const size = `Recorded ${Math.max(1, Math.round(blob.size / 1e3)).toLocaleString("en")} kB of WebM`;
   if (compositor.settings.background !== "transparent") return say("note", `${size}.`);
   const kept = await hasAlpha(blob).catch(() => false);
   return say("note", kept ? `${size} with alpha.` : `${size}. This browser did not keep alpha: choose a colour to key.`);
@@ -158,14 +158,14 @@ async function record() {
 // --- the controls ---
 
 function chooseBackground(background) {
-  compositor.settings.background = background;
+  compositor.set({ background });
   find("result").classList.toggle("clear", background === "transparent");
   for (const field of document.querySelectorAll("[data-for]")) field.hidden = field.dataset.for !== background;
 }
 
 async function choosePicture(file) {
   try {
-    compositor.settings.picture = await createImageBitmap(file);
+    compositor.set({ picture: await createImageBitmap(file) });
   } catch {
     throw new Error(`${file.name} is no picture that this browser can read: try JPEG, PNG or WebP.`);
   }
@@ -191,8 +191,8 @@ function connect() {
     }),
   );
   find("record").addEventListener("click", () => attempt(record));
-  find("colour").addEventListener("input", ({ target }) => (compositor.settings.colour = target.value));
-  find("strength").addEventListener("input", ({ target }) => (compositor.settings.strength = Number(target.value)));
+  find("colour").addEventListener("input", ({ target }) => compositor.set({ colour: target.value }));
+  find("strength").addEventListener("input", ({ target }) => compositor.set({ strength: Number(target.value) }));
   find("picture").addEventListener("change", ({ target }) => {
     if (target.files[0]) attempt(() => choosePicture(target.files[0]));
   });
