@@ -15,11 +15,10 @@ from commands import SIZE, Done, Workplace, as_found, difference, draw_folder_cl
 from deploy_media import decode, encode, picture
 from ptq4vm import api
 from ptq4vm.errors import CheckpointError, ConfigError, DataError
-from ptq4vm.io import write_text
+from ptq4vm.io import sha256, write_text
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Preset
 from ptq4vm.methods.schedule import ReconstructionSettings
-from ptq4vm.models.weights.sources import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Preset(

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         open_engine,
         quantize,
         sensitivity,
+        serve_page,
         verify,
+        web_page,
     )
 
 __all__ = [
@@ -52,7 +54,9 @@ __all__ = [
     "open_engine",
     "quantize",
     "sensitivity",
+    "serve_page",
     "verify",
+    "web_page",
 ]
 
 

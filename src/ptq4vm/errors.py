@@ -37,6 +37,14 @@ class WeightsUnavailableError(WeightsError):
     """No place that has pretrained weights could be reached (no network, a tool not installed)."""
 
 
+class DownloadError(PTQ4VMError):
+    """What was fetched from the network is damaged or not what was asked for."""
+
+
+class UnavailableError(DownloadError):
+    """Something cannot be fetched: no network, or a tool is not installed."""
+
+
 class CheckpointError(PTQ4VMError):
     """A run folder or quantized checkpoint is missing, damaged or of another network or bit-width."""
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from ptq4vm.errors import WeightsError, WeightsUnavailableError
+from ptq4vm.io import sha256
 from ptq4vm.models.rvm.sources import HUMAN_MODELS, OFFICIAL, default_sources
-from ptq4vm.models.weights.sources import GitHubRelease, NpmPackage, sha256
+from ptq4vm.models.weights.sources import GitHubRelease, NpmPackage
 
 
 class Release(BaseHTTPRequestHandler):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -12,15 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from browsers import chromium
 from ptq4vm.errors import ConfigError
 from ptq4vm.report.page import write_report
 from sample_runs import write_log, write_run, write_sheet, write_stills
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 HOSTILE = "</script><script>throw new Error('x')</script><img src=x onerror=alert(1)>"
 ERRORS = {("w8a8", "rtn"): 4.5, ("w8a8", "qdrop"): 4.25, ("w4a4", "rtn"): 100.0, ("w4a4", "qdrop"): 9.0}
 
@@ -117,14 +112,8 @@ class Opened(NamedTuple):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine: `make browser` installs it where it can")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 def look(browser: Any, path: Path, width: int, scheme: str = "light") -> Opened:

@@ -1,6 +1,7 @@
 """Everything that a user can do from Python, and what the commands call: load, quantize, evaluate, export, verify,
-open an engine, matte, benchmark. It puts the rooms below together and computes nothing itself. Each name is imported
-when it is first asked for, so that matting with an exported file loads neither torch nor Lightning."""
+open an engine, matte, benchmark, make a page for browsers. It puts the rooms below together and computes nothing
+itself. Each name is imported when it is first asked for, so that matting with an exported file loads neither torch nor
+Lightning."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ptq4vm.api.quantizing import quantize
     from ptq4vm.api.sensitivities import sensitivity
     from ptq4vm.api.training import load_schedule, train, untrained, untrained_model
+    from ptq4vm.api.webpages import serve_page, web_page
 
 __all__ = [
     "DATASETS",
@@ -50,10 +52,12 @@ __all__ = [
     "quantize",
     "recorded_clips",
     "sensitivity",
+    "serve_page",
     "train",
     "untrained",
     "untrained_model",
     "verify",
+    "web_page",
 ]
 
 __getattr__ = imported_late(
@@ -71,5 +75,6 @@ __getattr__ = imported_late(
         "ptq4vm.api.quantizing": ("quantize",),
         "ptq4vm.api.sensitivities": ("sensitivity",),
         "ptq4vm.api.training": ("load_schedule", "train", "untrained", "untrained_model"),
+        "ptq4vm.api.webpages": ("serve_page", "web_page"),
     },
 )

@@ -33,6 +33,8 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
                ptq4vm export verify checkpoint=DIR file=FILE
   benchmark    time, memory and error of engines and exported files, side by side
                ptq4vm benchmark files=a.onnx,b.xml [clips=ROOT] [sizes=512x288]
+  web          an exported .onnx file as a page that mattes in the browser
+               ptq4vm web FILE.onnx out=DIR [serve=true]
   weights      find, verify and cache pretrained weights
   report       gather runs and sweeps into one page
                ptq4vm report DIR... [--out DIR] [--title TITLE]
@@ -53,6 +55,7 @@ COMMANDS = {
     "matte": "matte",
     "export": "export",
     "benchmark": "benchmark",
+    "web": "web",
 }
 """Commands to the modules that they are in, which are imported late: most of them load torch."""
 FURTHER = {"export verify": "export"}

@@ -25,17 +25,21 @@ class KeyValues:
         usage: Text that ``--help`` shows.
         missing: What the message about a value that is not given says to write.
         alone: Whether the command does something without any argument, rather than show its help.
+        first: Key of the value that the first argument may be by itself; empty where none may.
     """
 
     values: type[Any]
     usage: str
     missing: str = "..."
     alone: bool = False
+    first: str = ""
 
     def call(self, name: str, arguments: Sequence[str], task: Task) -> int:
         """See :meth:`ptq4vm.cli.frame.Grammar.call`."""
         if HELP & set(arguments) or not (arguments or self.alone):
             return show(self.usage)
+        if self.first and arguments and "=" not in arguments[0]:
+            arguments = [f"{self.first}={arguments[0]}", *arguments[1:]]
         return int(task(parse_values(self.values, arguments, self.missing)) or 0)
 
 

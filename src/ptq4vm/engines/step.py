@@ -145,6 +145,19 @@ class StepEngine(MattingEngine):
         height, width = port.shape[1:3] if port.rows_first else port.shape[2:]
         return None if height is None or width is None else (height, width)
 
+    @property
+    def src(self) -> Port:
+        """The input that takes the frames."""
+        return self._ports["src"]
+
+    def state_shapes(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the float states before frames of ``size`` = ``(H, W)``, in order; none where they are inside.
+
+        Args:
+            size: The size of the frames, which a file of one size has itself.
+        """
+        return {name: self._state_shape(name, size) for name, _ in self._carried}
+
     def reset(self) -> None:
         """Forget the frames seen so far: the next one starts from states of zeros."""
         self._states = {}
@@ -160,7 +173,7 @@ class StepEngine(MattingEngine):
             self.reset()
             self._size = size
         if not self._states:
-            self._states = {name: np.zeros(self._state_shape(name, size), np.float32) for name, _ in self._carried}
+            self._states = {name: np.zeros(shape, np.float32) for name, shape in self.state_shapes(size).items()}
         if self._ports["src"].rows_first:
             outputs = self._run({"src": np.ascontiguousarray(frame)[None]})
             self._check(outputs, {"pha": (1, *size, 1), "fgr": (1, *size, _COLOURS)})

@@ -13,12 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ptq4vm.errors import ConfigError, SaveError, WeightsError, WeightsUnavailableError
-from ptq4vm.io import default_cache_dir
+from ptq4vm.io import default_cache_dir, sha256
 from ptq4vm.models.rvm.network import RVM
 from ptq4vm.models.rvm.refiner import DeepGuidedFilterRefiner, FastGuidedFilterRefiner
 from ptq4vm.models.rvm.sources import HUMAN_MODELS, OFFICIAL
 from ptq4vm.models.rvm.weights import load_rvm, resolve
-from ptq4vm.models.weights.sources import sha256
 
 
 class Place:

