@@ -94,7 +94,8 @@ function describe({ metadata, size, version, sha256 }) {
 async function onFrame() {
   const { video } = source;
   const { videoWidth: width, videoHeight: height } = video;
-  if (model === null || underWay >= AT_ONCE || !width) return;
+  const drawable = width && video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA;
+  if (model === null || underWay >= AT_ONCE || !drawable) return;
   const now = scene;
   underWay += 1;
   try {

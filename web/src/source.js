@@ -50,9 +50,9 @@ export class Source {
     }
     this.close();
     this.video.srcObject = stream;
-    this.kind = "camera";
     for (const track of stream.getVideoTracks()) track.addEventListener("ended", () => this.onend());
     await this.video.play();
+    this.kind = "camera"; // only now: before, there may be a frame that cannot be drawn yet
   }
 
   async toggle() {

@@ -18,6 +18,7 @@ from numba import typed, types
 from numpy.typing import NDArray
 
 from ptq4vm.engines import bitkernels as kernels
+from ptq4vm.engines.bitsizes import all_sizes
 
 Floats = NDArray[np.float32]
 Rows = Callable[[int, int], None]
@@ -65,7 +66,7 @@ class Program:
     """A program, laid out for one size and a number of threads.
 
     Args:
-        described: What the file says: ``inputs``, ``outputs``, ``sizes`` and ``nodes``.
+        described: What the file says: ``inputs``, ``outputs`` and ``nodes``.
         arrays: The file's tensors.
         threads: CPU threads; all that the process may use when not given.
 
@@ -78,10 +79,10 @@ class Program:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
         self._arrays = arrays
-        self._sizes = {name: tuple(map(int, size)) for name, size in described["sizes"].items()}
-        self._places: dict[str, Floats] = {
-            name: np.zeros(tuple(map(int, size)), np.float32) for name, size in described["inputs"].items()
-        }
+        ports = {name: tuple(map(int, size)) for name, size in described["inputs"].items()}
+        constants = {name: _three(value).shape for name, value in arrays.items() if value.dtype == np.float32}
+        self._sizes = all_sizes(described["nodes"], {**constants, **ports})
+        self._places: dict[str, Floats] = {name: np.zeros(size, np.float32) for name, size in ports.items()}
         self._inputs = list(described["inputs"])
         self._outputs = list(described["outputs"])
         nodes = described["nodes"]
@@ -170,7 +171,7 @@ class Program:
     def _elementwise(self, node: Mapping[str, Any]) -> None:
         out, size = node["out"][0], self._sizes[node["out"][0]]
         mine = [n for n in node["in"] if n in self._open and self._read[n] == 1 and self._sizes[n] == size]
-        main = mine[-1] if mine else next((n for n in node["in"] if self._size_of(n)[1:] == size[1:]), node["in"][0])
+        main = mine[-1] if mine else next((n for n in node["in"] if self._sizes[n][1:] == size[1:]), node["in"][0])
         group = self._open.pop(main) if mine else _Group(None, self._operand(main))
         others = list(node["in"])
         others.remove(main)
@@ -192,11 +193,6 @@ class Program:
             if not first and kind in ("Div", "PRelu"):
                 raise ValueError(f"{kind} of a constant")
             group.add(kernels.FROM if kind == "Sub" and not first else code, self._operand(other))
-
-    def _size_of(self, name: str) -> tuple[int, ...]:
-        if name in self._sizes:
-            return self._sizes[name]
-        return self._places[name].shape if name in self._places else _three(self._arrays[name]).shape
 
     def _sign(self, node: Mapping[str, Any]) -> None:
         (out,), source = node["out"], node["in"][0]
@@ -242,7 +238,7 @@ class Program:
 
     def _exactconv(self, node: Mapping[str, Any]) -> None:
         source = self._padded(node["in"][0], node["padding"])
-        weight, bias = self._arrays[f"{node['weight']}.w"], self._arrays[f"{node['weight']}.b"]
+        weight, bias = self._weights(node)
         self._begin(
             node["out"][0],
             lambda steps, operands, mask, out: partial(
@@ -252,11 +248,18 @@ class Program:
 
     def _conv(self, node: Mapping[str, Any]) -> None:
         source = self._padded(node["in"][0], node["padding"])
-        weight, bias = self._arrays[f"{node['weight']}.w"], self._arrays[f"{node['weight']}.b"]
+        weight, bias = self._weights(node)
         self._begin(
             node["out"][0],
             lambda steps, operands, mask, out: partial(kernels.conv, source, weight, bias, mask, steps, operands, out),
         )
+
+    def _weights(self, node: Mapping[str, Any]) -> tuple[Floats, Floats]:
+        """Weight and bias of a float convolution, of the shape that was checked."""
+        weight, bias = self._arrays[f"{node['weight']}.w"], self._arrays[f"{node['weight']}.b"]
+        if weight.shape != tuple(node["shape"]) or bias.shape != weight.shape[:1]:
+            raise ValueError(f"weights of {weight.shape}")
+        return weight, bias
 
     def _new(self, node: Mapping[str, Any]) -> Floats:
         name = node["out"][0]

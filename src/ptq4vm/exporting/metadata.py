@@ -121,7 +121,7 @@ def check_origin(
 
 
 def _bits(info: CheckpointInfo) -> str:
-    return "fp32" if info.spec.is_float else f"w{info.spec.weight.bits}a{info.spec.activation.bits}"
+    return info.label.lower()
 
 
 def _name(model: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from ptq4vm.system.cpu import Cpu
 from ptq4vm.system.extras import needed
 
 PROGRAM = "program"
-"""Key of the list of operations in the file's metadata."""
+"""Name of the tensor with the list of operations: compressed JSON."""
+_LONGEST = 2**24  # bytes of it
 
 
 @ENGINES.register("bits")
@@ -47,11 +49,11 @@ class BitsEngine(StepEngine):
 
         said, arrays = _read(Path(file))
         try:
-            described = json.loads(said.pop(PROGRAM))
+            described = json.loads(zlib.decompressobj().decompress(arrays.pop(PROGRAM).tobytes(), _LONGEST))
             ports = [Port(name, (1, *map(int, size))) for name, size in described["inputs"].items()]
             super().__init__(file, ports, described["outputs"], said)
             self._program = Program(described, arrays, threads)
-        except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError, zlib.error) as error:
             raise ExportError(f"{file} is damaged ({type(error).__name__}: {error}): export again") from error
         self._kinds = Counter(node["op"] for node in described["nodes"])
 
@@ -79,7 +81,7 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
             arrays = {key: np.array(opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ExportError(f"{file} is no .bits file or is damaged ({error}): export again") from error
-    if PROGRAM not in said:
+    if PROGRAM not in arrays:
         raise ExportError(f"{file} has no program: give a file that `ptq4vm export target=bits` wrote")
     broken = [key for key, value in arrays.items() if value.dtype == np.float32 and not np.isfinite(value).all()]
     if broken:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ _ALIKE = ("Halve", "Double", "Mean", "Mask", "Sign")
 def lower(editor: Editor) -> tuple[str, Arrays]:
     """The program of a graph as JSON, and its constants: signs of weights packed to bits, floats as they are.
 
+    Tensors inside are called by numbers: a sixth of the file would be names.
+
     Args:
         editor: A graph of the target ``bits``, its sizes fixed.
 
@@ -27,6 +29,7 @@ def lower(editor: Editor) -> tuple[str, Arrays]:
         ExportError: An operation is none that the engine knows: the network is not binary, or has another ratio.
     """
     arrays: Arrays = {}
+    _number(editor)
     nodes = [_node(editor, node, arrays) for node in editor.graph.node]
     read = {name for node in nodes for name in node["in"]}
     for name in read:
@@ -34,18 +37,18 @@ def lower(editor: Editor) -> tuple[str, Arrays]:
         if value is not None:
             arrays[name] = _three(value.astype(np.float32))
     ports = {port.name: _port(port) for port in editor.graph.input}
-    sizes = {**ports, **{name: list(arrays[name].shape) for name in read if name in arrays}}
-    known = set(sizes)
-    for node in nodes:
-        for name, size in zip(node["out"], result_sizes(node, [sizes[name] for name in node["in"]]), strict=True):
-            sizes[name] = size
     program = {
         "inputs": ports,
         "outputs": [output.name for output in editor.graph.output],
-        "sizes": {name: size for name, size in sizes.items() if name not in known},
         "nodes": nodes,
     }
     return json.dumps(program, separators=(",", ":")), arrays
+
+
+def _number(editor: Editor) -> None:
+    ports = {port.name for port in (*editor.graph.input, *editor.graph.output)}
+    names = dict.fromkeys(name for node in editor.graph.node for name in (*node.input, *node.output) if name)
+    editor.rename_tensors({name: f"{number:x}" for number, name in enumerate(n for n in names if n not in ports)})
 
 
 def _node(editor: Editor, node: Any, arrays: Arrays) -> dict[str, Any]:
@@ -150,29 +153,3 @@ def _three(value: NDArray[np.float32]) -> NDArray[np.float32]:
 def _port(port: Any) -> list[int]:
     """Size of an input, which is of one frame."""
     return [int(dimension.dim_value) for dimension in port.type.tensor_type.shape.dim][1:]
-
-
-def result_sizes(node: Mapping[str, Any], inputs: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Sizes ``[C, H, W]`` of what a node of a program gives, by those of what it takes."""
-    kind, (channels, height, width) = node["op"], inputs[0]
-    if kind in ("BinaryConv", "Conv", "ExactConv"):
-        outputs, _, taps, _ = node["shape"]
-        reach = node.get("dilation", 1) * (taps - 1) + 1 - 2 * node["padding"]
-        return [[outputs, *((size - reach) // node["stride"] + 1 for size in (height, width))]]
-    if kind == "Concat":
-        return [[sum(size[0] for size in inputs), height, width]]
-    if kind == "Split":
-        return [[part, height, width] for part in node["parts"]]
-    if kind == "Slice":
-        cut = {axis % 4: end for axis, end in node["ends"].items()}
-        return [[channels, min(cut.get(2, height), height), min(cut.get(3, width), width)]]
-    if kind == "Resize":
-        return [[channels, height * node["factor"], width * node["factor"]]]
-    fixed = {
-        "Halve": [channels, (height + 1) // 2, (width + 1) // 2],
-        "Double": [channels, 2 * height, 2 * width],
-        "Mean": [channels, 1, 1],
-        "Mask": [1, height, width],
-        "Sign": [channels, height, width],
-    }
-    return [fixed.get(kind) or [max(sizes) for sizes in zip(*inputs, strict=True)]]

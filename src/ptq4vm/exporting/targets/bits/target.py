@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import save_file
 
 from ptq4vm.engines.files.bits import PROGRAM, BitsEngine
@@ -21,8 +23,8 @@ from ptq4vm.models.base import MattingNetwork
 class BitsTarget(Target):
     """A binary network as one ``.bits`` file: a weight is a bit, factors and thresholds are floats.
 
-    The file is safetensors; its metadata hold the list of operations. One frame size is fixed in it; ``ptq4vm matte``
-    brings videos of any size to it and the matte back.
+    The file is safetensors; one of its tensors is the list of operations, compressed. One frame size is fixed in it;
+    ``ptq4vm matte`` brings videos of any size to it and the matte back.
     """
 
     name = "bits"
@@ -42,4 +44,5 @@ class BitsTarget(Target):
             )
         program, arrays = lower(Editor(self.graph(network, shape, metadata)))
         with atomic_path(out) as temporary:
-            save_file(arrays, temporary, {**metadata, PROGRAM: program})
+            packed = np.frombuffer(zlib.compress(program.encode(), 9), np.uint8)
+            save_file({**arrays, PROGRAM: packed}, temporary, dict(metadata))

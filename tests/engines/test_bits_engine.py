@@ -1,0 +1,205 @@
+"""``.bits`` files: sign for sign what PyTorch computes, packed small, in any number of threads; what is refused."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from ptq4vm import api
+from ptq4vm.errors import ConfigError, ExportError
+from ptq4vm.exporting.targets.bits import BitsTarget
+from ptq4vm.exporting.trace import FrameShape
+from ptq4vm.models.bivm.network import BiVM
+
+pytest.importorskip("numba")
+pytest.importorskip("onnx")
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from ptq4vm.engines import bitkernels
+from ptq4vm.engines.bitprogram import _listed, _pack_channels
+from ptq4vm.engines.files.bits import PROGRAM, BitsEngine
+
+KINDS = {
+    "bivm": {},
+    "bimatting": {"encoder": "sbb"},
+    "ebb": {"decoder": "dense"},
+    "shb": {"encoder": "mobilenetv3"},
+    **{f"rvm_{b}": {"encoder": "mobilenetv3", "decoder": "dense", "binarizer": b} for b in ("bnn", "dorefa", "recu")},
+}
+SIZE = (50, 86)  # odd at every scale
+
+
+def decided(arguments: dict[str, Any], seed: int = 0) -> BiVM:
+    """A network with statistics of its own, whose alpha is not the same everywhere."""
+    torch.manual_seed(seed)
+    network = BiVM(**arguments).train()
+    with torch.no_grad():
+        network(torch.rand(1, 2, 3, 64, 96))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.2)
+    network.project_mat.conv.bias.data.fill_(0.5)
+    network.decide()
+    return network
+
+
+def written(network: BiVM, path: Path, size: tuple[int, int] = SIZE, **metadata: str) -> Path:
+    BitsTarget().write(network, path, FrameShape(*size, False, 1.0), {"bits": "w1a1", **metadata})
+    return path
+
+
+def frames(count: int = 3) -> list[np.ndarray]:
+    generator = np.random.default_rng(1)
+    coarse = torch.from_numpy(generator.integers(0, 256, (count, 3, 7, 9)).astype(np.float32))
+    smooth = F.interpolate(coarse, SIZE, mode="bilinear").round().to(torch.uint8)
+    return [np.ascontiguousarray(each) for each in smooth.permute(0, 2, 3, 1).numpy()]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(decided({}), tmp_path_factory.mktemp("bits") / "bivm.bits")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_are_those_of_pytorch_to_the_bit(kind: str, threads: int, tmp_path: Path) -> None:
+    network = decided(KINDS[kind])
+    engine = BitsEngine(written(network, tmp_path / "x.bits"), threads)
+    states: tuple = ()
+    for frame in frames():
+        found = engine.matte(frame)
+        src = torch.from_numpy(frame.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255))
+        with torch.no_grad():
+            wanted = network.matte(src, states)
+        states = wanted.states
+        for number, state in enumerate(states):
+            assert np.array_equal(engine._states[f"r{number + 1}i"], state.numpy()), f"r{number + 1}"
+        np.testing.assert_allclose(found.alpha, wanted.alpha[0, 0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(found.foreground.transpose(2, 0, 1), wanted.foreground[0].numpy(), atol=1e-5)
+    assert float(wanted.alpha.std()) > 1e-3, "a matte that is the same everywhere tells nothing"
+
+
+def test_the_file_is_packed(file: Path) -> None:
+    assert file.stat().st_size < 750_000
+    engine = BitsEngine(file, 1)
+    assert engine.executed_types()[("Convolution", "bin")] == 58 and engine.frame_size == SIZE
+
+
+def test_a_video_begins_anew_after_reset(file: Path) -> None:
+    engine = BitsEngine(file, 1)
+    first = engine.matte(frames()[0]).alpha
+    engine.matte(frames()[1])
+    kept = first.copy()
+    engine.reset()
+    assert np.array_equal(engine.matte(frames()[0]).alpha, kept) and np.array_equal(first, kept), "memory of its own"
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    channels=st.sampled_from([3, 64, 70]),
+    stride=st.sampled_from([1, 2]),
+    dilation=st.sampled_from([1, 2]),
+    taps=st.sampled_from([1, 3]),
+    low=st.sampled_from([-1, 0]),
+    width=st.sampled_from([7, 40]),
+)
+def test_a_binary_convolution_of_any_shape(
+    channels: int, stride: int, dilation: int, taps: int, low: int, width: int
+) -> None:
+    generator = np.random.default_rng(channels + 2 * width)
+    edge, outputs = taps // 2 * dilation, 5
+    x = generator.normal(size=(channels, 9, width)).astype(np.float32)
+    signs = generator.choice([-1.0, 1.0], (outputs, channels, taps, taps)).astype(np.float32)
+    values = torch.from_numpy(np.where(x >= 0, 1.0, float(low)).astype(np.float32))
+    wanted = F.conv2d(values[None], torch.from_numpy(signs), None, stride, edge, dilation)[0].numpy()
+    planes = np.zeros((-(-channels // 64), 9 + 2 * edge, width + 2 * edge), np.uint64)
+    bitkernels.pack(x, np.zeros(1, np.float32), np.float32(0), planes, 0, edge, 0, 9)
+    bits = (signs > 0).astype(np.uint8).reshape(outputs, channels, -1)
+    geometry = np.array([taps, stride, dilation, edge, channels * taps * taps, 0, 0], np.int64)
+    out = np.full(wanted.shape, np.nan, np.float32)
+    sums, one = 2 * bits.sum(1, dtype=np.int64) - channels, np.ones(outputs, np.float32)
+    bitkernels.binary(
+        planes, _pack_channels(bits), sums, geometry, np.array([9, width], np.int64), low, one,
+        np.zeros(0, np.float32), np.ones((1, 1, 1), np.float32), np.zeros((0, 2), np.int64), _listed([]), out,
+        0, out.shape[1],
+    )  # fmt: skip
+    assert np.array_equal(out, wanted)
+
+
+def test_a_mask_leaves_out_what_is_not_needed() -> None:
+    ends = np.empty((301, 2), np.int64)
+    mask = np.zeros(300, np.float32)
+    mask[[10, 20, 200]] = 1
+    assert bitkernels._runs(mask, ends) == 2
+    assert ends[:2].tolist() == [[10, 21], [200, 201]], "a short gap is computed, a long one is not"
+    assert bitkernels._runs(np.zeros(300, np.float32), ends) == 0
+
+
+def program_of(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(zlib.decompress(load_file(file)[PROGRAM].tobytes()))
+    return found
+
+
+def changed(file: Path, target: Path, program: str | None = None, **arrays: np.ndarray) -> Path:
+    with safe_open(file, framework="numpy") as opened:
+        said = dict(opened.metadata())
+    if program is not None:
+        arrays[PROGRAM] = np.frombuffer(zlib.compress(program.encode()), np.uint8)
+    save_file({**load_file(file), **arrays}, target, said)
+    return target
+
+
+def test_damaged_files_are_refused_in_one_line(file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.bits"
+    broken.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ExportError, match=r"broken.bits is no .bits file or is damaged"):
+        BitsEngine(broken)
+    with pytest.raises(ExportError, match="is missing"):
+        BitsEngine(tmp_path / "none.bits")
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "other.bits")
+    with pytest.raises(ExportError, match="has no program"):
+        BitsEngine(tmp_path / "other.bits")
+    name = next(key for key, value in load_file(file).items() if value.dtype == np.float32)
+    with pytest.raises(ExportError, match="is not finite"):
+        BitsEngine(changed(file, tmp_path / "nan.bits", **{name: np.full(3, np.nan, np.float32)}))
+    for program in (
+        "{",
+        "[]",
+        "{}",
+        json.dumps({"inputs": {"src": [3, 8, 8]}, "outputs": ["fgr", "pha"]}),
+    ):
+        with pytest.raises(ExportError):
+            BitsEngine(changed(file, tmp_path / "program.bits", program))
+    program = program_of(file)
+    conv = next(node for node in program["nodes"] if node["op"] == "BinaryConv")
+    for wrong in ({"shape": [64, *conv["shape"][1:]]}, {"padding": 7}, {"in": [conv["in"][0], "src"]}, {"stride": 0}):
+        other = {**program, "nodes": [{**n, **wrong} if n is conv else n for n in program["nodes"]]}
+        with pytest.raises(ExportError, match="is damaged"):
+            BitsEngine(changed(file, tmp_path / "sizes.bits", json.dumps(other)))
+    with pytest.raises(ConfigError, match="threads=0"):
+        BitsEngine(file, 0)
+
+
+@pytest.mark.parametrize("shape", [FrameShape(64, 96, True, 1.0), FrameShape(64, 96, False, 0.5)])
+def test_sizes_that_it_cannot_have_are_refused(shape: FrameShape, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave dynamic and downsample_ratio out"):
+        BitsTarget().write(decided({}), tmp_path / "x.bits", shape, {})
+
+
+def test_a_network_that_is_not_binary_is_refused(tmp_path: Path) -> None:
+    network = api.build_network("rvm", {"variant": "mobilenetv3"}, pretrained=False)
+    with pytest.raises(ExportError, match="target=bits"):
+        BitsTarget().write(network, tmp_path / "x.bits", FrameShape(64, 96, False, 1.0), {})
+    assert not (tmp_path / "x.bits").exists()
