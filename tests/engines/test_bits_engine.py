@@ -26,8 +26,8 @@ pytest.importorskip("onnx")
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from ptq4vm.engines import bitkernels
-from ptq4vm.engines.bitprogram import _listed, _pack_channels
+from ptq4vm.engines import bitkernels, rowkernels
+from ptq4vm.engines.bitlayout import listed, pack_channels
 from ptq4vm.engines.files.bits import PROGRAM, BitsEngine
 
 KINDS = {
@@ -131,8 +131,8 @@ def test_a_binary_convolution_of_any_shape(
     out = np.full(wanted.shape, np.nan, np.float32)
     sums, one = 2 * bits.sum(1, dtype=np.int64) - channels, np.ones(outputs, np.float32)
     bitkernels.binary(
-        planes, _pack_channels(bits), sums, geometry, np.array([9, width], np.int64), low, one,
-        np.zeros(0, np.float32), np.ones((1, 1, 1), np.float32), np.zeros((0, 2), np.int64), _listed([]), out,
+        planes, pack_channels(bits), sums, geometry, np.array([9, width], np.int64), low, one,
+        np.zeros(0, np.float32), np.ones((1, 1, 1), np.float32), np.zeros((0, 2), np.int64), listed([]), out,
         0, out.shape[1],
     )  # fmt: skip
     assert np.array_equal(out, wanted)
@@ -142,9 +142,9 @@ def test_a_mask_leaves_out_what_is_not_needed() -> None:
     ends = np.empty((301, 2), np.int64)
     mask = np.zeros(300, np.float32)
     mask[[10, 20, 200]] = 1
-    assert bitkernels._runs(mask, ends) == 2
+    assert rowkernels.runs(mask, ends) == 2
     assert ends[:2].tolist() == [[10, 21], [200, 201]], "a short gap is computed, a long one is not"
-    assert bitkernels._runs(np.zeros(300, np.float32), ends) == 0
+    assert rowkernels.runs(np.zeros(300, np.float32), ends) == 0
 
 
 def program_of(file: Path) -> dict[str, Any]:

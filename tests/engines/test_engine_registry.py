@@ -57,8 +57,8 @@ def test_files_that_make_up_an_export() -> None:
 @pytest.mark.parametrize(
     ("name", "engine", "said"),
     (
-        ("a.pt", "auto", r"a\.pt is neither \.onnx nor \.xml"),
-        ("a.onnx", "tflite", "engine=tflite is unknown: use one of onnx, openvino"),
+        ("a.pt", "auto", r"a\.pt is neither \.bits nor \.onnx nor \.xml"),
+        ("a.onnx", "tflite", "engine=tflite is unknown: use one of bits, onnx, openvino"),
         ("a.xml", "onnx", r"engine=onnx does not open a\.xml: it opens \.onnx"),
     ),
 )

@@ -14,25 +14,24 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numba import typed, types
 from numpy.typing import NDArray
 
-from ptq4vm.engines import bitkernels as kernels
+from ptq4vm.engines import bitkernels
+from ptq4vm.engines import rowkernels as loops
+from ptq4vm.engines.bitlayout import EVERYWHERE, Floats, as_it_is, edges, flat, listed, pack_channels, three
 from ptq4vm.engines.bitsizes import all_sizes
 
-Floats = NDArray[np.float32]
 Rows = Callable[[int, int], None]
 """Computes rows ``start:stop`` of a result."""
 
-BINARY = {"Add": kernels.ADD, "Mul": kernels.MUL, "Sub": kernels.SUB, "Div": kernels.DIV, "PRelu": kernels.PRELU}
+BINARY = {"Add": loops.ADD, "Mul": loops.MUL, "Sub": loops.SUB, "Div": loops.DIV, "PRelu": loops.PRELU}
 UNARY = {
-    "Relu": kernels.RELU,
-    "Tanh": kernels.TANH,
-    "Sigmoid": kernels.SIGMOID,
-    "Hardsigmoid": kernels.HARDSIGMOID,
-    "Hardswish": kernels.HARDSWISH,
+    "Relu": loops.RELU,
+    "Tanh": loops.TANH,
+    "Sigmoid": loops.SIGMOID,
+    "Hardsigmoid": loops.HARDSIGMOID,
+    "Hardswish": loops.HARDSWISH,
 }
-_EVERYWHERE = np.ones((1, 1, 1), np.float32)
 _ALONE = 8  # rows that are not worth a second thread
 _SMALL = 8192  # pixels of a picture whose rows are taken as one
 
@@ -54,7 +53,7 @@ class _Group:
     source: Floats | None = None
     steps: list[tuple[int, int]] = field(default_factory=list)
     operands: list[Floats] = field(default_factory=list)
-    mask: Floats = field(default_factory=lambda: _EVERYWHERE)
+    mask: Floats = field(default_factory=lambda: EVERYWHERE)
 
     def add(self, kind: int, operand: Floats | None = None) -> None:
         self.steps.append((kind, len(self.operands)))
@@ -80,7 +79,7 @@ class Program:
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
         self._arrays = arrays
         ports = {name: tuple(map(int, size)) for name, size in described["inputs"].items()}
-        constants = {name: _three(value).shape for name, value in arrays.items() if value.dtype == np.float32}
+        constants = {name: three(value).shape for name, value in arrays.items() if value.dtype == np.float32}
         self._sizes = all_sizes(described["nodes"], {**constants, **ports})
         self._places: dict[str, Floats] = {name: np.zeros(size, np.float32) for name, size in ports.items()}
         self._inputs = list(described["inputs"])
@@ -88,7 +87,7 @@ class Program:
         nodes = described["nodes"]
         self._read = Counter(name for node in nodes for name in node["in"])
         self._read.update(self._outputs)
-        self._edges = _edges(nodes)
+        self._edges = edges(nodes)
         self._packed: dict[str, tuple[NDArray[np.uint64], int, float]] = {}
         self._joined: dict[str, list[str]] = {}
         self._masks: set[str] = set()
@@ -131,7 +130,7 @@ class Program:
             for part, start, stop in zip(parts, ends, ends[1:], strict=False):
                 self._do_once(partial(np.copyto, whole[start:stop], part))
         if name not in self._places:
-            self._places[name] = _three(self._arrays[name])
+            self._places[name] = three(self._arrays[name])
         return self._places[name]
 
     def _operand(self, name: str) -> Floats:
@@ -153,15 +152,13 @@ class Program:
         if group.make is not None:
             first = steps[:0] if small else steps
             self._tasks.append(
-                (out.shape[1], group.make(first, _listed([] if small else group.operands), group.mask, out))
+                (out.shape[1], group.make(first, listed([] if small else group.operands), group.mask, out))
             )
             if not small or not len(steps):
                 return
         source = out if group.source is None else group.source
-        flat = _flat if small else _as_it_is
-        rows = partial(
-            kernels.elementwise, flat(source), steps, _listed([flat(each) for each in group.operands]), flat(out)
-        )
+        lay = flat if small else as_it_is
+        rows = partial(loops.elementwise, lay(source), steps, listed([lay(each) for each in group.operands]), lay(out))
         self._tasks.append((len(out), rows))
 
     def _begin(self, name: str, make: Callable[[Any, Any, Floats, Floats], Rows]) -> _Group:
@@ -182,8 +179,8 @@ class Program:
     def _step(self, group: _Group, node: Mapping[str, Any], other: str, first: bool) -> None:
         kind = node["op"]
         if kind == "Clip":
-            group.add(kernels.MAX, np.full((1, 1, 1), node["low"], np.float32))
-            group.add(kernels.MIN, np.full((1, 1, 1), node["high"], np.float32))
+            group.add(loops.MAX, np.full((1, 1, 1), node["low"], np.float32))
+            group.add(loops.MIN, np.full((1, 1, 1), node["high"], np.float32))
         elif kind in UNARY:
             group.add(UNARY[kind])
         else:
@@ -192,7 +189,7 @@ class Program:
             code = BINARY[kind]
             if not first and kind in ("Div", "PRelu"):
                 raise ValueError(f"{kind} of a constant")
-            group.add(kernels.FROM if kind == "Sub" and not first else code, self._operand(other))
+            group.add(loops.FROM if kind == "Sub" and not first else code, self._operand(other))
 
     def _sign(self, node: Mapping[str, Any]) -> None:
         (out,), source = node["out"], node["in"][0]
@@ -204,7 +201,7 @@ class Program:
         at = 0
         for name in self._joined.get(source, [source]):
             part = self._place(name)
-            self._tasks.append((height, partial(kernels.pack, part, shift, threshold, planes, at, edge)))
+            self._tasks.append((height, partial(bitkernels.pack, part, shift, threshold, planes, at, edge)))
             at += len(part)
         self._packed[out] = (planes, edge, node["low"])
 
@@ -216,7 +213,7 @@ class Program:
             raise ValueError(f"a filter of {taps}x{across}")
         bits = np.unpackbits(self._arrays[node["bits"]], count=outputs * inputs * taps * taps)
         signs = bits.reshape(outputs, inputs, taps * taps)
-        words = signs.astype(np.uint64) if alone else _pack_channels(signs)
+        words = signs.astype(np.uint64) if alone else pack_channels(signs)
         sums = 2 * signs.sum(1, dtype=np.int64) - inputs
         rest = (taps, node["stride"], node["dilation"], edge, inputs * taps * taps, int(alone), plane_edge - edge)
         geometry = np.array(rest, np.int64)
@@ -225,7 +222,7 @@ class Program:
         fixed = (planes, words, sums, geometry, size, int(low), scale, bias[0] if bias else np.zeros(0, np.float32))
         self._begin(
             node["out"][0],
-            lambda steps, operands, mask, out: partial(kernels.binary, *fixed, mask, steps, operands, out),
+            lambda steps, operands, mask, out: partial(bitkernels.binary, *fixed, mask, steps, operands, out),
         )
 
     def _padded(self, name: str, edge: int) -> Floats:
@@ -242,7 +239,7 @@ class Program:
         self._begin(
             node["out"][0],
             lambda steps, operands, mask, out: partial(
-                kernels.exact_conv, source, weight, bias, node["stride"], steps, operands, out
+                loops.exact_conv, source, weight, bias, node["stride"], steps, operands, out
             ),
         )
 
@@ -251,7 +248,7 @@ class Program:
         weight, bias = self._weights(node)
         self._begin(
             node["out"][0],
-            lambda steps, operands, mask, out: partial(kernels.conv, source, weight, bias, mask, steps, operands, out),
+            lambda steps, operands, mask, out: partial(loops.conv, source, weight, bias, mask, steps, operands, out),
         )
 
     def _weights(self, node: Mapping[str, Any]) -> tuple[Floats, Floats]:
@@ -268,11 +265,11 @@ class Program:
 
     def _halve(self, node: Mapping[str, Any]) -> None:
         source, out = self._place(node["in"][0]), self._new(node)
-        self._tasks.append((out.shape[1], partial(kernels.halve, source, out)))
+        self._tasks.append((out.shape[1], partial(loops.halve, source, out)))
 
     def _double(self, node: Mapping[str, Any]) -> None:
         source, out = self._place(node["in"][0]), self._new(node)
-        self._tasks.append((out.shape[1], partial(kernels.double, source, out)))
+        self._tasks.append((out.shape[1], partial(loops.double, source, out)))
 
     def _slice(self, node: Mapping[str, Any]) -> None:
         source, out = self._place(node["in"][0]), self._new(node)
@@ -291,8 +288,8 @@ class Program:
         smooth = np.zeros_like(source)
 
         def work() -> None:
-            kernels.halve(source, small, 0, small.shape[1])
-            kernels.double(small, smooth, 0, smooth.shape[1])
+            loops.halve(source, small, 0, small.shape[1])
+            loops.double(small, smooth, 0, smooth.shape[1])
             away = np.abs(source - smooth).mean(0, np.float64)
             spread = max(np.sqrt(np.square(away - away.mean()).mean()), 1e-6)
             out[0] = np.tanh(away / spread) > threshold
@@ -317,43 +314,3 @@ class Program:
         for name, size in zip(node["out"], node["parts"], strict=True):
             self._places[name] = source[start : start + size]
             start += size
-
-
-def _edges(nodes: list[Mapping[str, Any]]) -> dict[str, int]:
-    """How wide an edge packed signs need, by the convolutions that read them."""
-    found: dict[str, int] = {}
-    for node in nodes:
-        if node["op"] == "BinaryConv":
-            found[node["in"][0]] = max(found.get(node["in"][0], 0), node["padding"])
-    return found
-
-
-def _pack_channels(signs: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Bits ``(O, C, taps)`` as words ``(O, ceil(C / 64), taps)``, channel ``c`` in bit ``c % 64``."""
-    outputs, channels, taps = signs.shape
-    padded = np.zeros((outputs, -(-channels // 64) * 64, taps), np.uint64)
-    padded[:, :channels] = signs
-    weights = np.uint64(1) << np.arange(64, dtype=np.uint64)
-    return np.bitwise_or.reduce(padded.reshape(outputs, -1, 64, taps) * weights[:, None], 2)
-
-
-def _listed(operands: list[Floats]) -> Any:
-    """Operands as Numba takes them; never none, since it must know their type."""
-    found = typed.List.empty_list(types.float32[:, :, ::1])
-    for operand in operands or [_EVERYWHERE]:
-        found.append(operand)
-    return found
-
-
-def _flat(value: Floats) -> Floats:
-    """A tensor with all its rows in one."""
-    return value.reshape(len(value), 1, -1)
-
-
-def _as_it_is(value: Floats) -> Floats:
-    return value
-
-
-def _three(value: NDArray[Any]) -> Floats:
-    """A constant as ``(C, H, W)``, writable, as Numba tells arrays apart by it."""
-    return np.array(value, np.float32).reshape(value.shape if value.ndim == 3 else (-1, 1, 1))

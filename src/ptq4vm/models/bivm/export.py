@@ -69,7 +69,7 @@ class Operation(nn.Module):
             self.register_buffer(f"constant{number}", constant.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the module."""
+        """Compute what the module computes."""
         y: Tensor = _Emit.apply(self._module[0], self.kind, self.attributes, x, *self.buffers())
         return y
 
