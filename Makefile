@@ -37,7 +37,7 @@ docs: $(STAMP)  ## documents and API reference, checked strictly, into build/doc
 hooks: $(STAMP)  ## lint before every commit (pre-commit)
 	$(BIN)/pre-commit install
 
-# The test of the report's page looks at it in Chromium, and skips where there is none. Never fails.
+# Tests of pages (the report's, `ptq4vm web`'s) look at them in Chromium, and skip where there is none. Never fails.
 browser:
 	@have() { for name in chromium chromium-browser google-chrome google-chrome-stable; do \
 	    command -v $$name >/dev/null 2>&1 && return 0; done; return 1; }; \
@@ -46,7 +46,7 @@ browser:
 	    install="timeout 300 apt-get install -y -qq --no-install-recommends chromium"; \
 	    $$install >/dev/null 2>&1 || { timeout 120 apt-get update -qq && $$install; } >/dev/null 2>&1; \
 	fi; \
-	have || echo "no Chromium here: the test of the report's page will be skipped"
+	have || echo "no Chromium here: tests of pages will be skipped"
 
 test: lint docs browser  ## lint, docs, then the whole test suite
 	$(BIN)/pytest $(PYTEST_ARGS)

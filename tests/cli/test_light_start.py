@@ -77,6 +77,6 @@ def test_a_report(tmp_path: Path) -> None:
     assert light("report", tmp_path, "--out", tmp_path / "out") == f"{tmp_path / 'out' / 'index.html'}\n"
 
 
-@pytest.mark.parametrize("command", ["", "matte", "benchmark", "export", "export verify"])
+@pytest.mark.parametrize("command", ["", "matte", "benchmark", "export", "export verify", "web"])
 def test_help(command: str) -> None:
     assert light(*command.split(), "--help").startswith("usage: ptq4vm")

@@ -60,15 +60,17 @@ function load(threads) {
   meter.reset();
   network = new Network();
   say("note", "Loading the network…");
-  ready = network.open(threads).then((found) => {
-    model = found;
-    describe(found);
-    say("note", "");
-  });
-  return ready.catch((error) => {
-    say("note", "");
-    throw new Error(`The network could not be loaded: ${error.message}.`);
-  });
+  const loading = network.open(threads).then(
+    (found) => {
+      model = found;
+      describe(found);
+    },
+    (error) => {
+      throw new Error(`The network could not be loaded: ${error.message}.`);
+    },
+  );
+  ready = loading.finally(() => say("note", ""));
+  return ready;
 }
 
 function describe({ metadata, size, version, sha256 }) {
