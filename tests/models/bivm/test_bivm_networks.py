@@ -14,6 +14,7 @@ from torch import nn
 
 from ptq4vm import settings
 from ptq4vm.errors import ConfigError, WeightsError
+from ptq4vm.exporting.trace import FrameShape, to_onnx
 from ptq4vm.models.bivm import decoder as shb
 from ptq4vm.models.bivm import encoder as ebb
 from ptq4vm.models.bivm.cost import measure
@@ -215,3 +216,18 @@ def test_names_of_all_networks_differ() -> None:
     assert len(set(names)) == len(names) and "bivm" in names
     for one, other in itertools.combinations(KINDS, 2):
         assert KINDS[one] != KINDS[other]
+
+
+@pytest.mark.parametrize("binarizer", ["reactnet", "none"])
+@pytest.mark.parametrize("decoder", ["shb", "dense"])
+def test_any_engine_is_given_a_graph(decoder: str, binarizer: str) -> None:
+    """Float engines round otherwise, which a binary network does not forgive: only that they run one is asked here."""
+    pytest.importorskip("onnx")
+    ort = pytest.importorskip("onnxruntime")
+    network = stirred(BiVM(decoder=decoder, binarizer=binarizer))
+    network.decide()
+    graph = to_onnx(network, FrameShape(48, 80, False, 1.0), {}, "onnx")
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {port.name: np.random.default_rng(0).random(port.shape, np.float32) for port in session.get_inputs()}
+    alpha = session.run(["pha"], feeds)[0]
+    assert alpha.shape == (1, 1, 48, 80) and bool(np.isfinite(alpha).all())

@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from ptq4vm.models.bivm.exact import Double, Halve, Sigmoid, Tanh, double, halve
 from ptq4vm.models.bivm.layers import Convolutions
-from ptq4vm.models.rvm.decoder import ConvGRU
-from ptq4vm.models.rvm.layers import concat_channels, merge_time, split_time, stack_time
+from ptq4vm.models.rvm.decoder import ConvGRU, Merge, over_time, recur_half
+from ptq4vm.models.rvm.export import PlainGRU
+from ptq4vm.models.rvm.layers import merge_time, split_time
+from ptq4vm.ops.junction import Junction
 
 DENSITY = 0.25
 """Largest share of the mask that may be set: the share at which all published operations of networks with SHB agree."""
@@ -122,19 +124,11 @@ class SparseGRU(nn.Module):
 
     def forward(self, x: Tensor, h: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Run over frames ``(B, C, H, W)`` or a clip ``(B, T, C, H, W)`` as RVM's unit, with masks likewise."""
-        frames = x.unbind(1) if x.ndim == 5 else (x,)
-        masks = mask.unbind(1) if x.ndim == 5 else (mask,)
-        if h is None:
-            h = torch.zeros_like(frames[0])
-        outputs = []
-        for frame, where in zip(frames, masks, strict=True):
-            h = self.step(frame, h, where)
-            outputs.append(h)
-        return (stack_time(outputs) if x.ndim == 5 else h), h
+        return over_time(self.step, x, h, mask)
 
 
-class DenseGRU(ConvGRU):
-    """RVM's recurrent unit in exact arithmetic; of the coarsest block, where the mask is not yet known.
+class DenseGRU(PlainGRU):
+    """RVM's recurrent unit of other layers, its mixture written out: single multiplications and additions.
 
     Args:
         ih: From input and state to the gates, twice the channels.
@@ -143,32 +137,13 @@ class DenseGRU(ConvGRU):
 
     def __init__(self, ih: nn.Sequential, hh: nn.Sequential) -> None:
         nn.Module.__init__(self)
-        self.ih, self.hh = ih, hh
+        self.ih, self.hh, self.reset, self.state = ih, hh, Junction(), Junction()
 
     @classmethod
     def make(cls, make: Convolutions, channels: int) -> DenseGRU:
         """A unit of its own convolutions, for ``channels`` channels."""
         ih, hh = (make.conv(2 * channels, out, 3, bias=True) for out in (2 * channels, channels))
         return cls(nn.Sequential(ih, Sigmoid()), nn.Sequential(hh, Tanh()))
-
-    def step(self, x: Tensor, h: Tensor) -> Tensor:
-        """See :meth:`ConvGRU.step`."""
-        r, z = self.ih(torch.cat([x, h], 1)).chunk(2, 1)
-        candidate = self.hh(torch.cat([x, r * h], 1))
-        return h + z * (candidate - h)
-
-
-class _Join(nn.Module):
-    """Twice bilinear upsampling, cropped to the first reference, then concatenation with all references."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.upsample = Double()
-
-    def forward(self, x: Tensor, *references: Tensor) -> Tensor:
-        height, width = references[0].shape[-2:]
-        up = self.upsample(merge_time(x))[..., :height, :width]
-        return torch.cat([up, *(merge_time(reference) for reference in references)], 1)
 
 
 class SparseUpsamplingBlock(nn.Module):
@@ -184,7 +159,7 @@ class SparseUpsamplingBlock(nn.Module):
     def __init__(self, make: Convolutions, channels: tuple[int, int, int], out: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
-        self.join = _Join()
+        self.join = Merge(Double())
         self.conv = SparseConv(make, sum(channels), out)
         self.nonlinearity = make.plain_nonlinearity(out)
         self.gru = SparseGRU(make, out // 2)
@@ -196,9 +171,7 @@ class SparseUpsamplingBlock(nn.Module):
         joined = self.join(x, skip, image)
         where = enlarge(mask, joined, self.factor)
         y = split_time(self.nonlinearity(self.conv(joined, where)), skip)
-        kept, driven = y.chunk(2, -3)
-        driven, state = self.gru(driven, state, split_time(where, skip))
-        return concat_channels(kept, driven), state
+        return recur_half(self.gru, y, state, split_time(where, skip))
 
 
 class SparseOutputBlock(nn.Module):
@@ -217,7 +190,7 @@ class SparseOutputBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.factor = factor
-        self.join = _Join()
+        self.join = Merge(Double())
         self.first = SparseConv(make, sum(channels), out)
         self.first_nonlinearity = make.plain_nonlinearity(out)
         self.last = SparseConv(last, out, out)
@@ -242,7 +215,7 @@ def exchange_units(decoder: nn.Module) -> None:
     for module in list(decoder.modules()):
         for name, child in list(module.named_children()):
             if type(child) is ConvGRU:
-                module.register_module(name, DenseGRU(child.ih, child.hh))
+                module.register_module(name, PlainGRU(child))
 
 
 class SparseDecoder(nn.Module):
@@ -283,9 +256,7 @@ class SparseDecoder(nn.Module):
             levels.append(self.halve(levels[-1]))
         s0, s1, s2, s3 = (split_time(level, image) for level in levels)
         f1, f2, f3, f4 = features
-        kept, driven = f4.chunk(2, -3)
-        driven, r4 = self.decode4(driven, states[3])
-        x = concat_channels(kept, driven)
+        x, r4 = recur_half(self.decode4, f4, states[3])
         mask = self.mask(merge_time(x))
         x, r3 = self.decode3(x, f3, s3, states[2], mask)
         x, r2 = self.decode2(x, f2, s2, states[1], mask)

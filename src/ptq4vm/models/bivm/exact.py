@@ -20,8 +20,9 @@ _FLAT = 4.97
 
 def halve(x: Tensor) -> Tensor:
     """Mean over 2x2 pixels, ``(N, C, H, W)`` to half of that, rounded up; an odd last row or column is its own mean."""
-    height, width = x.shape[-2:]
-    x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    height, width = (int(edge) for edge in x.shape[-2:])  # numbers also where the network is traced
+    if height % 2 or width % 2:
+        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
     top, bottom = x[..., 0::2, :], x[..., 1::2, :]
     return ((top[..., 0::2] + top[..., 1::2]) + (bottom[..., 0::2] + bottom[..., 1::2])) * 0.25
 
@@ -137,6 +138,13 @@ class ExactConv2d(nn.Module):
         bias = norm.bias.double() + factor * (own - norm.running_mean.double())
         self.weight = nn.Parameter((self.weight.double() * factor.view(-1, 1, 1, 1)).float(), requires_grad=False)
         self.bias = nn.Parameter(bias.float(), requires_grad=False)
+
+    def in_float(self) -> nn.Conv2d:
+        """The convolution summed in float32, for engines that know no other."""
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        conv = nn.Conv2d(self.in_channels, self.out_channels, self.weight.shape[2:], *geometry, self.bias is not None)  # type: ignore[arg-type]
+        conv.weight, conv.bias = self.weight, self.bias
+        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C', H', W')``."""

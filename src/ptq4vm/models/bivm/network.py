@@ -10,6 +10,7 @@ from ptq4vm.errors import ConfigError
 from ptq4vm.models.base import Replacements
 from ptq4vm.models.bivm.decoder import SparseDecoder, exchange_units
 from ptq4vm.models.bivm.encoder import ElasticBinaryEncoder
+from ptq4vm.models.bivm.exact import ExactConv2d
 from ptq4vm.models.bivm.export import bits_replacements
 from ptq4vm.models.bivm.layers import FLOAT, Convolutions, decide
 from ptq4vm.models.rvm.decoder import RecurrentDecoder
@@ -59,7 +60,9 @@ class BiVM(RecurrentMatting):
 
     def export_replacements(self, target: str) -> Replacements:
         """See :meth:`MattingNetwork.export_replacements`: for ``bits``, what its engine computes as one operation."""
-        return bits_replacements() if target == "bits" else replacements(target)
+        if target == "bits":
+            return bits_replacements()
+        return {ExactConv2d: ExactConv2d.in_float, **replacements(target)}
 
     def decide(self) -> None:
         """Bring the network into the form that is stored and run, in place; see :func:`decide`.

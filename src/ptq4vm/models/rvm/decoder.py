@@ -6,6 +6,8 @@ feed-forward part sees all frames at once, the recurrent part loops over time in
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -42,20 +44,43 @@ class ConvGRU(nn.Module):
         Returns:
             The states after each frame, shaped as ``x``, and the last of them ``(B, C, H, W)``.
         """
-        frames = x.unbind(1) if x.ndim == 5 else (x,)
-        if h is None:
-            h = torch.zeros_like(frames[0])
-        outputs = []
-        for frame in frames:
-            h = self.step(frame, h)
-            outputs.append(h)
-        return (stack_time(outputs) if x.ndim == 5 else h), h
+        return over_time(self.step, x, h)
 
 
-def _recur_half(gru: ConvGRU, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Pass the second half of the channels through ``gru``; the first half goes straight."""
+def over_time(step: Callable[..., Tensor], x: Tensor, h: Tensor | None, *along: Tensor) -> tuple[Tensor, Tensor]:
+    """Take a recurrent step for a frame, or one after the other for those of a clip.
+
+    Args:
+        step: From a frame, the state and the frame's part of ``along`` to the next state, ``(B, C, H, W)`` each.
+        x: ``(B, C, H, W)`` or ``(B, T, C, H, W)``.
+        h: State ``(B, C, H, W)``, or ``None`` for zeros.
+        along: Further frames or clips, as ``x`` is one, that every step takes its own part of.
+
+    Returns:
+        The states after each frame, shaped as ``x``, and the last of them ``(B, C, H, W)``.
+    """
+    clip = x.ndim == 5
+    parts = [each.unbind(1) if clip else (each,) for each in (x, *along)]
+    if h is None:
+        h = torch.zeros_like(parts[0][0])
+    outputs = []
+    for frame, *rest in zip(*parts, strict=True):
+        h = step(frame, h, *rest)
+        outputs.append(h)
+    return (stack_time(outputs) if clip else h), h
+
+
+def recur_half(gru: nn.Module, x: Tensor, state: Tensor | None, *along: Tensor) -> tuple[Tensor, Tensor]:
+    """Pass the second half of the channels through ``gru``; the first half goes straight.
+
+    Args:
+        gru: A recurrent unit for half of the channels, which gives its states and the last of them.
+        x: ``(B, C, H, W)`` or ``(B, T, C, H, W)``.
+        state: State ``(B, C / 2, H, W)``, or ``None`` for zeros.
+        along: What else the unit takes, such as a mask.
+    """
     kept, driven = x.chunk(2, -3)
-    driven, state = gru(driven, state)
+    driven, state = gru(driven, state, *along)
     return concat_channels(kept, driven), state
 
 
@@ -68,18 +93,23 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """``x`` ``([B, ]T, C, H, W)`` and ``state`` ``(B, C/2, H, W)`` to the same shapes."""
-        return _recur_half(self.gru, x, state)
+        return recur_half(self.gru, x, state)
 
 
-class _Merge(nn.Module):
-    """Twice bilinear upsampling, cropped to the first reference, then concatenation with all references."""
+class Merge(nn.Module):
+    """Twice bilinear upsampling, cropped to the first reference, then concatenation with all references.
 
-    def __init__(self) -> None:
+    Args:
+        upsample: What doubles the size; PyTorch's bilinear upsampling when not given.
+    """
+
+    def __init__(self, upsample: nn.Module | None = None) -> None:
         super().__init__()
-        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.upsample = upsample or nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
         self.upsampled = Regrid()
 
     def forward(self, x: Tensor, *references: Tensor) -> Tensor:
+        """``x`` at half the size of the references, all frames or all clips, to ``(N, C, H, W)`` of all channels."""
         height, width = references[0].shape[-2:]
         # An odd size was rounded up on the way down, so up again there can be one row or column too many.
         upsampled = self.upsample(merge_time(x))[..., :height, :width]
@@ -91,7 +121,7 @@ class UpsamplingBlock(nn.Module):
 
     def __init__(self, inp: int, skip: int, image: int, out: int) -> None:
         super().__init__()
-        self.merge = _Merge()
+        self.merge = Merge()
         self.conv = nn.Sequential(
             nn.Conv2d(inp + skip + image, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()
         )
@@ -104,7 +134,7 @@ class UpsamplingBlock(nn.Module):
             Features with ``out`` channels at the size of ``skip``, and the state after the last frame.
         """
         y = self.conv(self.merge(x, skip, image))
-        return _recur_half(self.gru, split_time(y, skip), state)
+        return recur_half(self.gru, split_time(y, skip), state)
 
 
 class OutputBlock(nn.Module):
@@ -112,7 +142,7 @@ class OutputBlock(nn.Module):
 
     def __init__(self, inp: int, image: int, out: int) -> None:
         super().__init__()
-        self.merge = _Merge()
+        self.merge = Merge()
         self.conv = nn.Sequential(
             nn.Conv2d(inp + image, out, 3, padding=1, bias=False),
             nn.BatchNorm2d(out),
