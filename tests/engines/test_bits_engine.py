@@ -203,3 +203,9 @@ def test_a_network_that_is_not_binary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="target=bits"):
         BitsTarget().write(network, tmp_path / "x.bits", FrameShape(64, 96, False, 1.0), {})
     assert not (tmp_path / "x.bits").exists()
+
+
+def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
+    values = {name: name for name in ("model", "method", "calibration", "licence", "version")}
+    first, second = (written(decided({}), tmp_path / f"{n}.bits", **values).read_bytes() for n in "ab")
+    assert first == second

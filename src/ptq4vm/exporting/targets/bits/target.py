@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+import torch
 
 from ptq4vm.engines.files.bits import PROGRAM, BitsEngine
 from ptq4vm.errors import ConfigError
@@ -15,7 +15,7 @@ from ptq4vm.exporting.graph.editor import Editor
 from ptq4vm.exporting.target import TARGETS, Target
 from ptq4vm.exporting.targets.bits.lower import lower
 from ptq4vm.exporting.trace import FrameShape
-from ptq4vm.io import atomic_path
+from ptq4vm.io import write_tensors
 from ptq4vm.models.base import MattingNetwork
 
 
@@ -43,6 +43,5 @@ class BitsTarget(Target):
                 "brings frames of any size to the file's"
             )
         program, arrays = lower(Editor(self.graph(network, shape, metadata)))
-        with atomic_path(out) as temporary:
-            packed = np.frombuffer(zlib.compress(program.encode(), 9), np.uint8)
-            save_file({**arrays, PROGRAM: packed}, temporary, dict(metadata))
+        arrays[PROGRAM] = np.frombuffer(zlib.compress(program.encode(), 9), np.uint8).copy()
+        write_tensors(out, {name: torch.from_numpy(array) for name, array in arrays.items()}, metadata)
