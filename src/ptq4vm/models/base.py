@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ptq4vm.types import MattingOutput, States
 
@@ -70,3 +71,44 @@ class MattingNetwork(nn.Module, ABC):
             By class; a module is given to the first entry that it is an instance of, subclasses included.
         """
         return {}
+
+
+class FrameMatting(MattingNetwork):
+    """A network that sees every frame alone, at a size of its own, and gives alpha only.
+
+    The foreground is the frame itself. Subclasses write :meth:`own_size` and :meth:`alpha`.
+    """
+
+    @abstractmethod
+    def own_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the picture at which a frame of ``height`` and ``width`` pixels is seen."""
+
+    @abstractmethod
+    def alpha(self, image: Tensor) -> Tensor:
+        """Alpha ``(N, 1, h, w)`` in [0, 1] of pictures ``(N, 3, h, w)`` of :meth:`own_size`, RGB in [0, 1]."""
+
+    def forward(self, src: Tensor, downsample_ratio: float = 1.0) -> list[Tensor]:
+        """Matte frames or clips.
+
+        Args:
+            src: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, float RGB in [0, 1].
+            downsample_ratio: Without effect: the network runs at its own size whatever the frame's is.
+
+        Returns:
+            ``[foreground, alpha]``: ``src`` itself, and alpha ``(B, [T, ]1, H, W)`` in [0, 1].
+
+        Raises:
+            ValueError: ``src`` is neither frames nor clips of three channels.
+        """
+        check_frames(src)
+        frames = src.flatten(0, 1) if src.ndim == 5 else src
+        size = (frames.shape[-2], frames.shape[-1])
+        image = F.interpolate(frames, self.own_size(*size), mode="bilinear", align_corners=False)
+        alpha = F.interpolate(self.alpha(image), size, mode="bilinear", align_corners=False)
+        return [src, alpha.unflatten(0, src.shape[:2]) if src.ndim == 5 else alpha]
+
+
+def check_frames(src: Tensor) -> None:
+    """Refuse what is neither frames nor clips of three channels. Raises :class:`ValueError`."""
+    if src.ndim not in (4, 5) or src.shape[-3] != 3:
+        raise ValueError(f"src must be (B, 3, H, W) or (B, T, 3, H, W), got {tuple(src.shape)}")

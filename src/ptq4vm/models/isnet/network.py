@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.base import FrameMatting
 from ptq4vm.ops.junction import Junction, Regrid
 
 SIZE = 1024
@@ -109,7 +109,7 @@ class Stage(nn.Module):
         return self.result(y + first)
 
 
-class ISNet(MattingNetwork):
+class ISNet(FrameMatting):
     """The segmentation network, for frames ``(B, 3, H, W)`` and clips ``(B, T, 3, H, W)`` of any size.
 
     It sees every frame alone, resized to its own size, and gives alpha only: the foreground is the frame itself. Every
@@ -138,31 +138,13 @@ class ISNet(MattingNetwork):
         self.embedded = Junction()
         self.side1 = nn.Conv2d(_UP[1].out, 1, 3, padding=1)
 
-    def forward(self, src: Tensor, downsample_ratio: float = 1.0) -> list[Tensor]:
-        """Segment frames or clips.
+    def own_size(self, height: int, width: int) -> tuple[int, int]:
+        """See :meth:`FrameMatting.own_size`: a square."""
+        return self.size, self.size
 
-        Args:
-            src: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, float RGB in [0, 1].
-            downsample_ratio: Without effect: the network runs at its own size whatever the frame's is.
-
-        Returns:
-            ``[foreground, alpha]``: ``src`` itself, and alpha ``(B, [T, ]1, H, W)`` in [0, 1].
-
-        Raises:
-            ValueError: ``src`` is neither frames nor clips of three channels.
-        """
-        if src.ndim not in (4, 5) or src.shape[-3] != 3:
-            raise ValueError(f"src must be (B, 3, H, W) or (B, T, 3, H, W), got {tuple(src.shape)}")
-        frames = src.flatten(0, 1) if src.ndim == 5 else src
-        own, size = (self.size, self.size), (frames.shape[-2], frames.shape[-1])
-        image = F.interpolate(frames, own, mode="bilinear", align_corners=False)
-        alpha = self._alpha((image - _MEAN) / _STD)
-        alpha = F.interpolate(alpha, size, mode="bilinear", align_corners=False)
-        return [src, alpha.unflatten(0, src.shape[:2]) if src.ndim == 5 else alpha]
-
-    def _alpha(self, image: Tensor) -> Tensor:
-        """Alpha ``(N, 1, h, w)`` of normalised pictures ``(N, 3, h, w)``."""
-        x = self.embedded(self.conv_in(self.image(image)))
+    def alpha(self, image: Tensor) -> Tensor:
+        """See :meth:`FrameMatting.alpha`."""
+        x = self.embedded(self.conv_in(self.image((image - _MEAN) / _STD)))
         skips = []
         for number in range(1, len(_DOWN) + 1):
             x = self.get_submodule(f"stage{number}")(x if number == 1 else self.pool(x))

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.base import FrameMatting
 from ptq4vm.models.modnet.backbone import CHANNELS, Backbone
 from ptq4vm.models.modnet.layers import Convolution, Resize, SEBlock
 from ptq4vm.ops.junction import Junction
@@ -89,7 +88,7 @@ class Fusion(nn.Module):
         return torch.sigmoid(self.conv_f(torch.cat([joined, image], 1)))  # no module: alpha is not to be quantized
 
 
-class MODNet(MattingNetwork):
+class MODNet(FrameMatting):
     """The matting network, for frames ``(B, 3, H, W)`` and clips ``(B, T, 3, H, W)`` of any size.
 
     It sees every frame alone and gives alpha only: the foreground is the frame itself. The frame is resized such that
@@ -113,36 +112,15 @@ class MODNet(MattingNetwork):
         self.hr_branch = HighResolution()
         self.f_branch = Fusion()
 
-    def forward(self, src: Tensor, downsample_ratio: float = 1.0) -> list[Tensor]:
-        """Matte frames or clips.
-
-        Args:
-            src: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, float RGB in [0, 1].
-            downsample_ratio: Without effect: the network runs at its own size whatever the frame's is.
-
-        Returns:
-            ``[foreground, alpha]``: ``src`` itself, and alpha ``(B, [T, ]1, H, W)`` in [0, 1].
-
-        Raises:
-            ValueError: ``src`` is neither frames nor clips of three channels.
-        """
-        if src.ndim not in (4, 5) or src.shape[-3] != 3:
-            raise ValueError(f"src must be (B, 3, H, W) or (B, T, 3, H, W), got {tuple(src.shape)}")
-        frames = src.flatten(0, 1) if src.ndim == 5 else src
-        size = (frames.shape[-2], frames.shape[-1])
-        image = F.interpolate(frames, self.own_size(*size), mode="bilinear", align_corners=False)
-        alpha = F.interpolate(self._alpha(image * 2 - 1), size, mode="bilinear", align_corners=False)
-        return [src, alpha.unflatten(0, src.shape[:2]) if src.ndim == 5 else alpha]
-
     def own_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the picture at which a frame of ``height`` and ``width`` pixels is seen."""
+        """See :meth:`FrameMatting.own_size`: the frame's shape, its shorter side ``size`` long."""
         scale = self.size / min(int(height), int(width))
         rows, columns = (max(_STEP, round(int(length) * scale / _STEP) * _STEP) for length in (height, width))
         return rows, columns
 
-    def _alpha(self, image: Tensor) -> Tensor:
-        """Alpha ``(N, 1, h, w)`` of pictures ``(N, 3, h, w)`` in [-1, 1]."""
-        image = self.image(image)
+    def alpha(self, image: Tensor) -> Tensor:
+        """See :meth:`FrameMatting.alpha`."""
+        image = self.image(image * 2 - 1)
         half, quarter, _, _, deepest = self.backbone(image)
         semantic = self.lr_branch(deepest)
         return self.f_branch(image, semantic, self.hr_branch(image, half, quarter, semantic))

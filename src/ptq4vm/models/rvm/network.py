@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.models.base import MattingNetwork, Replacements
+from ptq4vm.models.base import MattingNetwork, Replacements, check_frames
 from ptq4vm.models.rvm.decoder import RecurrentDecoder
 from ptq4vm.models.rvm.export import replacements
 from ptq4vm.models.rvm.layers import merge_time, split_time
@@ -111,8 +111,7 @@ class RecurrentMatting(MattingNetwork):
             ValueError: ``src`` is neither frames nor clips of three channels.
             ConfigError: The ratio is not positive.
         """
-        if src.ndim not in (4, 5) or src.shape[-3] != 3:
-            raise ValueError(f"src must be (B, 3, H, W) or (B, T, 3, H, W), got {tuple(src.shape)}")
+        check_frames(src)
         base = src if downsample_ratio == 1 else _resize(src, downsample_ratio)
         hidden, states = self._decode(base, (r1, r2, r3, r4))
         if segmentation_pass:

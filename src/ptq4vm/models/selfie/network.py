@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.base import FrameMatting
 from ptq4vm.models.selfie.layers import Convolution, Descriptor, Inverted, Row, Shuffled, Stage
 from ptq4vm.ops.junction import Junction
 
@@ -29,7 +28,7 @@ _SKIPS = (2, 0)
 """Rows whose result the decoder reads, in the order in which it does; the stem's comes last."""
 
 
-class Selfie(MattingNetwork):
+class Selfie(FrameMatting):
     """The segmentation network, for frames ``(B, 3, H, W)`` and clips ``(B, T, 3, H, W)`` of any size.
 
     It sees every frame alone, resized to its own size, and gives alpha only: the foreground is the frame itself. Every
@@ -56,29 +55,12 @@ class Selfie(MattingNetwork):
         self.decoder = nn.ModuleList(Stage(inp, out) for inp, out in itertools.pairwise(joined))
         self.project = Shuffled(_WIDTH)
 
-    def forward(self, src: Tensor, downsample_ratio: float = 1.0) -> list[Tensor]:
-        """Segment frames or clips.
+    def own_size(self, height: int, width: int) -> tuple[int, int]:
+        """See :meth:`FrameMatting.own_size`: the variant's."""
+        return self.size
 
-        Args:
-            src: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, float RGB in [0, 1].
-            downsample_ratio: Without effect: the network runs at its own size whatever the frame's is.
-
-        Returns:
-            ``[foreground, alpha]``: ``src`` itself, and alpha ``(B, [T, ]1, H, W)`` in [0, 1].
-
-        Raises:
-            ValueError: ``src`` is neither frames nor clips of three channels.
-        """
-        if src.ndim not in (4, 5) or src.shape[-3] != 3:
-            raise ValueError(f"src must be (B, 3, H, W) or (B, T, 3, H, W), got {tuple(src.shape)}")
-        frames = src.flatten(0, 1) if src.ndim == 5 else src
-        alpha = self._alpha(F.interpolate(frames, self.size, mode="bilinear", align_corners=False))
-        size = (frames.shape[-2], frames.shape[-1])
-        alpha = F.interpolate(alpha, size, mode="bilinear", align_corners=False)
-        return [src, alpha.unflatten(0, src.shape[:2]) if src.ndim == 5 else alpha]
-
-    def _alpha(self, image: Tensor) -> Tensor:
-        """Alpha ``(N, 1, h, w)`` of pictures ``(N, 3, h, w)`` of the network's own size."""
+    def alpha(self, image: Tensor) -> Tensor:
+        """See :meth:`FrameMatting.alpha`."""
         x = first = self.stem(self.image(image))
         results = []
         for block in self.encoder:
