@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from ptq4vm import settings
@@ -231,3 +233,12 @@ def test_any_engine_is_given_a_graph(decoder: str, binarizer: str) -> None:
     feeds = {port.name: np.random.default_rng(0).random(port.shape, np.float32) for port in session.get_inputs()}
     alpha = session.run(["pha"], feeds)[0]
     assert alpha.shape == (1, 1, 48, 80) and bool(np.isfinite(alpha).all())
+
+
+def test_a_file_of_weights_is_this_networks(tmp_path: Path) -> None:
+    family, network = FAMILIES["bivm"](), stirred(BiVM())
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    found = family.load({}, tmp_path / "w.safetensors").state_dict()
+    assert all(torch.equal(found[key], value) for key, value in network.state_dict().items())
+    with pytest.raises(WeightsError, match="entries differ"):
+        family.load({"encoder": "sbb"}, tmp_path / "w.safetensors")

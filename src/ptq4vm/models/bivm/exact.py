@@ -116,6 +116,13 @@ class Hardswish(nn.Module):
         return x * (x * (1 / 6) + 0.5).clamp(0.0, 1.0)
 
 
+def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Factor and shift ``(C,)`` float64 that a batch norm applies in eval mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return factor, norm.bias.double() - factor * norm.running_mean.double()
+
+
 class ExactConv2d(nn.Module):
     """A float convolution whose sums are taken in float64.
 
@@ -132,10 +139,8 @@ class ExactConv2d(nn.Module):
     @torch.no_grad()
     def fold(self, norm: nn.BatchNorm2d) -> None:
         """Take the batch norm behind the convolution into its weights and its bias, in eval mode."""
-        assert norm.running_mean is not None and norm.running_var is not None
-        factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        own = torch.zeros_like(factor) if self.bias is None else self.bias.double()
-        bias = norm.bias.double() + factor * (own - norm.running_mean.double())
+        factor, shift = affine_of(norm)
+        bias = shift if self.bias is None else shift + factor * self.bias.double()
         self.weight = nn.Parameter((self.weight.double() * factor.view(-1, 1, 1, 1)).float(), requires_grad=False)
         self.bias = nn.Parameter(bias.float(), requires_grad=False)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from ptq4vm.errors import WeightsError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.bivm.network import BiVM
 from ptq4vm.models.family import FAMILIES, Arguments, NetworkFamily
 from ptq4vm.models.weights.cache import Wanted
-from ptq4vm.models.weights.files import read_state
+from ptq4vm.models.weights.files import check_entries
 
 _NAMES = {
     ("ebb", "shb"): "bivm",
@@ -37,7 +37,10 @@ class BiVMFamily(NetworkFamily):
     def wanted(self, arguments: Arguments) -> Wanted:
         """See :meth:`NetworkFamily.wanted`: nowhere; they are trained."""
         name = self.model_name(arguments)
-        return Wanted(f"{name} (train it: ptq4vm train)", f"{name}.safetensors", name, (), _check)
+        with torch.device("meta"):
+            network = self.build(arguments)
+        check = partial(check_entries, network=network, title=name)
+        return Wanted(f"{name} (train it: ptq4vm train)", f"{name}.safetensors", name, (), check)
 
     def load(self, arguments: Arguments, weights: str | Path | None = None) -> MattingNetwork:
         """See :meth:`NetworkFamily.load`.
@@ -50,9 +53,7 @@ class BiVMFamily(NetworkFamily):
             raise WeightsError(
                 f"{name} has no published weights: train it (ptq4vm train model={name}), then checkpoint=RUN"
             )
-        network = self.build(arguments)
-        self.fill(network, weights)
-        return network
+        return super().load(arguments, weights)
 
     def partition(self, arguments: Arguments) -> dict[str, Any]:
         """See :meth:`NetworkFamily.partition`: what is binary is no quantizer's, and keeps its batch norms."""
@@ -73,19 +74,3 @@ class BiVMFamily(NetworkFamily):
         if binarizer == "none":
             return f"{name}_float"
         return name if binarizer == "reactnet" and name != "rvm" else f"{name}_{binarizer}"
-
-    def fill(self, network: MattingNetwork, weights: str | Path) -> None:
-        """Load a file of weights into a network.
-
-        Raises:
-            WeightsError: The file is missing, damaged or another network's.
-        """
-        state = read_state(Path(weights))
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise WeightsError(f"{weights} does not fit this network: {str(error).splitlines()[1].strip()}") from error
-
-
-def _check(state: Mapping[str, Tensor], name: str | Path) -> None:
-    raise WeightsError(f"{name}: binary networks are trained, not fetched")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ptq4vm.models.bivm.binarizers.base import BINARIZERS, Binarizer, SignActivation
-from ptq4vm.models.bivm.exact import EXACT, ExactConv2d
+from ptq4vm.models.bivm.binarizers.base import BINARIZERS, Binarizer
+from ptq4vm.models.bivm.exact import EXACT, ExactConv2d, affine_of
 
 FLOAT = "none"
 """The binarizer that leaves everything in float: for a network's full-precision twin."""
@@ -77,7 +77,7 @@ class BinaryConv2d(nn.Module):
     def fold(self, norm: nn.BatchNorm2d) -> None:
         """Take the batch norm behind a decided convolution into its factors and its bias; see :meth:`decide`."""
         assert self.scale is not None
-        factor, shift = affine_of(norm)
+        factor, shift = (each.float() for each in affine_of(norm))
         bias = shift if self.bias is None else shift + factor * self.bias
         self.scale.mul_(factor.view_as(self.scale))
         self.bias = nn.Parameter(bias, requires_grad=False)
@@ -89,13 +89,6 @@ class BinaryConv2d(nn.Module):
             scale, signs = self.binarizer.scale(self.weight).clone(), self.binarizer.signs(self.weight)
             self.scale = scale
             self.weight.copy_(signs)
-
-
-def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Factor and shift ``(C,)`` float32 that a batch norm applies in eval mode, computed in float64."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    return factor.float(), (norm.bias.double() - factor * norm.running_mean.double()).float()
 
 
 class Convolutions:
@@ -230,6 +223,3 @@ def _folded(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
     assert isinstance(conv, (BinaryConv2d, ExactConv2d))
     conv.fold(norm)
     return conv
-
-
-__all__ = ["FLOAT", "BinaryConv2d", "Convolutions", "SignActivation", "binary_layers", "decide"]
