@@ -29,7 +29,7 @@ from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.output import write_run_folder
-from ptq4vm.runs.layout import check_run_folder, clear_run_folder, occupied
+from ptq4vm.runs.layout import taken
 from ptq4vm.runs.loggers import logging_into
 from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, trainers
 from ptq4vm.version import __version__
@@ -128,10 +128,7 @@ def quantize(
         notes={"version": __version__, "seed": seed, **(notes or {})},
         finish=lambda result: write_run_folder(folder, result, pictures, spec.label),
     )
-    check_run_folder(folder)
-    with occupied(folder):
-        if overwrite:
-            clear_run_folder(folder)
+    with taken(folder, overwrite):
         result = pipeline.run()
     warn_of_departures(result.stages)
     return result

@@ -25,7 +25,7 @@ from ptq4vm.pipeline.pipeline import QuantizationResult
 from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.output import write_run_folder
-from ptq4vm.runs.layout import check_run_folder, clear_run_folder, occupied
+from ptq4vm.runs.layout import taken
 from ptq4vm.runs.loggers import logging_into
 from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, trainers
 from ptq4vm.version import __version__
@@ -141,8 +141,5 @@ def train(
         notes={"version": __version__, "seed": seed, **(notes or {})},
         finish=lambda result: write_run_folder(folder, result, pictures, "1 bit"),
     )
-    check_run_folder(folder)
-    with occupied(folder):
-        if overwrite:
-            clear_run_folder(folder)
+    with taken(folder, overwrite):
         return training.run()

@@ -14,7 +14,6 @@ from ptq4vm import api, settings
 from ptq4vm.cli import build
 from ptq4vm.cli.app import hydra_command, plain
 from ptq4vm.cli.record import common, group_choices, recorded
-from ptq4vm.data.base import NeedsTruth
 from ptq4vm.pipeline.binary import TRAINED
 from ptq4vm.report.tables import metrics_table
 from ptq4vm.runs.layout import SHEETS, check_run_folder, occupied
@@ -70,8 +69,7 @@ def _train(cfg: DictConfig, run_dir: Path) -> float | None:
     console = Console()
     if result.stages:
         clips = len(next(iter(result.stages.values())).clips)
-        about = build.about_truth(data) if isinstance(data, NeedsTruth) else ""
-        title = f"{group_choices()['model']} on {clips} clips{about}"
+        title = f"{group_choices()['model']} on {clips} clips{build.about_truth(data)}"
         console.print(metrics_table(result.stages, title=title))
     console.print(f"{result.cost.paper_gflops:.2f} G operations a frame, {result.cost.paper_mb:.2f} MB in bits")
     console.print(f"run folder: {run_dir} ({result.timing['total']:.0f} s)", soft_wrap=True)

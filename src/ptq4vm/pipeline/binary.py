@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -20,8 +19,6 @@ from ptq4vm.data.base import ClipDataset
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.data.classification import ImageFolder
 from ptq4vm.evaluation.cost import Cost
-from ptq4vm.evaluation.evaluator import evaluate
-from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.methods.binary.matting import BinaryMatting
 from ptq4vm.methods.binary.pretraining import Pretraining
 from ptq4vm.methods.binary.schedule import MattingStage, Schedule
@@ -29,13 +26,14 @@ from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.bivm.cost import BinaryCost, measure
 from ptq4vm.models.bivm.network import BiVM
 from ptq4vm.ops.formats import channels_last
+from ptq4vm.pipeline.measuring import measure_stage, measured, seconds
 from ptq4vm.pipeline.pipeline import ObserverFactory, QuantizationResult
-from ptq4vm.pipeline.training import fit
+from ptq4vm.pipeline.training import fit, saved_by_epochs
 from ptq4vm.quant.checkpoint import CheckpointInfo, save_quantized
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
-from ptq4vm.runs.progress import AtomicCheckpointIO, RunState, fingerprint, newest_checkpoint, tensors_hash
-from ptq4vm.system.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer
+from ptq4vm.runs.progress import RunState, fingerprint, tensors_hash
+from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, default_trainer
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +93,8 @@ class BinaryTraining:
             PTQ4VMError: With one line that says what is wrong and what to do; what was finished stays.
         """
         pl.seed_everything(self.seed, workers=True, verbose=False)
-        self._data = self._datamodule(next(iter(self.schedule.stages.values())))
+        self._first = next(iter(self.schedule.stages.values()))
+        self._data = self._datamodule(self._first)
         network = copy.deepcopy(self.network)
         if self.schedule.initialise and self.teacher is not None:
             log.info("%d tensors begin as the float network's", initialise(network, self.teacher))
@@ -150,7 +149,8 @@ class BinaryTraining:
         if self._restored(network, name):
             return
         module = BinaryMatting(network, self.teacher, stage)
-        self._fit(network, name, module, stage.epochs, {"datamodule": self._datamodule(stage)})
+        data = self._data if stage == self._first else self._datamodule(stage)  # whose samples are decoded already
+        self._fit(network, name, module, stage.epochs, {"datamodule": data})
 
     def _restored(self, network: nn.Module, name: str) -> bool:
         saved = self._state.load_tensors(name)
@@ -163,18 +163,10 @@ class BinaryTraining:
         """Train ``module``, of which ``network`` is a part, going on after the last epoch that was saved."""
         if epochs > 0:
             folder = self._state.path(name)
-            newest = newest_checkpoint(folder)
             with self._state.clock(name):
-                trainer = fit(
-                    self.trainer,
-                    self.loggers(name),
-                    self.run_dir,
-                    module,
-                    {**data, "ckpt_path": newest, "weights_only": True},
-                    max_epochs=epochs,
-                    callbacks=[ModelCheckpoint(folder, filename="{epoch:04d}")],
-                    plugins=[AtomicCheckpointIO()],
-                )
+                arguments, saving = saved_by_epochs(folder, data)
+                made = (self.trainer, self.loggers(name), self.run_dir, module, arguments)
+                trainer = fit(*made, max_epochs=epochs, **saving)
             self._state.count_steps(name, trainer.global_step)
             shutil.rmtree(folder, ignore_errors=True)
         self._state.save_tensors(name, dict(network.state_dict()), {})
@@ -197,9 +189,7 @@ class BinaryTraining:
         if self.teacher is not None:
             self._evaluate(self.teacher, "fp32")
         self._evaluate(network, TRAINED)
-        results = self._state.get("results") or {}
-        stages = {name: EvaluationResult(dict(v["mean"]), dict(v["clips"]), {}) for name, v in results.items()}
-        timing = {**self._state.timing, "total": sum(self._state.timing["stages"].values())}
+        stages, timing = measured(self._state), seconds(self._state)
         steps = dict(self._state.get("steps") or {})
         clips = self._data.evaluation_clips or self._data.clip_sets.calibration
         size = clips[0].size
@@ -208,15 +198,11 @@ class BinaryTraining:
 
     def _evaluate(self, network: MattingNetwork, stage: str) -> None:
         """Evaluate a network; again where an earlier run did that was not finished: pictures are drawn in the end."""
-        if not self._data.evaluation_clips or (self._state.get("finished") and stage in self._state.get("results")):
+        if not self._data.evaluation_clips or (self._state.get("finished") and stage in measured(self._state)):
             return
-        with self._state.clock(f"evaluate_{stage}"):
-            observers = [self.observer(stage)] if self.observer is not None else []
-            found = evaluate(
-                channels_last(network), self._data, self.trainer(**EVALUATING), self.downsample_ratio, observers
-            )
-        results = self._state.get("results") or {}
-        self._state.put("results", {**results, stage: {"mean": found.mean, "clips": found.clips}})
+        observer = None if self.observer is None else self.observer(stage)
+        network = channels_last(network)
+        measure_stage(self._state, stage, network, self._data, self.trainer, self.downsample_ratio, observer)
 
 
 def initialise(network: nn.Module, teacher: nn.Module) -> int:

@@ -16,13 +16,14 @@ from torch import nn
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.errors import CheckpointError
 from ptq4vm.evaluation.cost import Cost, measure_cost
-from ptq4vm.evaluation.evaluator import FrameObserver, evaluate
+from ptq4vm.evaluation.evaluator import FrameObserver
 from ptq4vm.evaluation.layer_errors import layer_errors
 from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.methods.method import Method, Preset, method_values, preset_values
 from ptq4vm.methods.mixed_bits import Budget, choose_bits
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.formats import channels_last
+from ptq4vm.pipeline.measuring import measure_stage, measured, seconds
 from ptq4vm.pipeline.teacher import folded
 from ptq4vm.pipeline.training import Training
 from ptq4vm.quant.checkpoint import (
@@ -41,7 +42,7 @@ from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.placement.plan import make_plan
 from ptq4vm.quant.spec import Partition, QuantSpec, spec_values
 from ptq4vm.runs.progress import RunState, SharedStages, fingerprint, tensors_hash
-from ptq4vm.system.trainers import EVALUATING, LoggerFactory, TrainerFactory, default_trainer, processes
+from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, default_trainer, processes
 
 log = logging.getLogger(__name__)
 
@@ -140,9 +141,7 @@ class Pipeline:
                 notes = {"method": method_values(self.method), **self.notes}
                 info = CheckpointInfo(self.model, spec, partition, notes)
                 save_quantized(self.run_dir, network, info)
-        stages = {name: _result(value) for name, value in (self._state.get("results") or {}).items()}
-        timing = self._state.timing
-        timing = {**timing, "total": sum(timing["stages"].values())}
+        stages, timing = measured(self._state), seconds(self._state)
         network = network.eval()
         steps = dict(self._state.get("steps") or {})
         spec = self.spec if self.spec.is_float else read_info(self.run_dir).spec
@@ -260,16 +259,8 @@ class Pipeline:
         pictured = self.observer is not None and stage in ("fp32", self._final)
         if not self.datamodule.evaluation_clips or (stage in results and not pictured):
             return
-        log.info("evaluating %s on %d clips", stage, len(self.datamodule.evaluation_clips))
-        with self._state.clock(f"evaluate_{stage}"):
-            found = evaluate(
-                network,
-                self.datamodule,
-                self.trainer(**EVALUATING),
-                self.downsample_ratio,
-                [self.observer(stage)] if self.observer is not None else [],
-            )
-        self._state.put("results", {**results, stage: {"mean": found.mean, "clips": found.clips}})
+        observer = None if self.observer is None else self.observer(stage)
+        measure_stage(self._state, stage, network, self.datamodule, self.trainer, self.downsample_ratio, observer)
 
     def _chosen(self, teacher: MattingNetwork, partition: Partition) -> QuantSpec:
         """The choices with the bits of every layer, as an earlier run found them where there was one."""
@@ -285,9 +276,8 @@ class Pipeline:
         return replace(self.spec, **saved)
 
     def _quantize(self, teacher: MattingNetwork, partition: Partition, spec: QuantSpec) -> MattingNetwork:
-        measured = self._state.get("results") or {}
         baseline = self.baseline and self._final != "rtn"
-        if baseline and self.datamodule.evaluation_clips and "rtn" not in measured:
+        if baseline and self.datamodule.evaluation_clips and "rtn" not in measured(self._state):
             with self._state.clock("rtn"):
                 nearest = self._start(teacher, partition, _nearest(self.spec))
             self._evaluate(nearest, "rtn")
@@ -343,7 +333,3 @@ def _nearest(spec: QuantSpec) -> QuantSpec:
     """Round to nearest with min-max ranges, one scale per tensor, at the same bits: the baseline of every table."""
     weight = replace(spec.weight, observer="minmax")
     return replace(spec, weight=weight, activation=replace(spec.activation, observer="minmax", granularity="tensor"))
-
-
-def _result(value: Mapping[str, Any]) -> EvaluationResult:
-    return EvaluationResult(dict(value["mean"]), dict(value["clips"]), {})

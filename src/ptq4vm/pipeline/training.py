@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -179,21 +179,12 @@ class Training:
             network.load_state_dict(saved[0])
             return
         folder = self.state.path("gac")
-        newest = newest_checkpoint(folder)
-        if newest is not None:
-            log.info("GAC goes on after %s", newest.stem)
+        arguments, saving = saved_by_epochs(folder, {"datamodule": self.datamodule})
         with self.state.clock(label):
             if settings.needs_teacher:
                 clips = track(self.datamodule.calibration_clips(), description="float targets", transient=True)
                 module.targets = TeacherTargets.compute(teacher, clips)
-            self._fit(
-                label,
-                module,
-                {"datamodule": self.datamodule, "ckpt_path": newest, "weights_only": True},
-                max_epochs=settings.epochs,
-                callbacks=[ModelCheckpoint(folder, filename="{epoch:04d}")],
-                plugins=[AtomicCheckpointIO()],
-            )
+            self._fit(label, module, arguments, max_epochs=settings.epochs, **saving)
         batches = math.ceil(len(self.datamodule.samples) // processes(self.trainer) / self.datamodule.batch_size)
         self.state.count_steps(label, settings.epochs * batches)
         self.state.save_tensors("gac", dict(network.state_dict()), {})
@@ -204,6 +195,23 @@ class Training:
     ) -> None:
         """Train with a Trainer of ``more``, calling its ``fit`` with ``arguments``."""
         fit(self.trainer, self.loggers(stage), self.state.folder.parent, module, arguments, **more)
+
+
+def saved_by_epochs(folder: Path, data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a stage is trained that saves every epoch and goes on after the last one that an earlier run saved.
+
+    Args:
+        folder: Folder in a run's state for the epochs of this stage.
+        data: Arguments of the Trainer's ``fit`` that give the batches.
+
+    Returns:
+        Arguments of the Trainer's ``fit``, and of the Trainer.
+    """
+    newest = newest_checkpoint(folder)
+    if newest is not None:
+        log.info("%s goes on after %s", folder.name.upper(), newest.stem)
+    saving = {"callbacks": [ModelCheckpoint(folder, filename="{epoch:04d}")], "plugins": [AtomicCheckpointIO()]}
+    return {**data, "ckpt_path": newest, "weights_only": True}, saving
 
 
 def fit(

@@ -138,6 +138,26 @@ def occupied(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def taken(run_dir: Path, overwrite: bool) -> Iterator[None]:
+    """Around a run: its folder is checked, kept for this process, and emptied of an earlier run where that is asked.
+
+    Args:
+        run_dir: The run folder.
+        overwrite: Whether to remove an earlier run first.
+
+    Raises:
+        ConfigError: It holds files that a run would replace and that are not of a run.
+        CheckpointError: Another process is in it.
+        SaveError: It cannot be written, or cleared.
+    """
+    check_run_folder(run_dir)
+    with occupied(run_dir):
+        if overwrite:
+            clear_run_folder(run_dir)
+        yield
+
+
 def clear_run_folder(run_dir: Path) -> None:
     """Remove what an earlier run left, and nothing else; a folder without a run stays as it is.
 
