@@ -64,3 +64,9 @@ def check_size(key: str, size: tuple[int, int]) -> None:
         raise ConfigError(
             f"{key}={size[1]}x{size[0]} is out of range: use sides of 1 to {SIDE}, {PIXELS} pixels at most"
         )
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads below 1; ``None`` leaves it open. Raises :class:`ConfigError`."""
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads={threads}: use 1 or more")

@@ -35,6 +35,7 @@ from ptq4vm.engines.benchmark import benchmark as measure
 from ptq4vm.engines.registry import open_engine as open_file
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.exporting.shape import FrameShape
+from ptq4vm.limits import check_threads
 from ptq4vm.media.portrait import draw_portrait
 from ptq4vm.report.benchmark import Results, write_benchmark
 from ptq4vm.system.allocator import keep_freed_memory
@@ -166,8 +167,7 @@ def _checked(
     weights: str | Path | None,
 ) -> _Asked:
     """Refuse what cannot be compared. Raises :class:`ConfigError`."""
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads={threads}: use 1 or more")
+    check_threads(threads)
     for precision in precisions:
         if precision not in ("f32", "bf16"):
             raise ConfigError(f"precision={precision} is unknown: use f32, bf16 or f32,bf16")

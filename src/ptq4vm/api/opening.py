@@ -15,6 +15,7 @@ from ptq4vm.engines.base import MattingEngine
 from ptq4vm.engines.registry import ENGINES, engines_for
 from ptq4vm.engines.registry import open_engine as open_file
 from ptq4vm.errors import ConfigError
+from ptq4vm.limits import check_threads
 
 if TYPE_CHECKING:
     from ptq4vm.engines.step import StepEngine
@@ -150,8 +151,6 @@ def _in_pytorch(network: MattingNetwork, downsample_ratio: float | None) -> Matt
 def _use_threads(threads: int | None) -> None:
     import torch
 
-    if threads is None:
-        return
-    if threads < 1:
-        raise ConfigError(f"threads={threads}: use 1 or more")
-    torch.set_num_threads(threads)
+    check_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
-from ptq4vm.errors import ConfigError, ExportError
+from ptq4vm.errors import ExportError
+from ptq4vm.limits import check_threads
 from ptq4vm.system.cpu import Cpu
 from ptq4vm.system.extras import needed
 
@@ -42,8 +43,7 @@ class BitsEngine(StepEngine):
     suffixes = (".bits",)
 
     def __init__(self, file: str | Path, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads={threads}: use 1 or more")
+        check_threads(threads)
         needed("numba", "fast")
         from ptq4vm.engines.bitprogram import Program  # compiles, and needs Numba
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
-from ptq4vm.errors import ConfigError, ExportError
+from ptq4vm.errors import ExportError
+from ptq4vm.limits import check_threads
 from ptq4vm.system.extras import needed
 
 
@@ -36,8 +37,7 @@ class OnnxEngine(StepEngine):
     suffixes = (".onnx",)
 
     def __init__(self, file: str | Path, threads: int | None = None, integer_bias: bool = False) -> None:
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads={threads}: use 1 or more")
+        check_threads(threads)
         ort = needed("onnxruntime", "onnx")
         options = ort.SessionOptions()
         options.log_severity_level = 3

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
 from ptq4vm.errors import ConfigError, ExportError
+from ptq4vm.limits import check_threads
 from ptq4vm.system.extras import needed
 
 RT_INFO = "ptq4vm"
@@ -41,8 +42,7 @@ class OpenVinoEngine(StepEngine):
     uses_onednn = True
 
     def __init__(self, file: str | Path, threads: int | None = None, precision: str = "f32") -> None:
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads={threads}: use 1 or more")
+        check_threads(threads)
         if precision not in self.precisions:
             raise ConfigError(f"precision={precision!r} is unknown: use one of {', '.join(self.precisions)}")
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
