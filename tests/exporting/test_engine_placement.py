@@ -22,7 +22,9 @@ from ptq4vm.exporting.target import TARGETS
 from ptq4vm.exporting.trace import FrameShape
 from ptq4vm.exporting.verify import moving_portrait, verify
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.quant.insert import activation_quantizers
 from ptq4vm.quant.layers import QuantActivation
+from ptq4vm.quant.quantizers.uniform import UniformQuantizer
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
@@ -124,6 +126,29 @@ def test_openvino_computes_with_packed_weights(bits: str, tmp_path: Path) -> Non
     # later on a value between two codes has gone the other way somewhere, and at 4 bits a code is a large step
     early = deviations(small, engine, [frame, *states])[:6]
     assert max(layer.error for layer in early) < 1e-3, early
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("openvino", "xml"), ("onnx", "onnx")])
+@pytest.mark.parametrize(("granularity", "placement"), [("channel", "engine"), ("mixed", "input")])
+@pytest.mark.parametrize("bits", ["w4a4", "w8a7"])
+def test_zero_points_of_channels_are_stored_as_one(
+    target: str, suffix: str, granularity: str, placement: str, bits: str, tmp_path: Path
+) -> None:
+    chosen = spec(bits, granularity, placement)
+    small = random_quantized(replace(chosen, activation=replace(chosen.activation, zeros="channel")))
+    own = [q for q in activation_quantizers(small).values() if isinstance(q, UniformQuantizer) and q.own_zeros]
+    assert any(len(q.zero_point.unique()) > 1 for q in own)
+    path = tmp_path / f"a.{suffix}"
+    TARGETS[target]().write(small, path, SHAPE, {})
+    engine = open_engine(path, threads=1)
+    frame = moving_portrait(SIZE, 1).frames.float() / 255
+    with torch.no_grad():
+        states = [torch.zeros_like(state) for state in small.matte(frame).states if state is not None]
+    early = deviations(small, engine, [frame, *states])[:6]
+    assert max(layer.error for layer in early) < 1e-3, early
+    if target == "openvino" and placement == "engine":
+        assert isinstance(engine, OpenVinoEngine)
+        assert all(kind != ("Convolution", "f32") for kind in engine.executed_types())
 
 
 @pytest.mark.parametrize(("target", "suffix"), [("openvino", "xml"), ("onnx", "onnx")])

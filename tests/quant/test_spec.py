@@ -72,3 +72,11 @@ def test_the_old_name_is_read_with_a_line(caplog: pytest.LogCaptureFixture) -> N
     caplog.clear()
     assert settings.quant_spec({"weight": 4, "activation": 4}, {"activation": {"asymmetric": False}}) == spec
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("other", [{"asymmetric": False}, {"quantizer": "htdq"}])
+def test_zero_points_of_channels_need_an_even_asymmetric_grid(other: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="zeros=channel"):
+        ActivationSpec(4, zeros="channel", **other)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="activation zeros"):
+        ActivationSpec(4, zeros="mine")

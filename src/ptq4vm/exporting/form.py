@@ -86,12 +86,13 @@ class ExportActivation(nn.Module):
     zero: Tensor
     out_scale: Tensor
     out_zero: Tensor
+    lower: Tensor | None
     upper: Tensor
     table: Tensor | None
 
     def __init__(self, quantizer: ActivationQuantizer, fold: bool = False) -> None:
         super().__init__()
-        scale, zero_point, quant_max, table = quantizer.qparams()
+        scale, zero_point, quant_max, table, shift = quantizer.qparams()
         zero = zero_point.to(torch.uint8)
         self.clips = quant_max < U8_LEVELS
         self.register_buffer("scale", scale)
@@ -99,13 +100,17 @@ class ExportActivation(nn.Module):
         self.register_buffer("out_scale", torch.ones(()) if fold else scale.clone())
         self.register_buffer("out_zero", zero.clone() if fold else self.zero.clone())
         self.register_buffer("table", None if table is None else table.to(torch.uint8))
-        upper = (quant_max - zero.float()) * scale
+        first = 0.0 if shift is None else shift
+        upper = (first + quant_max - zero.float()) * scale
+        self.register_buffer("lower", None if shift is None else ((shift - zero.float()) * scale).view(-1, 1, 1))
         self.upper_value = float(upper.max())
         self.register_buffer("upper", upper.view(-1, 1, 1) if scale.ndim else upper)
 
     def forward(self, x: Tensor) -> Tensor:
         """Round ``x`` of any shape (channels at dimension -3 where each has its own scale) to values that codes stand
         for."""
+        if self.lower is not None:
+            x = torch.maximum(x, self.lower)
         if self.clips:
             x = torch.minimum(x, self.upper) if self.upper.ndim else x.clamp(max=self.upper_value)
         axis = max(x.ndim - 3, 0)

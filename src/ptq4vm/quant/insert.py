@@ -164,7 +164,7 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[Range]]) -> nn.M
         _insert(quantized, site, quantizers[path])
     for path, segments in plan.regrids.items():
         scales = segment_scales(quantizers, segments) if plan.separate_scales(segments) else None
-        regrid = quantizers[segments[0].site].regrid(scales)
+        regrid = quantizers[segments[0].site].regrid(scales, segment_zeros(quantizers, segments))
         quantized.set_submodule(path, QuantActivation(quantized.get_submodule(path), regrid))
     return quantized.to(device).eval()
 
@@ -176,6 +176,13 @@ def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segm
         scale = quantizers[site].channel_scale().detach()
         parts.append(scale[start:stop] if len(scale) > 1 else scale.expand(stop - start))
     return torch.cat(parts)
+
+
+def segment_zeros(quantizers: Mapping[str, ActivationQuantizer], segments: Segments) -> Tensor | None:
+    """Zero point of every channel of a tensor made of segments, ``(C,)``; ``None`` where they share one."""
+    found = [(quantizers[site].channel_zero(), start, stop) for site, start, stop in segments]
+    parts = [zero[start:stop] for zero, start, stop in found if zero is not None]
+    return torch.cat(parts) if parts else None
 
 
 def _weight_quantizer(weight: Tensor, spec: WeightSpec, factor: Tensor | None) -> WeightQuantizer:

@@ -78,6 +78,9 @@ class ActivationSpec:
         temporal_weight: What a change of TDScore weighs beside the relative squared error, for ``tdscore``, at least 0.
         migration: How far scales of channels that weights carry differ, in [0, 1]: 1 follows the channels, 0 gives all
             the same; see :func:`ptq4vm.quant.quantizers.uniform.migrated`.
+        zeros: ``shared``: scales of one tensor share its zero point. ``channel``: where every channel has a scale of
+            its own, it has a zero point of its own too, below 8 bits. An engine stores such codes moved up to one zero
+            point, in its 8 bits.
     """
 
     bits: int = 8
@@ -90,12 +93,16 @@ class ActivationSpec:
     grid_bits: int = 8
     temporal_weight: float = 1.0
     migration: float = 1.0
+    zeros: str = "shared"
 
     def __post_init__(self) -> None:
         _check_bits("activation bits", self.bits)
         _check_choice("activation granularity", self.granularity, ("tensor", "depthwise", "branch", "mixed", "channel"))
         _check_choice("activation observer", self.observer, OBSERVERS.names())
         _check_choice("activation quantizer", self.quantizer, QUANTIZERS.names())
+        _check_choice("activation zeros", self.zeros, ("shared", "channel"))
+        if self.zeros == "channel" and not (self.asymmetric and self.quantizer == "uniform"):
+            raise ConfigError("activation zeros=channel needs asymmetric=true and quantizer=uniform")
         if not 0.5 < self.percentile <= 1:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
         if not self.relaxation > 0:
@@ -111,6 +118,16 @@ class ActivationSpec:
     def code_range(self) -> tuple[int, int]:
         """Smallest and largest integer code of the grid on which the quantizer's levels lie."""
         return 0, 2 ** (max(self.bits, self.grid_bits) if self.quantizer == "htdq" else self.bits) - 1
+
+    @property
+    def own_zeros(self) -> bool:
+        """Whether channels with scales of their own have zero points of their own: at 8 bits there is no room."""
+        return self.zeros == "channel" and self.bits < MAX_BITS
+
+    @property
+    def largest_code(self) -> int:
+        """The largest code that an engine may store; the smallest is 0."""
+        return (2 if self.own_zeros else 1) * self.code_range[1]
 
 
 Spec = TypeVar("Spec", WeightSpec, ActivationSpec)
@@ -187,7 +204,7 @@ def spec_values(spec: QuantSpec) -> dict[str, Any]:
     """
     values = asdict(spec)
     activation = {_WRITTEN.get(key, key): value for key, value in values["activation"].items()}
-    for key in ("quantizer", "relaxation", "grid_bits", "temporal_weight", "migration"):
+    for key in ("quantizer", "relaxation", "grid_bits", "temporal_weight", "migration", "zeros"):
         if activation[key] == getattr(ActivationSpec, key):
             del activation[key]
     for key in ("weight_bits", "activation_bits"):

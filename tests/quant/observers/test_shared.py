@@ -20,6 +20,21 @@ def _observer(parts: list[Tensor], levels: int, affine: bool = True) -> SharedZe
     return observer
 
 
+def test_groups_with_zero_points_of_their_own_are_no_worse_one_by_one() -> None:
+    parts = _groups((-1.0, 1.0), (-0.1, 1.0), (-5.0, 10.0), (0.0, 3.0))
+    own = SharedZeroObserver(len(parts), 15, own_zeros=True)
+    own.observe(parts)
+    shared = _observer(parts, 15)
+    alone = [SharedZeroObserver(1, 15) for _ in parts]
+    for observer, part in zip(alone, parts, strict=True):
+        observer.observe([part])
+    errors = [_error(parts, found, 15) for found in (own.ranges(), shared.ranges())]
+    assert [a < 0.5 * b for a, b in zip(*errors, strict=True)] == [True, True, False, True], "the third had its way"
+    assert errors[0][2] <= 1.05 * errors[1][2]
+    widths = [[high - low for low, high in found] for found in (own.ranges(), [o.ranges()[0] for o in alone])]
+    assert widths[0] == pytest.approx(widths[1], rel=0.1), "each as if it were alone"
+
+
 def _error(parts: list[Tensor], ranges: list[tuple[float, float]], levels: int) -> list[float]:
     errors = []
     for part, (low, high) in zip(parts, ranges, strict=True):

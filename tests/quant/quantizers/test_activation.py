@@ -125,3 +125,36 @@ def test_only_scales_that_weights_carry_migrate(carried: bool) -> None:
     seen = SiteRanges([(0.0, 0.15), (0.0, 1.5)], (1, 1), learns=not carried)
     scale = UniformQuantizer.from_ranges(spec, seen).scale.detach()
     torch.testing.assert_close(scale, torch.tensor([0.1, 0.1]) if carried else torch.tensor([0.01, 0.1]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(bits=st.integers(2, 7), offset=st.floats(-3, 3), seed=st.integers(0, 99))
+def test_codes_with_zero_points_of_their_own_lie_on_one_grid(bits: int, offset: float, seed: int) -> None:
+    x = _randn(1, 5, 6, 6, seed=seed) * torch.tensor([0.1, 1, 2, 5, 9])[:, None, None] + offset
+    lows, highs = (x.amin((0, 2, 3)).clamp(max=0), x.amax((0, 2, 3)).clamp(min=0))
+    ranges = list(zip(lows.tolist(), highs.tolist(), strict=True))
+    quantizer = UniformQuantizer.from_ranges(ActivationSpec(bits, zeros="channel"), SiteRanges(ranges, (1,) * 5))
+    x = 1.3 * x  # some of it is clipped
+    scale, zero, top, table, shift = quantizer.qparams()
+    assert table is None and shift is not None and zero.ndim == 0
+    scale, shift = scale[:, None, None], shift[:, None, None]
+    codes = (x / scale + zero).round().clamp(shift, shift + top)
+    assert float(codes.min()) >= 0 and float(codes.max()) <= ActivationSpec(bits, zeros="channel").largest_code <= 255
+    apart = ((codes - zero) * scale - quantizer(x).detach()).abs() / scale
+    assert float((apart > 1e-3).float().mean()) < 0.02, "but for values halfway between two codes"
+    moved = quantizer.regrid(quantizer.channel_scale(), quantizer.channel_zero())
+    assert torch.equal(moved(x), quantizer(x))
+
+
+def test_zero_points_follow_channels_below_eight_bits_alone() -> None:
+    ranges, sizes = [(-1.0, 0.0), (0.0, 2.0)], (1, 1)
+    found = {
+        (zeros, bits): UniformQuantizer.from_ranges(ActivationSpec(bits, zeros=zeros), SiteRanges(ranges, sizes))
+        for zeros in ("shared", "channel")
+        for bits in (4, 8)
+    }
+    assert found["channel", 4].zero_point.tolist() == [15, 0]
+    assert found["channel", 4].scale.tolist() == pytest.approx([1 / 15, 2 / 15])
+    assert all(len(q.zero_point) == 1 for key, q in found.items() if key != ("channel", 4))
+    joined = UniformQuantizer.from_ranges(ActivationSpec(4, zeros="channel"), SiteRanges(ranges, (2, 1)))
+    assert not joined.own_zeros, "branches of several channels share theirs"

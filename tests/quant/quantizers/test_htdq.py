@@ -103,7 +103,7 @@ def test_at_the_bits_of_the_grid_it_is_the_uniform_quantizer(bits: int, grid_bit
 
 def test_engines_get_the_grid_and_the_table_where_there_is_one() -> None:
     assert _quantizer(8).qparams().table is None
-    scale, zero, top, table = _quantizer(4).qparams()
+    scale, zero, top, table, _ = _quantizer(4).qparams()
     assert (top, int(zero), scale.shape) == (255, int(_quantizer(4).zero_point), ())
     assert table is not None
     assert len(table.unique()) == 16

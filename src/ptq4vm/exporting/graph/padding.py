@@ -6,7 +6,7 @@ from typing import Any
 
 from ptq4vm.exporting.graph.editor import Editor
 
-_KEEPING = ("QuantizeLinear", "DequantizeLinear", "Div", "Clip", "Min")
+_KEEPING = ("QuantizeLinear", "DequantizeLinear", "Div", "Clip", "Min", "Max")
 """What leaves 0 as it is, where it lies between the padding and the convolution: 0 is a value of every grid."""
 _AXES = 4
 

@@ -40,7 +40,9 @@ class MSEObserver(SampleObserver):
     @classmethod
     def joint(cls, spec: ActivationSpec, groups: int, seed: int, relative: bool) -> JointObserver | None:
         """Scales that share a zero point are searched for together with it."""
-        return SharedZeroObserver(groups, spec.code_range[1], spec.asymmetric, seed=seed, relative=relative)
+        return SharedZeroObserver(
+            groups, spec.code_range[1], spec.asymmetric, seed=seed, relative=relative, own_zeros=spec.own_zeros
+        )
 
     def range(self) -> tuple[float, float]:
         """``(low, high)`` after a coarse search over both ends together and one over each end alone."""

@@ -24,6 +24,7 @@ class SharedZeroObserver(JointObserver):
         seed: Seed that decides which values are kept.
         relative: Whether every group's error is divided by its mean square, so that groups of different size weigh
             alike.
+        own_zeros: Whether every group keeps the zero point that is best for itself.
     """
 
     STEPS = 16  # candidate scales for each zero point
@@ -37,6 +38,7 @@ class SharedZeroObserver(JointObserver):
         limit: int = 2048,
         seed: int = 0,
         relative: bool = False,
+        own_zeros: bool = False,
     ) -> None:
         self.groups = groups
         self.quant_max = quant_max
@@ -46,6 +48,7 @@ class SharedZeroObserver(JointObserver):
         self.low = torch.zeros(groups)
         self.high = torch.zeros(groups)
         self.relative = relative
+        self.own_zeros = own_zeros
         self._samples: list[list[Tensor]] = [[] for _ in range(groups)]
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -60,13 +63,21 @@ class SharedZeroObserver(JointObserver):
             self._samples[group].append(values[places.to(values.device)].float().cpu())
 
     def ranges(self) -> list[tuple[float, float]]:
-        """``(low, high)`` of every group; all give the same zero point. Raises :class:`DataError` when unobserved."""
+        """``(low, high)`` of every group; all give the same zero point unless each keeps its own.
+
+        Raises:
+            DataError: A group was never observed.
+        """
         values = self._values()
-        best_error, best_zero, best_scale = torch.inf, 0, torch.ones(self.groups)
+        least = torch.full((self.groups,), torch.inf)
+        best_zero, best_scale = torch.zeros(self.groups), torch.ones(self.groups)
         for zero in self._zeros():
             errors, scale = self._search(values, zero)
-            if float(errors.sum()) < best_error:
-                best_error, best_zero, best_scale = float(errors.sum()), zero, scale
+            found = errors if self.own_zeros else errors.sum().expand(self.groups)
+            better = found < least
+            least = torch.where(better, found, least)
+            best_zero = torch.where(better, float(zero), best_zero)
+            best_scale = torch.where(better, scale, best_scale)
         lows, highs = -best_zero * best_scale, (self.quant_max - best_zero) * best_scale
         return list(zip(lows.tolist(), highs.tolist(), strict=True))
 

@@ -71,11 +71,11 @@ class Plan:
     def activation_max(self, layer: str) -> int:
         """Largest code that a layer may read; 0 where it reads floats."""
         if layer in self.inputs:
-            return self.sites[self.inputs[layer][0].site].spec.code_range[1]
+            return self.sites[self.inputs[layer][0].site].spec.largest_code
         if layer in self.sites and self.sites[layer].side == "input":
-            return self.sites[layer].spec.code_range[1]
+            return self.sites[layer].spec.largest_code
         # placement ``output``: what others give, and which of them is not known here
-        return max((site.spec.code_range[1] for site in self.sites.values() if site.side == "output"), default=0)
+        return max((site.spec.largest_code for site in self.sites.values() if site.side == "output"), default=0)
 
     def frozen(self, site: str) -> bool:
         """Whether a site's scales must stay: weights carry them (a scale for each channel), or other sites share them.

@@ -38,12 +38,15 @@ class QParams(NamedTuple):
         zero_point: ``()``, integer-valued, float32.
         quant_max: Largest code, at most 255; the smallest is 0.
         table: ``(quant_max + 1,)`` int32: which code a code is replaced by; ``None`` where all stay.
+        shift: ``(C,)``, integer-valued, float32: how far every channel's codes are moved up, so that the zero points of
+            all come to lie on ``zero_point``; they then end at ``shift`` and ``shift + quant_max``. ``None`` for 0.
     """
 
     scale: Tensor
     zero_point: Tensor
     quant_max: int
     table: Tensor | None = None
+    shift: Tensor | None = None
 
 
 class ActivationQuantizer(nn.Module, ABC):
@@ -134,11 +137,16 @@ class ActivationQuantizer(nn.Module, ABC):
         """Scale of every channel, ``(C,)``; ``(1,)`` where one is for all. Raises as :meth:`qparams` does."""
         return self.qparams().scale.reshape(-1)
 
-    def regrid(self, scale: Tensor | None = None) -> ActivationQuantizer:
+    def channel_zero(self) -> Tensor | None:
+        """Zero point of every channel, ``(C,)``, where each has its own; ``None`` where all share one."""
+        return None
+
+    def regrid(self, scale: Tensor | None = None, zero: Tensor | None = None) -> ActivationQuantizer:
         """A quantizer of its own, whose scales do not learn, for a tensor that this one's codes were moved into.
 
         Args:
             scale: ``(C,)`` for every channel of that tensor, where they differ.
+            zero: ``(C,)``: the zero points, where they differ.
 
         Raises:
             ConfigError: See :meth:`qparams`.

@@ -141,8 +141,8 @@ class HTDQuantizer(UniformQuantizer):
             )
         return super().qparams()._replace(table=None if self.even else self.table)
 
-    def _with_scale(self, scale: Tensor, sizes: Sequence[int]) -> HTDQuantizer:
-        new = HTDQuantizer(self.level_bits, self.bits, scale, int(self.zero_point), sizes=sizes, learns=False)
+    def _with_scale(self, scale: Tensor, sizes: Sequence[int], zero: int | Tensor) -> HTDQuantizer:
+        new = HTDQuantizer(self.level_bits, self.bits, scale, int(zero), sizes=sizes, learns=False)
         new.table = self.table.clone()
         return new
 

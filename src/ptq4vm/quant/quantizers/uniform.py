@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ptq4vm.quant.functional import choose_shared_qparams, fake_quantize
+from ptq4vm.quant.functional import choose_qparams, choose_shared_qparams, fake_quantize
 from ptq4vm.quant.quantizers.base import ActivationQuantizer, QParams, SiteRanges
 from ptq4vm.quant.registries import QUANTIZERS
 from ptq4vm.quant.spec import ActivationSpec
@@ -25,7 +25,8 @@ class UniformQuantizer(ActivationQuantizer):
     Args:
         bits: 2 to 8.
         scale: Initial scales, one per branch, positive.
-        zero_point: Integer code of the value 0, shared by all branches.
+        zero_point: Integer code of the value 0, shared by all branches; ``(C,)`` integer-valued where every channel is
+            a branch with its own.
         sizes: Channels of each branch when there are several (dimension -3 of the input), else empty.
         learns: False keeps the scales as they are: other tensors or weights depend on them.
     """
@@ -34,22 +35,29 @@ class UniformQuantizer(ActivationQuantizer):
     zero_point: Tensor
 
     def __init__(
-        self, bits: int, scale: Tensor, zero_point: int, sizes: Sequence[int] = (), learns: bool = True
+        self, bits: int, scale: Tensor, zero_point: int | Tensor, sizes: Sequence[int] = (), learns: bool = True
     ) -> None:
         super().__init__(bits, sizes, learns)
         if scale.shape != (max(1, len(self.sizes)),):
             raise ValueError(f"scale has shape {tuple(scale.shape)}, expected one value per branch {self.sizes}")
         self.log_scale = nn.Parameter(scale.detach().float().log(), requires_grad=learns)
-        self.register_buffer("zero_point", torch.tensor([float(zero_point)]))
+        self.own_zeros = isinstance(zero_point, Tensor)
+        zero = zero_point.detach().float().clone() if isinstance(zero_point, Tensor) else [float(zero_point)]
+        self.register_buffer("zero_point", torch.as_tensor(zero))
 
     @classmethod
     def from_ranges(cls, spec: ActivationSpec, seen: SiteRanges) -> UniformQuantizer:
-        """Build the quantizer whose grid reaches both ends of what was found; branches share the zero point."""
+        """Build the quantizer whose grid reaches both ends of what was found."""
         return cls.joined(spec, [seen], one_scale=False)[0]
 
     @classmethod
     def joined(cls, spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bool) -> list[UniformQuantizer]:
-        """Build the quantizers of sites that share a zero point, and the largest scale of all with ``one_scale``."""
+        """Build the quantizers of sites that share a zero point, and the largest scale of all with ``one_scale``.
+
+        With zero points of the channels' own (:attr:`ActivationSpec.zeros`) it is engines that see them share one.
+        """
+        if spec.own_zeros and all(site.sizes and max(site.sizes) == 1 for site in seen):
+            return [_with_own_zeros(cls, spec, site) for site in seen]
         parts, zero = shared_grids(spec, seen, one_scale)
         return [cls(spec.bits, part, zero, site.sizes, site.learns) for part, site in zip(parts, seen, strict=True)]
 
@@ -87,22 +95,40 @@ class UniformQuantizer(ActivationQuantizer):
     def qparams(self) -> QParams:
         """Scale ``()``, or ``(C,)`` where there are branches, and the zero point."""
         scale = self.channel_scale().detach().float()
-        return QParams(scale if self.sizes else scale.reshape(()), self.zero_point.detach().reshape(()), self.quant_max)
+        zero = self.zero_point.detach()
+        if (
+            self.own_zeros
+        ):  # codes end at most at twice the largest: wherever a channel's zero point lies, there is room
+            return QParams(scale, torch.full_like(zero[0], self.quant_max), self.quant_max, shift=self.quant_max - zero)
+        return QParams(scale if self.sizes else scale.reshape(()), zero.reshape(()), self.quant_max)
 
-    def regrid(self, scale: Tensor | None = None) -> UniformQuantizer:
+    def channel_zero(self) -> Tensor | None:
+        """See :meth:`ActivationQuantizer.channel_zero`."""
+        return self.zero_point.detach() if self.own_zeros else None
+
+    def regrid(self, scale: Tensor | None = None, zero: Tensor | None = None) -> UniformQuantizer:
         """The same grid, with a scale for every channel where ``scale`` is given, for good."""
         found = self.scale.detach() if scale is None else scale
         sizes = () if scale is None else (1,) * len(scale)
-        return self._with_scale(found, sizes)
+        return self._with_scale(found, sizes, int(self.zero_point) if zero is None else zero)
 
-    def _with_scale(self, scale: Tensor, sizes: Sequence[int]) -> UniformQuantizer:
+    def _with_scale(self, scale: Tensor, sizes: Sequence[int], zero: int | Tensor) -> UniformQuantizer:
         """The same codes with other scales, for good."""
-        return UniformQuantizer(self.bits, scale, int(self.zero_point), sizes, learns=False)
+        return UniformQuantizer(self.bits, scale, zero, sizes, learns=False)
 
     def extra_repr(self) -> str:
         """Bits, scales and zero point, as ``print(network)`` shows them."""
         values = ", ".join(f"{s:.4g}" for s in self.scale.tolist())
-        return f"bits={self.bits}, scale=[{values}], zero_point={int(self.zero_point)}"
+        zeros = [int(zero) for zero in self.zero_point]
+        return f"bits={self.bits}, scale=[{values}], zero_point={zeros if self.own_zeros else zeros[0]}"
+
+
+def _with_own_zeros(cls: type[UniformQuantizer], spec: ActivationSpec, site: SiteRanges) -> UniformQuantizer:
+    """A quantizer of which every channel has a scale and a zero point of its own."""
+    low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*(r[:2] for r in site.ranges), strict=True))
+    scale, zero = choose_qparams(low, high, 0, spec.code_range[1])
+    carried = scale.float() if site.learns else migrated(scale.float(), spec.migration)
+    return cls(spec.bits, carried, zero.float(), site.sizes, site.learns)
 
 
 def shared_grids(spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bool) -> tuple[Sequence[Tensor], int]:
