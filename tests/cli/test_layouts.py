@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from commands import TINY, Workplace, as_found
+from commands import TINY, Workplace, as_found, draw_clip
 from layouts import LAYOUTS, SHORT, draw_backgrounds, draw_layout
 from ptq4vm.api.clips import recorded_clips
 
@@ -48,3 +50,21 @@ def test_every_kind_of_backgrounds_is_calibrated_over(workplace: Workplace, tmp_
     assert done.status == 0, done.out + done.err
     (clip,) = json.loads((run / "metrics.json").read_text())["clips"]
     assert clip.split("+")[1] in {"video": ("a street", "café"), "image": ("bild 0", "bild 1")}[kind]
+
+
+def test_unlabelled_pictures_are_calibrated_on_besides(workplace: Workplace, tmp_path: Path) -> None:
+    pictures = tmp_path / "bilder"
+    draw_clip({"com": pictures}, 3, frames=2)
+    data = ["data=videomatte", f"data.root={draw_layout('videomatte', tmp_path / 'root')}", "data.pairs_per_clip=1"]
+    rest = [f"model.weights={workplace.weights}", "method=rtn", "bits=w8a8", *REST, "preset.calibration.clips=8"]
+    scales = []
+    for name, value in (("with", f'data.unlabelled="{pictures}"'), ("without", "data.unlabelled=null")):
+        run = tmp_path / name
+        done = workplace.run("quantize", *data, *rest, value, "baseline=false", f"run_dir={run}")
+        assert done.status == 0, done.out + done.err
+        assert "own alpha" not in done.out, "what is measured has true alphas"
+        scales.append(load_file(run / "model.safetensors"))
+        assert len(recorded_clips(str(run), str(workplace.weights))) == 1
+    assert any(not torch.equal(a, b) for a, b in zip(scales[0].values(), scales[1].values(), strict=True))
+    done = workplace.run("quantize", *data, *rest, "data.unlabelled=[1]", f"run_dir={tmp_path / 'no'}")
+    assert "data.unlabelled=[1]" in done.line()

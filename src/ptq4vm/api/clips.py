@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ptq4vm import settings
 from ptq4vm.api.models import float_model
 from ptq4vm.data.base import DATASETS, ClipDataset, NeedsTruth
+from ptq4vm.data.datasets.unlabelled import KEY, taken_out, with_unlabelled
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.flow.base import FLOWS, FlowEstimator, SourceFlow
 from ptq4vm.pipeline.teacher import make_truth
@@ -28,12 +29,14 @@ def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
         name: ``demo``, ``folder``, ``videomatte``, ``videomatte240k``, ``d646``, ``aim``, ``footage``,
             ``backgrounds_video`` or ``backgrounds_image``, or one of :data:`ptq4vm.data.base.DATASETS`.
         seed: Seed of everything that the data set draws, where it draws anything.
-        arguments: In place of the values in ``conf/data/<name>.yaml``: ``root``, ``calibration_root``, ...
+        arguments: In place of the values in ``conf/data/<name>.yaml``: ``root``, ``calibration_root``, ... For every
+            data set ``unlabelled`` names a folder of pictures to calibrate on besides, which the float network labels.
 
     Raises:
         ConfigError: Unknown name or argument, or one that is missing.
     """
-    return _build(DATASETS, "data", name, {"seed": seed}, arguments)
+    own, folder = taken_out(arguments)
+    return with_unlabelled(_build(DATASETS, "data", name, {"seed": seed}, own), folder)
 
 
 def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
@@ -64,6 +67,7 @@ def _build(
         if make is None:
             raise ConfigError(f"{group}={name}: {target} is not registered: decorate it with register(name)")
     values.update(arguments)
+    values.pop(KEY, None)
     settings.check_arguments(make, values, group)
     return make(**values)
 
@@ -98,11 +102,11 @@ def recorded_clips(checkpoint: str | Path, weights: str | Path | None = None) ->
 
 def _dataset(values: Any) -> ClipDataset:
     """A data set from its configuration: a registered one, since a run folder must not say what is called."""
-    arguments = dict(values) if isinstance(values, Mapping) else {}
+    arguments, folder = taken_out(values if isinstance(values, Mapping) else {})
     make = DATASETS.find(arguments.pop("_target_", None))
     if make is None:
         raise ConfigError("names no known data set")
     settings.check_arguments(make, arguments, "data")
     for key in getattr(make, "writes_to", ()):  # nor where is written
         arguments.pop(key, None)
-    return make(**arguments)
+    return with_unlabelled(make(**arguments), folder)

@@ -50,7 +50,7 @@ def evaluate(
     if isinstance(data, NeedsTruth):
         float_model = teacher or (model if isinstance(model, Model) else None)
         if float_model is None:
-            raise ConfigError(f"{data.truth}: give the float network as teacher=")
+            raise ConfigError(f"{data.truth or 'some clips lack a truth'}: give the float network as teacher=")
         make_truth(data, float_model.network, float_model.partition, downsample_ratio)
     return measure(
         folded(model.network, model.partition) if isinstance(model, Model) else model,

@@ -20,6 +20,7 @@ from ptq4vm.api import Model, build_model, needs_flow
 from ptq4vm.cli.app import plain
 from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.data.base import ClipDataset, NeedsTruth
+from ptq4vm.data.datasets.unlabelled import KEY, taken_out, with_unlabelled
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.methods.method import Method, Preset
@@ -113,13 +114,16 @@ def augmentation(cfg: DictConfig) -> Augmentation:
 
 
 def data(cfg: DictConfig) -> ClipDataset:
-    """Build the data set that ``data`` chooses."""
-    return _checked(cfg, "data")
+    """Build the data set that ``data`` chooses, with the pictures that its value ``unlabelled`` names."""
+    _, folder = taken_out(plain(cfg.data))
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg])
+    own.data = OmegaConf.masked_copy(cfg.data, [str(key) for key in cfg.data if key != KEY])
+    return with_unlabelled(_checked(own, "data"), folder)
 
 
 def about_truth(dataset: ClipDataset) -> str:
     """Say for the title of a table what stands for the truth; empty where the data set has true alphas."""
-    return f"; {dataset.truth}" if isinstance(dataset, NeedsTruth) else ""
+    return f"; {dataset.truth}" if isinstance(dataset, NeedsTruth) and dataset.truth else ""
 
 
 def flow(cfg: DictConfig, method: Method, spec: QuantSpec, preset: Preset) -> FlowEstimator | SourceFlow | None:

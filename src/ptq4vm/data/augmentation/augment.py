@@ -21,6 +21,7 @@ from ptq4vm.data.calibration.sampling import (
     sample_generator,
     window_with_subject,
 )
+from ptq4vm.data.clips.sources import may_be_empty
 from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.errors import DataError
 from ptq4vm.types import Clip, ClipSource
@@ -164,7 +165,7 @@ def _draw_visible(
         recipe = draw_recipe(augmentation, length, source.num_frames, source.size, seed, number, attempt)
         clip = AugmentedClip(source, recipe)
         alpha = clip.alpha()
-        if (alpha > _SEEN).any():
+        if (alpha > _SEEN).any() or may_be_empty(source):
             return clip, alpha
     start, _ = window_with_subject(source, length)
     times = tuple(range(start, start + length))

@@ -10,6 +10,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
+from ptq4vm.data.clips.sources import may_be_empty
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.types import ClipSource
 
@@ -190,7 +191,7 @@ def _draw_one(
     start = _uniform(source.num_frames - clip_length, generator)
     flip = bool(torch.rand(1, generator=generator) < hflip)
     alpha = source.read(start, start + clip_length).alpha
-    if not alpha.any():
+    if not alpha.any() and not may_be_empty(source):
         start, alpha = window_with_subject(source, clip_length)
     return cut_sample(alpha, clip, start, crop, flip, zoom, generator)
 
@@ -204,7 +205,7 @@ def cut_sample(
     zoom: float,
     generator: torch.Generator,
 ) -> CalibrationSample:
-    """Choose the crop of a sample whose alpha, ``(T, 1, H, W)`` uint8, shows something of the subject.
+    """Choose the crop of a sample by its alpha, ``(T, 1, H, W)`` uint8: where the subject is, where there is one.
 
     Args:
         alpha: True alpha of all frames of the sample, before cropping.
@@ -252,7 +253,7 @@ def _choose_crop(alpha: Tensor, crop: tuple[int, int], generator: torch.Generato
         if foreground >= 0.1 and background >= 0.1 and edge >= 0.005:
             return best
     top, left = best
-    if not (alpha[..., top : top + crop[0], left : left + crop[1]] > 13).any():
+    if alpha.any() and not (alpha[..., top : top + crop[0], left : left + crop[1]] > 13).any():
         return _centred_crop(alpha, crop)
     return best
 

@@ -29,6 +29,7 @@ class FolderClip:
         com: Composite of each frame, or a video of them.
         pha: Alpha of each frame.
         fgr: Foreground of each frame, or ``None`` where it is unknown.
+        may_be_empty: Whether an alpha of zero in every frame is right: nothing is in front.
 
     Raises:
         DataError: A list is empty or the lists differ in length.
@@ -38,6 +39,7 @@ class FolderClip:
     com: Frames
     pha: Sequence[Path]
     fgr: Sequence[Path] | None = None
+    may_be_empty: bool = False
 
     def __post_init__(self) -> None:
         _check_counts(self.name, self.com, self.pha)
@@ -70,7 +72,8 @@ class FolderClip:
         window, size = frame_window(self, start, stop), self.size
         foreground = None if self.fgr is None else read_stack(self.fgr[window], 3, size)
         clip = Clip(self.name, _composites(self.com, window, size), read_stack(self.pha[window], 1, size), foreground)
-        _check_alpha(self, clip.alpha, self.pha[0])
+        if not self.may_be_empty:
+            _check_alpha(self, clip.alpha, self.pha[0])
         return clip
 
     def read_box(self, start: int, stop: int, box: Box) -> Clip:
@@ -140,6 +143,11 @@ class CompositeClip:
     def read_background(self, times: Sequence[int]) -> Tensor:
         """See :class:`ptq4vm.data.base.LayeredClip`. Raises :class:`DataError`."""
         return show_at(self.background, times, self.size)
+
+
+def may_be_empty(source: ClipSource) -> bool:
+    """Whether a clip may show nothing in front."""
+    return bool(getattr(source, "may_be_empty", False))
 
 
 def check_has_subject(source: ClipSource) -> None:
