@@ -102,6 +102,8 @@ def test_clips_are_held_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         assert clip.read(0, 2).frames.shape == (2, 3, 64, 96)
     splits = {split: [f.name for f in dataset.foregrounds(split)] for split in ("train", "valid", "test")}
     assert splits == {"train": ["0001", "ein clip"], "valid": ["0000"], "test": ["0000"]}
+    both = VideoMatteDataset(root, held_back=("0000",), pairs_per_clip=2).clips()
+    assert len({c.name for c in both.evaluation}) == 2, "those held back are shown over as many backgrounds"
     with pytest.raises(DataError, match="only clips that are held back"):
         VideoMatteDataset(root, held_back=("0000", "0001", "ein clip")).clips()
     (root / "train" / "pha" / "extra").mkdir()

@@ -28,7 +28,8 @@ class VideoMatteDataset:
         root: Folder of the data set.
         backgrounds: Folder of background clips ``<clip>/<frame>``, video files or single images, or a collection of
             backgrounds; ``root/backgrounds`` if not given.
-        pairs_per_clip: With how many backgrounds each foreground clip is composited, each giving a clip.
+        pairs_per_clip: With how many backgrounds each foreground clip is composited, each giving a clip; those held back
+            too.
         seed: Which foreground meets which background.
         held_back: Names of training clips that are not calibrated on.
 
@@ -64,7 +65,9 @@ class VideoMatteDataset:
         if folder.is_dir():
             return ClipSets(calibration, find_clips(folder))
         kept = self._held_back()
-        return ClipSets(calibration, self._composited(kept, self.source.backgrounds("test"), 1) if kept else ())
+        if not kept:
+            return ClipSets(calibration, ())
+        return ClipSets(calibration, self._composited(kept, self.source.backgrounds("test"), self.pairs_per_clip))
 
     def foregrounds(self, split: str = "train") -> tuple[Foreground, ...]:
         """Clips of ``train`` (without those held back), ``valid`` (those held back) or ``test``.
