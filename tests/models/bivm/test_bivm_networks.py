@@ -242,3 +242,9 @@ def test_a_file_of_weights_is_this_networks(tmp_path: Path) -> None:
     assert all(torch.equal(found[key], value) for key, value in network.state_dict().items())
     with pytest.raises(WeightsError, match="entries differ"):
         family.load({"encoder": "sbb"}, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_network_without_weights_is_called_by_the_name_of_its_file(name: str) -> None:
+    with pytest.raises(WeightsError, match=rf"^{name} has no published weights.*model={name}\)"):
+        FAMILIES["bivm"]().load(KINDS[name])

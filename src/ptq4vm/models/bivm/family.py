@@ -18,8 +18,8 @@ from ptq4vm.models.weights.files import check_entries
 _NAMES = {
     ("ebb", "shb"): "bivm",
     ("sbb", "shb"): "bimatting",
-    ("ebb", "dense"): "ebb",
-    ("mobilenetv3", "shb"): "shb",
+    ("ebb", "dense"): "bivm_ebb",
+    ("mobilenetv3", "shb"): "bivm_shb",
     ("mobilenetv3", "dense"): "rvm",
 }
 
@@ -67,7 +67,7 @@ class BiVMFamily(NetworkFamily):
         }
 
     def model_name(self, arguments: Arguments) -> str:
-        """``bivm``, ``bimatting``, ``rvm_bnn``, ``ebb``, ...; see :meth:`NetworkFamily.model_name`."""
+        """``bivm``, ``bimatting``, ``rvm_bnn``, ``bivm_ebb``, ...; see :meth:`NetworkFamily.model_name`."""
         parts = (str(arguments.get("encoder", "ebb")), str(arguments.get("decoder", "shb")))
         binarizer = str(arguments.get("binarizer", "reactnet"))
         name = _NAMES.get(parts, "_".join(parts))
