@@ -28,8 +28,8 @@ class VideoMatteDataset:
         root: Folder of the data set.
         backgrounds: Folder of background clips ``<clip>/<frame>``, video files or single images, or a collection of
             backgrounds; ``root/backgrounds`` if not given.
-        pairs_per_clip: With how many backgrounds each foreground clip is composited, each giving a clip; those held back
-            too.
+        pairs_per_clip: With how many backgrounds each foreground clip is composited, each giving a clip; those
+            held back too.
         seed: Which foreground meets which background.
         held_back: Names of training clips that are not calibrated on.
 
