@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ptq4vm import settings
@@ -74,9 +76,10 @@ def test_the_old_name_is_read_with_a_line(caplog: pytest.LogCaptureFixture) -> N
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("other", [{"asymmetric": False}, {"quantizer": "htdq"}])
-def test_zero_points_of_channels_need_an_even_asymmetric_grid(other: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="zeros=channel"):
-        ActivationSpec(4, zeros="channel", **other)  # type: ignore[arg-type]
+@pytest.mark.parametrize("other", [{}, {"asymmetric": False}, {"quantizer": "htdq"}, {"bits": 8}])
+def test_zero_points_of_channels_need_an_even_asymmetric_grid_below_eight_bits(other: dict[str, Any]) -> None:
+    spec = ActivationSpec(**{"bits": 4, "zeros": "channel", **other})
+    assert spec.own_zeros == (not other)
+    assert spec.largest_code == (2 if not other else 1) * spec.code_range[1] <= 255
     with pytest.raises(ConfigError, match="activation zeros"):
         ActivationSpec(4, zeros="mine")

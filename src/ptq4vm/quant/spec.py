@@ -78,9 +78,9 @@ class ActivationSpec:
         temporal_weight: What a change of TDScore weighs beside the relative squared error, for ``tdscore``, at least 0.
         migration: How far scales of channels that weights carry differ, in [0, 1]: 1 follows the channels, 0 gives all
             the same; see :func:`ptq4vm.quant.quantizers.uniform.migrated`.
-        zeros: ``shared``: scales of one tensor share its zero point. ``channel``: where every channel has a scale of
-            its own, it has a zero point of its own too, below 8 bits. An engine stores such codes moved up to one zero
-            point, in its 8 bits.
+        zeros: ``shared``: scales of one tensor share its zero point. ``channel``: where every channel has its own scale,
+            it has its own zero point too, below 8 bits and with asymmetric even steps; elsewhere they are shared all
+            the same. An engine stores such codes moved up to one zero point, in its 8 bits.
     """
 
     bits: int = 8
@@ -101,8 +101,6 @@ class ActivationSpec:
         _check_choice("activation observer", self.observer, OBSERVERS.names())
         _check_choice("activation quantizer", self.quantizer, QUANTIZERS.names())
         _check_choice("activation zeros", self.zeros, ("shared", "channel"))
-        if self.zeros == "channel" and not (self.asymmetric and self.quantizer == "uniform"):
-            raise ConfigError("activation zeros=channel needs asymmetric=true and quantizer=uniform")
         if not 0.5 < self.percentile <= 1:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
         if not self.relaxation > 0:
@@ -122,7 +120,8 @@ class ActivationSpec:
     @property
     def own_zeros(self) -> bool:
         """Whether channels with scales of their own have zero points of their own: at 8 bits there is no room."""
-        return self.zeros == "channel" and self.bits < MAX_BITS
+        known = self.asymmetric and self.quantizer == "uniform"
+        return self.zeros == "channel" and known and self.bits < MAX_BITS
 
     @property
     def largest_code(self) -> int:
