@@ -78,9 +78,9 @@ class ActivationSpec:
         temporal_weight: What a change of TDScore weighs beside the relative squared error, for ``tdscore``, at least 0.
         migration: How far scales of channels that weights carry differ, in [0, 1]: 1 follows the channels, 0 gives all
             the same; see :func:`ptq4vm.quant.quantizers.uniform.migrated`.
-        zeros: ``shared``: scales of one tensor share its zero point. ``channel``: where every channel has its own scale,
-            it has its own zero point too, below 8 bits and with asymmetric even steps; elsewhere they are shared all
-            the same. An engine stores such codes moved up to one zero point, in its 8 bits.
+        zeros: ``shared``: scales of one tensor share its zero point. ``channel``: where every channel has its own
+            scale, it has its own zero point too, below 8 bits and with asymmetric even steps; elsewhere they are shared
+            all the same. An engine stores such codes moved up to one zero point, in its 8 bits.
     """
 
     bits: int = 8
