@@ -13,6 +13,7 @@ from typing import Any
 
 from ptq4vm.api.opening import FLOAT, Engines, open_engines
 from ptq4vm.api.wishes import Wishes
+from ptq4vm.engines.anysize import AUTO
 from ptq4vm.errors import ConfigError, DataError, one_line
 from ptq4vm.media.codecs import VIDEO_SUFFIXES
 from ptq4vm.media.frames import Frame, StreamInfo
@@ -76,6 +77,7 @@ def matte(
     codec: str = "auto",
     speed: str = "auto",
     downsample_ratio: float | None = None,
+    size: tuple[int, int] | str = AUTO,
     compare: bool = False,
     scene_cut: bool = False,
     frames: int | None = None,
@@ -113,6 +115,8 @@ def matte(
             ``auto`` is ``fast``. Its aim for quality stays, so that faster means larger files.
         downsample_ratio: Fraction of the frames' size at which the network runs, in (0, 1]. By default the longer side
             is brought to 512 pixels. An exported file has its own, and takes no other.
+        size: ``(H, W)`` at which an exported file runs; ``auto`` for one of the frames' aspect, at about the area for
+            which it was exported, ``file`` for just the size for which it was exported.
         compare: Whether to write input, FP32 alpha, quantized alpha and their difference side by side, in place of
             ``output``.
         scene_cut: Whether to forget what was seen where a scene begins.
@@ -162,6 +166,7 @@ def matte(
         "model": model,
         "engine": engine,
         **wishes.identity,
+        **({} if size == AUTO else {"size": str(size)}),
         **_sources(input=input, checkpoint=checkpoint, weights=weights),
     }
     # pictures have 8 bits, and so have comparisons
@@ -185,13 +190,13 @@ def matte(
             )
         refiners = [wishes.refiners(reader.info.size) for _ in range(2 if compare else 1)]  # each engine has its own
         behind = _background(str(background), reader.info.rate)
-        engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare)
+        engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare, size=size)
         pairs = zip(engines.engines, refiners, strict=True)
         refined = [RefinedEngine(engine, own) if own else engine for engine, own in pairs]
-        compose, size = _compose(output, behind, engines, compare, reader.info.size)
+        compose, written = _compose(output, behind, engines, compare, reader.info.size)
         outcome = destination.fill(
             reader,
-            size,
+            written,
             lambda writer, start: matte_video(
                 paced,
                 refined,

@@ -10,13 +10,14 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ptq4vm import api
 from ptq4vm.cli.frame import FAILED, INTERRUPTED, Command, tell
-from ptq4vm.cli.values import KeyValues
+from ptq4vm.cli.values import KeyValues, parse_size
 from ptq4vm.media.streams import PIPE, is_stream
 
 USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
@@ -32,6 +33,7 @@ USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
   codec=auto        auto, h264, h265, vp9, prores; y4m or raw with out=-
   speed=auto        the encoder's preset, slow to ultrafast: faster makes larger files
   downsample_ratio=auto  size at which the network runs; auto brings the longer side to 512
+  size=auto         what an exported file runs at: auto (the frames' aspect, about its area), file (its own), or 288x512
   compare=false     input, FP32 alpha, quantized alpha and difference side by side, in place of output
   subject=null      x,y of the one subject that is kept, in the first frame; mask=PICTURE of it does as well
   smooth=0          against flicker: share of the alpha before that the rim takes, such as 0.3
@@ -60,6 +62,7 @@ class MatteOptions:
     codec: str = "auto"
     speed: str = "auto"
     downsample_ratio: float | None = None
+    size: str = "auto"
     compare: bool = False
     scene_cut: bool = False
     frames: int | None = None
@@ -83,7 +86,7 @@ def matte(options: MatteOptions) -> int:
         return _matte_all(options, inputs)
     try:
         with _stopping() as stop, _progress() as on_frame:
-            result = api.matte(**asdict(options), stop=stop, on_frame=on_frame)
+            result = api.matte(**_values(options), stop=stop, on_frame=on_frame)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted twice; an unfinished video was not kept") from None
     if result.stopped:
@@ -100,9 +103,15 @@ def matte(options: MatteOptions) -> int:
     return 0
 
 
+def _values(options: MatteOptions) -> dict[str, Any]:
+    """What :func:`ptq4vm.matte` takes. Raises :class:`ConfigError`."""
+    named = options.size in ("auto", "file")
+    return {**asdict(options), "size": options.size if named else parse_size(options.size)}
+
+
 def _matte_all(options: MatteOptions, inputs: Sequence[Path]) -> int:
     """Matte many and print what was made; 1 where one could not be."""
-    values = {key: value for key, value in asdict(options).items() if key not in ("input", "out")}
+    values = {key: value for key, value in _values(options).items() if key not in ("input", "out")}
     with _stopping() as stop, _progress() as on_frame:
         done = api.matte_all(inputs, options.out, stop=stop, on_frame=on_frame, **values)
     said = f"{len(done.made)} of {len(inputs)} matted, {done.frames} frames in {done.seconds:.1f} s"

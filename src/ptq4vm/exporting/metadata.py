@@ -46,9 +46,9 @@ def describe(
         ``bits`` (``w4a4``), ``edge_bits``, ``overflow`` (``safe`` where every CPU computes the integers exactly, by
         their codes or by what the target's engine does, otherwise ``vnni``), ``method``, ``model``, ``version``,
         ``calibration`` (hash of the clips), ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size``
-        (``512x288``), ``dynamic`` and ``downsample_ratio``; ``state_strides`` (``4,8``) where they are not 2, 4, 8, ...,
-        and ``size_step`` (``16``) where the graph holds no size, and may be re-shaped to multiples of that.
-        What the run does not say is ``unknown``.
+        (``512x288``), ``dynamic`` and ``downsample_ratio``; ``state_strides`` (``4,8``) where they are not 2, 4, 8,
+        ..., and ``size_step`` (``16``) where the graph holds no size, and may be re-shaped to multiples of that. What
+        the run does not say is ``unknown``.
 
     Raises:
         CheckpointError: The tensors cannot be read.

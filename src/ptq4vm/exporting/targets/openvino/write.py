@@ -91,7 +91,9 @@ def _keep_states(openvino: Any, model: Any, zeros: Mapping[str, int]) -> None:
         shape, kind = list(parameter.get_output_shape(0)), parameter.get_output_element_type(0)
         whole = ops.constant(shape, openvino.Type.i64)
         if not any(length % own for length, own in zip(size, shape[2:], strict=True)):
-            strides = ops.constant([length // own for length, own in zip(size, shape[2:], strict=True)], openvino.Type.i64)
+            strides = ops.constant(
+                [length // own for length, own in zip(size, shape[2:], strict=True)], openvino.Type.i64
+            )
             whole = ops.concat([ops.constant(shape[:2], openvino.Type.i64), ops.divide(here, strides)], 0)
         first = ops.broadcast(ops.constant(zero, kind), whole)  # not a constant of this size, which would be stored
         state = ops.read_value(first, name[:-1], kind, shape)
