@@ -32,7 +32,7 @@ from ptq4vm.video.composing import (
     parse_colour,
 )
 from ptq4vm.video.destinations import Destination, StreamDestination, choose_destination
-from ptq4vm.video.loop import matte_video
+from ptq4vm.video.loop import Busy, matte_video
 from ptq4vm.video.refining import RefinedEngine
 from ptq4vm.video.scenes import SceneCuts
 
@@ -94,6 +94,7 @@ def matte(
     weights: str | Path | None = None,
     stop: threading.Event | None = None,
     on_frame: OnFrame | None = None,
+    busy: Busy | None = None,
 ) -> MattingResult:
     """Matte a video, images or a camera. Everything that can be wrong is looked at before a network is loaded.
 
@@ -137,6 +138,7 @@ def matte(
         weights: A file with its weights; the usual places when not given.
         stop: Once it is set, what has been matted is written and the rest is not begun.
         on_frame: Called after each frame, with how many have come and how many there are.
+        busy: Counts for how long each step works, for who looks meanwhile.
 
     Returns:
         Where it went, how many frames there were, and seconds.
@@ -208,6 +210,7 @@ def matte(
                 stop=stop,
                 on_frame=_counting(reader.info, frames, on_frame),
                 late=drop == "late",
+                busy=busy,
             ),
         )
     if outcome.error is not None:

@@ -205,7 +205,8 @@ class StepEngine(MattingEngine):
             self._become(size)
             self.matte(np.zeros((*size, _COLOURS), np.uint8))
         except (ConfigError, ExportError):
-            self._become(before)
+            if self.frame_size != before:
+                self._become(before)
             raise
         self.reset()
 
