@@ -202,9 +202,9 @@ class Grey(StepEngine):
         return {"pha": inputs["src"][:, :1], "fgr": inputs["src"]}
 
 
-def seen(engine: StepEngine, size: tuple[int, int], **options: Any) -> Any:
+def seen(engine: StepEngine, frame: tuple[int, int], size: tuple[int, int] | str = "auto") -> Any:
     """Size of the picture that the network saw of a frame."""
-    AnySizeEngine(engine, 1, **options).matte(pictures(size)[0])
+    AnySizeEngine(engine, 1, size).matte(pictures(frame)[0])
     return engine.seen[-1]  # type: ignore[attr-defined]
 
 
