@@ -5,8 +5,9 @@
 The run is exported once at 512x288. For 1280x720 (ratio 0.4), 1920x1080 (0.25) and 3840x2160 (0.125) the step from a
 frame's codes to those of its composite on green is timed in alternation: PyTorch FP32 at that ratio, this file, and a
 file exported for that size and ratio (the filter inside the graph). With ``--clips``, a folder of clips in the layout
-``<clip>/{com,pha}``, the MAD of both files is compared over the first frames of each, enlarged to the size; 176x144 and
-a portrait of 720x1280 are among the sizes then. Peak memory is that of a process of its own for each.
+``<clip>/{com,pha}``, the MAD of both files is compared over the first frames of each, brought to the size; 176x144 and
+a portrait of 720x1280 are among the sizes then, and the file runs both re-shaped to the frames' aspect and padded
+(``size=file``). ``--rounds 0`` leaves the times out. Peak memory is that of a process of its own for each.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from ptq4vm.video.composing import Colour, composer
 
 FILE_SIZE = (288, 512)
 TIMED = {(720, 1280): 0.4, (1080, 1920): 0.25, (2160, 3840): 0.125}
-MATTED = {(144, 176): 1.0, (1280, 720): 0.4, (1080, 1920): 0.25, (2160, 3840): 0.125}
+MATTED = {
+    **{(144, 176): 1.0, (480, 640): 0.8, (720, 720): 0.5, (1280, 720): 0.4, (1080, 2560): 0.2, (1080, 1920): 0.25},
+    **{(2160, 3840): 0.125},
+}
 COMPOSE = composer("composite", Colour((120, 255, 155)))
 FRAMES = 8
 
@@ -139,7 +143,8 @@ def main() -> None:
             return str(file)
 
         small = export(FILE_SIZE, 1.0)
-        timed(small, export, options)
+        if options.rounds:
+            timed(small, export, options)
         if options.clips is not None:
             compared(small, export, options)
 
@@ -159,14 +164,20 @@ def timed(small: str, export: Callable[[tuple[int, int], float], str], options: 
 
 
 def compared(small: str, export: Callable[[tuple[int, int], float], str], options: argparse.Namespace) -> None:
-    """MAD of the 512x288 file and of one of the frame's own size, at every size of :data:`MATTED`."""
+    """MAD of the 512x288 file, and of one of the frame's own size, at every size of :data:`MATTED`."""
     from ptq4vm.data.datasets.folder import find_clips
 
+    threads = options.threads
     for size, ratio in MATTED.items():
-        engines = [ptq4vm.open_engine(file, threads=options.threads) for file in (small, export(size, ratio))]
+        engines = [
+            ptq4vm.open_engine(small, threads=threads),
+            ptq4vm.open_engine(small, threads=threads, size="file"),
+            ptq4vm.open_engine(export(size, ratio), threads=threads),
+        ]
         each = [[mad(engine, *enlarged(clip, size)) for engine in engines] for clip in find_clips(options.clips)]
-        this, own = (statistics.mean(values) for values in zip(*each, strict=True))
-        print(f"{size[1]}x{size[0]} MAD {this:.3f}, with its own file {own:.3f}: {this / own - 1:+.2%}", flush=True)
+        this, padded, own = (statistics.mean(values) for values in zip(*each, strict=True))
+        found = f"MAD {this:.3f}, padded {padded:.3f}, with its own file {own:.3f}"
+        print(f"{size[1]}x{size[0]} {found}: {this / own - 1:+.2%}, {padded / own - 1:+.2%}", flush=True)
 
 
 if __name__ == "__main__":

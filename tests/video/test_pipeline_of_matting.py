@@ -20,7 +20,7 @@ from ptq4vm.media.readers import open_input
 from ptq4vm.media.writers import Writer
 from ptq4vm.video.composing import Colour, composer
 from ptq4vm.video.destinations import NOTE, WARM_UP, FolderDestination, choose_destination
-from ptq4vm.video.loop import QUEUE, Channel, Latency, Outcome, matte_video
+from ptq4vm.video.loop import QUEUE, Busy, Channel, Latency, Outcome, matte_video
 from ptq4vm.video.scenes import SceneCuts
 
 ALPHA = composer("alpha", Colour((0, 0, 0)))
@@ -80,6 +80,20 @@ def test_it_tells_which_step_was_busy() -> None:
     assert list(busy) == ["decode", "network", "compose", "encode"]
     assert busy["network"] >= 0.2
     assert max(busy, key=busy.__getitem__) == "network"
+
+
+def test_it_tells_meanwhile_which_step_limits() -> None:
+    busy, told = Busy(), []
+    assert busy.limiting({}) == ""
+    matte_video(Endless(20), [Slow()], ALPHA, Kept(), busy=busy, on_frame=lambda done: told.append(busy.limiting({})))
+    assert set(told[2:]) == {"network"}
+    before = dict(busy.seconds)
+    busy.seconds["encode"] += 3
+    busy.seconds["compose"] += 2
+    busy.seconds["network"] += 4
+    assert busy.limiting(before) == "encode", "with composing it takes a thread for longer than the network"
+    busy.seconds["decode"] += 6
+    assert busy.limiting(before) == "decode"
 
 
 def test_a_slow_writer_holds_the_others_back() -> None:

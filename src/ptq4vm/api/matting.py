@@ -13,6 +13,7 @@ from typing import Any
 
 from ptq4vm.api.opening import FLOAT, Engines, open_engines
 from ptq4vm.api.wishes import Wishes
+from ptq4vm.engines.anysize import AUTO
 from ptq4vm.errors import ConfigError, DataError, one_line
 from ptq4vm.media.codecs import VIDEO_SUFFIXES
 from ptq4vm.media.frames import Frame, StreamInfo
@@ -31,7 +32,7 @@ from ptq4vm.video.composing import (
     parse_colour,
 )
 from ptq4vm.video.destinations import Destination, StreamDestination, choose_destination
-from ptq4vm.video.loop import matte_video
+from ptq4vm.video.loop import Busy, matte_video
 from ptq4vm.video.refining import RefinedEngine
 from ptq4vm.video.scenes import SceneCuts
 
@@ -76,6 +77,7 @@ def matte(
     codec: str = "auto",
     speed: str = "auto",
     downsample_ratio: float | None = None,
+    size: tuple[int, int] | str = AUTO,
     compare: bool = False,
     scene_cut: bool = False,
     frames: int | None = None,
@@ -92,6 +94,7 @@ def matte(
     weights: str | Path | None = None,
     stop: threading.Event | None = None,
     on_frame: OnFrame | None = None,
+    busy: Busy | None = None,
 ) -> MattingResult:
     """Matte a video, images or a camera. Everything that can be wrong is looked at before a network is loaded.
 
@@ -113,6 +116,8 @@ def matte(
             ``auto`` is ``fast``. Its aim for quality stays, so that faster means larger files.
         downsample_ratio: Fraction of the frames' size at which the network runs, in (0, 1]. By default the longer side
             is brought to 512 pixels. An exported file has its own, and takes no other.
+        size: ``(H, W)`` at which an exported file runs; ``auto`` for one of the frames' aspect, at about the area for
+            which it was exported, ``file`` for just the size for which it was exported.
         compare: Whether to write input, FP32 alpha, quantized alpha and their difference side by side, in place of
             ``output``.
         scene_cut: Whether to forget what was seen where a scene begins.
@@ -133,6 +138,7 @@ def matte(
         weights: A file with its weights; the usual places when not given.
         stop: Once it is set, what has been matted is written and the rest is not begun.
         on_frame: Called after each frame, with how many have come and how many there are.
+        busy: Counts for how long each step works, for who looks meanwhile.
 
     Returns:
         Where it went, how many frames there were, and seconds.
@@ -162,6 +168,7 @@ def matte(
         "model": model,
         "engine": engine,
         **wishes.identity,
+        **({} if size == AUTO else {"size": str(size)}),
         **_sources(input=input, checkpoint=checkpoint, weights=weights),
     }
     # pictures have 8 bits, and so have comparisons
@@ -185,13 +192,13 @@ def matte(
             )
         refiners = [wishes.refiners(reader.info.size) for _ in range(2 if compare else 1)]  # each engine has its own
         behind = _background(str(background), reader.info.rate)
-        engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare)
+        engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare, size=size)
         pairs = zip(engines.engines, refiners, strict=True)
         refined = [RefinedEngine(engine, own) if own else engine for engine, own in pairs]
-        compose, size = _compose(output, behind, engines, compare, reader.info.size)
+        compose, written = _compose(output, behind, engines, compare, reader.info.size)
         outcome = destination.fill(
             reader,
-            size,
+            written,
             lambda writer, start: matte_video(
                 paced,
                 refined,
@@ -203,6 +210,7 @@ def matte(
                 stop=stop,
                 on_frame=_counting(reader.info, frames, on_frame),
                 late=drop == "late",
+                busy=busy,
             ),
         )
     if outcome.error is not None:

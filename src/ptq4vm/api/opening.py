@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptq4vm.engines.anysize import AnySizeEngine
+from ptq4vm.engines.anysize import AUTO, AnySizeEngine
 from ptq4vm.engines.base import MattingEngine
 from ptq4vm.engines.registry import ENGINES, engines_for
 from ptq4vm.engines.registry import open_engine as open_file
@@ -48,6 +48,7 @@ def open_engine(
     threads: int | None = None,
     model: str = "rvm_mobilenetv3",
     weights: str | Path | None = None,
+    size: tuple[int, int] | str = AUTO,
 ) -> MattingEngine:
     """Open what mattes one frame after another.
 
@@ -59,6 +60,8 @@ def open_engine(
         threads: CPU threads of the engine, as many as it likes by default. Those of PyTorch are the whole process's.
         model: Name of the float network in ``conf/model``.
         weights: A file with the float network's weights; the usual places when not given.
+        size: ``(H, W)`` at which an exported file runs whatever the frames' size is; ``file`` for the size that it was
+            exported for, ``auto`` for one of the frames' aspect and about that area, where the file permits it.
 
     Returns:
         The engine. Its ``matte`` takes frames ``(H, W, 3)`` uint8 RGB and gives alpha ``(H, W)`` and foreground
@@ -70,7 +73,7 @@ def open_engine(
         ExportError: The exported file is missing, damaged or not one of ours.
         WeightsError: The float network's weights cannot be found.
     """
-    return open_engines(checkpoint, engine, model, weights, downsample_ratio, threads).engines[0]
+    return open_engines(checkpoint, engine, model, weights, downsample_ratio, threads, size=size).engines[0]
 
 
 def open_engines(
@@ -81,6 +84,7 @@ def open_engines(
     downsample_ratio: float | None = None,
     threads: int | None = None,
     compare: bool = False,
+    size: tuple[int, int] | str = AUTO,
 ) -> Engines:
     """Open the engine of a checkpoint and, for a comparison, the float network's before it.
 
@@ -89,6 +93,11 @@ def open_engines(
     if engine not in ("auto", PYTORCH, *ENGINES.names()):
         raise ConfigError(f"engine={engine} is unknown: use auto, {', '.join((PYTORCH, *ENGINES.names()))}")
     able = _able(checkpoint)
+    if size != AUTO and (compare or able == (PYTORCH,)):
+        other = (
+            "compare=true takes frames of the file's size" if compare else f"checkpoint={checkpoint} is no such file"
+        )
+        raise ConfigError(f"size is what an exported file runs at, and {other}: leave it out")
     if engine not in ("auto", *able):
         raise ConfigError(
             f"engine={engine} does not run checkpoint={checkpoint}, which is for {' or '.join(able)}: "
@@ -98,7 +107,7 @@ def open_engines(
         chosen = _exported(able[0] if engine == "auto" else engine, Path(checkpoint), downsample_ratio, threads)
         label, ratio = Path(checkpoint).name, chosen.downsample_ratio
         if not compare:
-            return Engines((AnySizeEngine(chosen, threads),), label)
+            return Engines((AnySizeEngine(chosen, threads, size),), label)
         return Engines((_float_engine(model, weights, ratio, threads), chosen), label)
     if checkpoint == FLOAT:
         return Engines((_float_engine(model, weights, downsample_ratio, threads),), "FP32")

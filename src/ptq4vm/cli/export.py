@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import asdict, dataclass
 
 from ptq4vm import api
 from ptq4vm.cli.frame import FAILED, Command
-from ptq4vm.cli.values import KeyValues
-from ptq4vm.errors import ConfigError
+from ptq4vm.cli.values import KeyValues, parse_size
 
 USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KEY=VALUE...]
        ptq4vm export verify checkpoint=DIR file=FILE [frames=24] [clips=3] [clip=DIR] [threads=N]
@@ -64,14 +62,6 @@ def export(options: ExportOptions) -> None:
     """Write the file and print its path."""
     values = {**asdict(options), "size": parse_size(options.size)}
     sys.stdout.write(f"{api.export(**values)}\n")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``(H, W)`` of ``512x288``. Raises :class:`ConfigError`."""
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if found is None:
-        raise ConfigError(f"size={text}: write WIDTHxHEIGHT, such as 512x288")
-    return int(found[2]), int(found[1])
 
 
 def verify(options: VerifyOptions) -> int:

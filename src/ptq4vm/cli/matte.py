@@ -6,18 +6,21 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ptq4vm import api
 from ptq4vm.cli.frame import FAILED, INTERRUPTED, Command, tell
-from ptq4vm.cli.values import KeyValues
+from ptq4vm.cli.values import KeyValues, parse_size
 from ptq4vm.media.streams import PIPE, is_stream
+from ptq4vm.video.loop import Busy
 
 USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
 
@@ -32,6 +35,7 @@ USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
   codec=auto        auto, h264, h265, vp9, prores; y4m or raw with out=-
   speed=auto        the encoder's preset, slow to ultrafast: faster makes larger files
   downsample_ratio=auto  size at which the network runs; auto brings the longer side to 512
+  size=auto         what an exported file runs at: auto (the frames' aspect, about its area), file (its own), or 288x512
   compare=false     input, FP32 alpha, quantized alpha and difference side by side, in place of output
   subject=null      x,y of the one subject that is kept, in the first frame; mask=PICTURE of it does as well
   smooth=0          against flicker: share of the alpha before that the rim takes, such as 0.3
@@ -47,6 +51,10 @@ USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
 """
 
 
+_LOOK = 1.0  # seconds over which the step that limits is looked for
+_STEPS = {"decode": "decoding", "network": "the network", "compose": "filter and composing", "encode": "encoding"}
+
+
 @dataclass(frozen=True)
 class MatteOptions:
     """Values of the command; see ``USAGE``."""
@@ -60,6 +68,7 @@ class MatteOptions:
     codec: str = "auto"
     speed: str = "auto"
     downsample_ratio: float | None = None
+    size: str = "auto"
     compare: bool = False
     scene_cut: bool = False
     frames: int | None = None
@@ -82,8 +91,8 @@ def matte(options: MatteOptions) -> int:
     if inputs:
         return _matte_all(options, inputs)
     try:
-        with _stopping() as stop, _progress() as on_frame:
-            result = api.matte(**asdict(options), stop=stop, on_frame=on_frame)
+        with _stopping() as stop, _progress() as (on_frame, busy):
+            result = api.matte(**_values(options), stop=stop, on_frame=on_frame, busy=busy)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted twice; an unfinished video was not kept") from None
     if result.stopped:
@@ -100,11 +109,17 @@ def matte(options: MatteOptions) -> int:
     return 0
 
 
+def _values(options: MatteOptions) -> dict[str, Any]:
+    """What :func:`ptq4vm.matte` takes. Raises :class:`ConfigError`."""
+    named = options.size in ("auto", "file")
+    return {**asdict(options), "size": options.size if named else parse_size(options.size)}
+
+
 def _matte_all(options: MatteOptions, inputs: Sequence[Path]) -> int:
     """Matte many and print what was made; 1 where one could not be."""
-    values = {key: value for key, value in asdict(options).items() if key not in ("input", "out")}
-    with _stopping() as stop, _progress() as on_frame:
-        done = api.matte_all(inputs, options.out, stop=stop, on_frame=on_frame, **values)
+    values = {key: value for key, value in _values(options).items() if key not in ("input", "out")}
+    with _stopping() as stop, _progress() as (on_frame, busy):
+        done = api.matte_all(inputs, options.out, stop=stop, on_frame=on_frame, busy=busy, **values)
     said = f"{len(done.made)} of {len(inputs)} matted, {done.frames} frames in {done.seconds:.1f} s"
     there, failed = f"{len(done.there)} there already", f"{len(done.failed)} failed"
     sys.stderr.write(f"{said}; {there}; {failed}\n")
@@ -116,8 +131,8 @@ def _matte_all(options: MatteOptions, inputs: Sequence[Path]) -> int:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int | None], None]]:
-    """A bar with frames a second and the time left, where somebody looks."""
+def _progress() -> Iterator[tuple[Callable[[int, int | None], None], Busy]]:
+    """A bar with frames a second, the time left and the step that limits, where somebody looks."""
     console = Console(stderr=True)
     columns = (
         BarColumn(),
@@ -125,15 +140,22 @@ def _progress() -> Iterator[Callable[[int, int | None], None]]:
         TextColumn("{task.fields[fps]}"),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[limit]}"),
     )
+    busy, seconds, looked = Busy(), dict[str, float](), 0.0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("matte", total=None, fps="")
+        task = progress.add_task("matte", total=None, fps="", limit="")
 
         def on_frame(done: int, total: int | None) -> None:
-            speed = progress.tasks[0].speed
+            nonlocal seconds, looked
+            speed, now = progress.tasks[0].speed, time.monotonic()
             progress.update(task, completed=done, total=total, fps="" if speed is None else f"{speed:.1f} fps")
+            if now - looked > _LOOK:
+                step = busy.limiting(seconds)
+                progress.update(task, limit=f"{_STEPS[step]} limits" if step else "")
+                seconds, looked = dict(busy.seconds), now
 
-        yield on_frame
+        yield on_frame, busy
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -105,3 +106,11 @@ def _value(key: str, text: str, kind: Any) -> Any:
         raise ConfigError(f"{key}={text} is no {'whole ' if kinds[0] is int else ''}number") from error
     check_number(key, number)
     return number
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``(H, W)`` of ``512x288``. Raises :class:`ConfigError`."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if found is None:
+        raise ConfigError(f"size={text}: write WIDTHxHEIGHT, such as 512x288")
+    return int(found[2]), int(found[1])

@@ -1,7 +1,10 @@
-"""Frames of any size for an engine that takes one size: the frame is brought to it, and the matte back."""
+"""Frames of any size for an engine that takes one: it gets their aspect, a frame goes to its size, the matte back."""
 
 from __future__ import annotations
 
+import itertools
+import logging
+import math
 from collections.abc import Mapping
 
 import cv2
@@ -11,24 +14,44 @@ from numpy.typing import NDArray
 from ptq4vm.engines.base import Matte, MattingEngine
 from ptq4vm.engines.enlarging import Enlarger, GuidedMatte
 from ptq4vm.engines.step import StepEngine
+from ptq4vm.errors import ConfigError, ExportError, one_line
+
+log = logging.getLogger(__name__)
+
+Size = tuple[int, int]
+
+AUTO, FILE = "auto", "file"
+"""Sizes at which a file runs by name: one of the frame's aspect, or the file's own."""
+_NEAR = 0.02  # of two aspects, as a difference of logarithms: not worth another graph
 
 
 class AnySizeEngine(MattingEngine):
     """An exported file that mattes frames of every size.
 
-    A frame is scaled to fit into the file's own size, its aspect kept; what is left over beside it is filled by the
-    picture again, above and below by its edge. The matte comes back by the fast guided filter on the frame itself where
-    that is larger, and by averaging where it is smaller. A frame of the file's own size goes through as it is.
+    The file's graph is re-shaped to the frames' aspect, at about the area that it was exported for, where the file
+    permits it. A frame is then scaled to fit, its aspect kept; what is left over beside it is filled by the picture
+    again, above and below by its edge. The matte comes back by the fast guided filter on the frame itself where that is
+    larger, and by averaging where it is smaller. A frame of the graph's own size goes through as it is.
 
     Args:
         engine: The opened file.
         threads: Threads of the filter; as many as there are cores for this process if not given.
+        size: ``(H, W)`` at which the file runs whatever the frames' aspect is, :data:`AUTO`, or :data:`FILE`.
+
+    Raises:
+        ConfigError: The file cannot run at ``size``, or it is none.
+        ExportError: The file has one size or takes any as it is.
     """
 
-    def __init__(self, engine: StepEngine, threads: int | None = None) -> None:
+    def __init__(self, engine: StepEngine, threads: int | None = None, size: Size | str = AUTO) -> None:
         self.engine = engine
         self._enlarger = Enlarger(threads)
-        self._size: tuple[int, int] | None = None
+        self._size: Size | None = None
+        self._follows = size == AUTO and engine.size_step > 0
+        if not isinstance(size, str):
+            engine.reshape(size)
+        elif size not in (AUTO, FILE):
+            raise ConfigError(f"size={size}: write {AUTO}, {FILE} or WIDTHxHEIGHT, such as 512x288")
 
     def reset(self) -> None:
         """See :meth:`MattingEngine.reset`."""
@@ -45,13 +68,14 @@ class AnySizeEngine(MattingEngine):
 
     def deferred(self, frame: NDArray[np.uint8]) -> Matte | GuidedMatte:
         """See :meth:`MattingEngine.deferred`: it is deferred where the frame is larger than the file."""
-        own = self.engine.frame_size
-        size = (frame.shape[0], frame.shape[1])
-        if own is None or size == own or frame.ndim != 3:
+        if self.engine.file_size is None or frame.ndim != 3:
             return self.engine.matte(frame)
+        size = (frame.shape[0], frame.shape[1])
         if size != self._size:
-            self.reset()  # to the engine all frames have one size
-            self._size = size
+            self._begin(size)
+        own = self.engine.frame_size or size
+        if size == own:
+            return self.engine.matte(frame)
         inner = fitting(size, own)
         smaller = inner[0] < size[0] or inner[1] < size[1]
         small = cv2.resize(frame, inner[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
@@ -68,8 +92,45 @@ class AnySizeEngine(MattingEngine):
             return Matte(*(np.asarray(each, np.float32) for each in shrunk))
         return GuidedMatte(self._enlarger, frame, np.asarray(small, np.uint8), matte)
 
+    def _begin(self, size: Size) -> None:
+        """Choose what the file runs at for frames of ``size``, which are another video."""
+        self.reset()  # to the engine all frames have one size
+        own = self.engine.file_size or size
+        if self._follows and min(size) > 0:
+            wanted = size_for(size, own, self.engine.size_step)
+            try:
+                self.engine.reshape(wanted)
+            except (ConfigError, ExportError) as error:  # what it had is still there
+                log.warning("%s", one_line(error))
+                self._follows = False
+        now = self.engine.frame_size or size
+        tell = log.info if now == own else log.warning
+        tell("frames of %dx%d run through %s at %dx%d", *size[::-1], self.engine.file, *now[::-1])
+        self._size = size
 
-def fitting(size: tuple[int, int], own: tuple[int, int]) -> tuple[int, int]:
+
+def size_for(size: Size, own: Size, step: int) -> Size:
+    """``(h, w)`` at which frames of ``size`` = ``(H, W)`` run through a file that was exported for ``own``.
+
+    Both are multiples of ``step``; aspect is near the frames', area near the file's. For frames of about the file's
+    aspect it is ``own``.
+    """
+    least = 2 * step
+    longest = max(own[0] * own[1] // least, least)
+    aspect = min(max(size[0] / size[1], least / longest), longest / least)
+    area = own[0] * own[1]
+
+    def unlike(found: Size) -> float:
+        return abs(math.log(found[0] / found[1] / aspect)) + abs(math.log(found[0] * found[1] / area)) / 2
+
+    if unlike(own) < _NEAR:
+        return own
+    sides = [max(2, math.floor(side / step)) for side in (math.sqrt(area * aspect), math.sqrt(area / aspect))]
+    choices = itertools.product(*([side * step, (side + 1) * step] for side in sides))
+    return min(((rows, columns) for rows, columns in choices), key=unlike)
+
+
+def fitting(size: Size, own: Size) -> Size:
     """``(h, w)`` of a frame of ``size`` = ``(H, W)`` that is scaled to fit into ``own``, its aspect kept."""
     scale = min(own[0] / size[0], own[1] / size[1])
     height, width = (max(1, min(most, round(length * scale))) for length, most in zip(size, own, strict=True))

@@ -8,7 +8,6 @@ Here it is one pass over the rows of the frame: nothing of its size is made but 
 from __future__ import annotations
 
 import importlib
-import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -32,7 +31,11 @@ EPS = 1e-5
 _STRIPES = 4  # pieces of a frame for each thread, so that none waits long for another
 
 
-def fit(small: Codes, matte: Matte) -> Floats:
+def _at_once(loop: Callable[[int, int], None], rows: int) -> None:
+    loop(0, rows)
+
+
+def fit(small: Codes, matte: Matte, share: Callable[[Callable[[int, int], None], int], None] = _at_once) -> Floats:
     """A and b of a small image, ``(8, h, w)``: slopes of the three colours and of alpha, and their offsets.
 
     They are for colours in [0, 255], and so are the offsets of colours.
@@ -40,11 +43,13 @@ def fit(small: Codes, matte: Matte) -> Floats:
     Args:
         small: The small image, ``(h, w, 3)`` uint8 RGB.
         matte: What the network gave for it.
+        share: Calls a loop for all of so many rows, from one to before another; :meth:`Enlarger.share` by threads.
     """
     kernels = _kernels()
     if kernels is not None:
         planes = np.empty((8, *small.shape[:2]), np.float32)
-        kernels.fit(small, matte.alpha, matte.foreground, np.float32(EPS), planes)
+        values = (small, matte.alpha, matte.foreground, np.float32(EPS), planes)
+        share(lambda start, stop: kernels.fit(*values, start, stop), small.shape[0])
         return planes
     image = small.astype(np.float32) / np.float32(255)
     guide = np.dstack([image, image.mean(2)])
@@ -108,10 +113,13 @@ class Enlarger:
         """Run a loop over the rows of a frame, in stripes."""
         height, width = frame.shape[:2]
         down, across = _places(height, planes.shape[1]), _places(width, planes.shape[2])
-        ends = np.linspace(0, height, min(height, self._threads * _STRIPES) + 1).astype(int)
         frame = np.ascontiguousarray(frame)
-        parts = itertools.pairwise(ends)
-        list(self._pool.map(lambda part: loop(frame, planes, down, across, *rest, *part), parts))
+        self.share(lambda start, stop: loop(frame, planes, down, across, *rest, start, stop), height)
+
+    def share(self, loop: Callable[[int, int], None], rows: int) -> None:
+        """Call a loop for all rows, from one to before another, in threads."""
+        ends = np.linspace(0, rows, min(rows, self._threads * _STRIPES) + 1).astype(int)
+        list(self._pool.map(loop, ends[:-1], ends[1:]))
 
 
 class GuidedMatte:
@@ -137,7 +145,7 @@ class GuidedMatte:
 
     @cached_property
     def _planes(self) -> Floats:
-        return fit(self.small, self.matte)
+        return fit(self.small, self.matte, self._enlarger.share)
 
     @cached_property
     def whole(self) -> Matte:
@@ -159,11 +167,11 @@ class GuidedMatte:
         return self._enlarger.picture(self._frame, self._planes, output, behind)
 
 
-def _places(large: int, small: int) -> tuple[NDArray[np.int32], NDArray[np.int32], Floats]:
+def _places(large: int, small: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32], Floats]:
     """For every row or column of the large image, its two neighbours in the small one and the weight of the second."""
     place = np.maximum((np.arange(large) + 0.5) * (small / large) - 0.5, 0)
-    first = np.minimum(place.astype(np.int32), np.int32(small - 1))
-    return first, np.minimum(first + 1, np.int32(small - 1)), (place - first).astype(np.float32)
+    first = np.minimum(place.astype(np.uint32), np.uint32(small - 1))
+    return first, np.minimum(first + np.uint32(1), np.uint32(small - 1)), (place - first).astype(np.float32)
 
 
 @cache

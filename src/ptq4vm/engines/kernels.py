@@ -4,8 +4,8 @@ Importing this needs Numba (the extra ``fast``). A row of A and b is spread to t
 the frame that lie beside it; what is left for a pixel is arithmetic along planes of a row, which a CPU does for many at
 once. Nothing of the frame's size is made but the result. All loops take ``both`` ``(8, h, w)`` float32 of the small
 image (slopes of the three colours and of alpha, then their offsets) for colours in [0, 255], and where rows and columns
-of the frame lie in it: ``down`` and ``across``, each ``(first, second, weight of the second)``. They write rows
-``start:stop``.
+of the frame lie in it: ``down`` and ``across``, each ``(first, second, weight of the second)``, the first two uint32 (a
+negative index would have to be looked for). They write rows ``start:stop``.
 """
 
 from __future__ import annotations
@@ -33,16 +33,12 @@ def _spread(both: Any, row: int, across: Any, out: Any) -> None:
 
 @compiled
 def _spread_both(both: Any, y: int, down: Any, across: Any, rows: Any, kept: Any) -> None:
-    """The two spread rows beside row ``y`` of the frame, where they are not there yet."""
-    if kept[0] != down[0][y]:
-        if kept[1] == down[0][y]:
-            rows[0, :, :] = rows[1]
-        else:
-            _spread(both, down[0][y], across, rows[0])
-        kept[0] = down[0][y]
-    if kept[1] != down[1][y]:
-        _spread(both, down[1][y], across, rows[1])
-        kept[1] = down[1][y]
+    """The two spread rows beside row ``y`` of the frame, where they are not there yet: even ones first in ``rows``."""
+    for beside in (down[0][y], down[1][y]):
+        place = beside & 1
+        if kept[place] != beside:
+            _spread(both, beside, across, rows[place])
+            kept[place] = beside
 
 
 @compiled
@@ -54,11 +50,11 @@ def _apart(line: Any, planes: Any) -> None:
 
 
 @compiled
-def _apply_alpha(planes: Any, rows: Any, share: Any, out: Any) -> None:
-    """Alpha of a row in [0, 1], whose slope and offset are the last of both halves of the planes."""
-    slopes = rows.shape[1] // 2
-    upper, lower = rows[0, slopes - 1], rows[1, slopes - 1]
-    above, beneath = rows[0, 2 * slopes - 1], rows[1, 2 * slopes - 1]
+def _apply_alpha(planes: Any, rows: Any, y: int, down: Any, out: Any) -> None:
+    """Alpha of row ``y`` in [0, 1], whose slope and offset are the last of both halves of the planes."""
+    slopes, first, second, share = rows.shape[1] // 2, down[0][y] & 1, down[1][y] & 1, down[2][y]
+    upper, lower = rows[first, slopes - 1], rows[second, slopes - 1]
+    above, beneath = rows[first, 2 * slopes - 1], rows[second, 2 * slopes - 1]
     red, green, blue = planes[0], planes[1], planes[2]
     for x in range(out.shape[0]):
         slope = upper[x] + (lower[x] - upper[x]) * share
@@ -73,13 +69,14 @@ def _begin_row(
     """What every picture of row ``y`` needs: A and b beside it in ``rows``, its colours, and its alpha."""
     _spread_both(both, y, down, across, rows, kept)
     _apart(frame[y], planes)
-    _apply_alpha(planes, rows, down[2][y], shown)
+    _apply_alpha(planes, rows, y, down, shown)
 
 
 @compiled
-def _apply_colour(plane: Any, rows: Any, k: int, share: Any, out: Any) -> None:
-    """Foreground of a row in [0, 255], in colour ``k``."""
-    upper, lower, above, beneath = rows[0, k], rows[1, k], rows[0, k + 4], rows[1, k + 4]
+def _apply_colour(plane: Any, rows: Any, k: int, y: int, down: Any, out: Any) -> None:
+    """Foreground of row ``y`` in [0, 255], in colour ``k``."""
+    first, second, share = down[0][y] & 1, down[1][y] & 1, down[2][y]
+    upper, lower, above, beneath = rows[first, k], rows[second, k], rows[first, k + 4], rows[second, k + 4]
     for x in range(out.shape[0]):
         slope = upper[x] + (lower[x] - upper[x]) * share
         offset = above[x] + (beneath[x] - above[x]) * share
@@ -102,7 +99,7 @@ def composite(
         if behind.shape[0] > 1 or behind.shape[1] > 1:
             _apart(behind[y], back)
         for k in range(3):
-            _apply_colour(planes[k], rows, k, down[2][y], colour)
+            _apply_colour(planes[k], rows, k, y, down, colour)
             rest, plane = back[k], mixed[k]
             for x in range(width):
                 plane[x] = np.uint8(np.int32(rest[x] + (colour[x] - rest[x]) * shown[x] + HALF))
@@ -122,7 +119,7 @@ def layers(frame: Any, both: Any, down: Any, across: Any, out: Any, start: int, 
         _begin_row(frame, both, y, down, across, rows, kept, planes, shown)
         line = out[y]
         for k in range(3):
-            _apply_colour(planes[k], rows, k, down[2][y], colour)
+            _apply_colour(planes[k], rows, k, y, down, colour)
             for x in range(width):
                 line[x, k] = np.uint8(np.int32((colour[x] if shown[x] > ZERO else ZERO) + HALF))
         for x in range(width):
@@ -154,40 +151,73 @@ def values(
     for y in range(start, stop):
         _begin_row(frame, both, y, down, across, rows, kept, planes, out[y])
         for k in range(3):
-            _apply_colour(planes[k], rows, k, down[2][y], colour[k])
+            _apply_colour(planes[k], rows, k, y, down, colour[k])
         line, red, green, blue = colours[y], colour[0], colour[1], colour[2]
         for x in range(width):
             line[x, 0], line[x, 1], line[x, 2] = red[x] * SCALE, green[x] * SCALE, blue[x] * SCALE
 
 
 @compiled
-def fit(small: Any, shown: Any, foreground: Any, eps: Any, out: Any) -> None:
-    """A and b of a small image ``(h, w, 3)`` uint8, its alpha ``(h, w)`` and foreground ``(h, w, 3)`` in [0, 1]."""
+def fit(small: Any, shown: Any, foreground: Any, eps: Any, out: Any, start: int, stop: int) -> None:
+    """A and b of a small image ``(h, w, 3)`` uint8, its alpha ``(h, w)`` and foreground ``(h, w, 3)`` in [0, 1].
+
+    Three rows are kept at a time, which stay in the first cache.
+    """
+    size = (3, 4, shown.shape[1] + 2)
+    guide, wanted = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    sums = np.empty(size[1:], np.float32)
+    for y in range(start - 1, stop + 1):
+        _fit_row(small, shown, foreground, y, guide[y % 3], wanted[y % 3])
+        if y <= start:
+            continue
+        for k in range(4):
+            _add_rows(guide[:, k], wanted[:, k], y, sums[0], sums[1], sums[2], sums[3])
+            _solve(sums[0], sums[1], sums[2], sums[3], eps, WHITE if k < 3 else ONE, out[k, y - 1], out[k + 4, y - 1])
+
+
+@compiled
+def _fit_row(small: Any, shown: Any, foreground: Any, y: int, guide: Any, wanted: Any) -> None:
+    """Guide and what is wanted of row ``y``, ``(4, w + 2)``; zeros beside the image count."""
     height, width = shown.shape
-    guide, wanted = np.zeros((4, height + 2, width + 2), np.float32), np.zeros((4, height + 2, width + 2), np.float32)
-    for y in range(height):
+    if y < 0 or y >= height:
+        guide[:, :], wanted[:, :] = ZERO, ZERO
+        return
+    line, colours = small[y], foreground[y]
+    red, green, blue, mean = guide[0], guide[1], guide[2], guide[3]
+    for x in range(width):
+        red[x + 1] = np.float32(line[x, 0]) * SCALE
+        green[x + 1] = np.float32(line[x, 1]) * SCALE
+        blue[x + 1] = np.float32(line[x, 2]) * SCALE
+    for k in range(3):
+        outer, inner = wanted[k], guide[k]
         for x in range(width):
-            mean = ZERO
-            for k in range(3):
-                colour = np.float32(small[y, x, k]) * SCALE
-                mean += colour
-                guide[k, y + 1, x + 1] = colour
-                wanted[k, y + 1, x + 1] = foreground[y, x, k] - colour
-            guide[3, y + 1, x + 1] = mean / np.float32(3)
-            wanted[3, y + 1, x + 1] = shown[y, x]
-    sums, ninth = np.empty((4, width + 2), np.float32), np.float32(1 / 9)
-    for k in range(4):
-        unit = WHITE if k < 3 else ONE
-        for y in range(height):
-            for x in range(width + 2):
-                g0, g1, g2 = guide[k, y, x], guide[k, y + 1, x], guide[k, y + 2, x]
-                p0, p1, p2 = wanted[k, y, x], wanted[k, y + 1, x], wanted[k, y + 2, x]
-                sums[0, x], sums[1, x] = g0 + g1 + g2, p0 + p1 + p2
-                sums[2, x], sums[3, x] = g0 * p0 + g1 * p1 + g2 * p2, g0 * g0 + g1 * g1 + g2 * g2
-            for x in range(width):
-                mean_guide = (sums[0, x] + sums[0, x + 1] + sums[0, x + 2]) * ninth
-                mean_wanted = (sums[1, x] + sums[1, x + 1] + sums[1, x + 2]) * ninth
-                product = (sums[2, x] + sums[2, x + 1] + sums[2, x + 2]) * ninth
-                square = (sums[3, x] + sums[3, x + 1] + sums[3, x + 2]) * ninth
-                slope = (product - mean_guide * mean_wanted) / (square - mean_guide * mean_guide + eps)
-                out[k, y, x], out[k + 4, y, x] = slope, (mean_wanted - slope * mean_guide) * unit
+            outer[x + 1] = colours[x, k] - inner[x + 1]
+    for x in range(1, width + 1):
+        mean[x] = (red[x] + green[x] + blue[x]) / np.float32(3)
+    wanted[3, 1 : width + 1] = shown[y]
+
+
+@compiled
+def _add_rows(guide: Any, wanted: Any, last: int, guides: Any, wishes: Any, products: Any, squares: Any) -> None:
+    """Sums over the three rows up to ``last``: of the guide, of what is wanted, of their product, of squares."""
+    g, h, i = guide[(last - 2) % 3], guide[(last - 1) % 3], guide[last % 3]
+    p, q, r = wanted[(last - 2) % 3], wanted[(last - 1) % 3], wanted[last % 3]
+    for x in range(guides.shape[0]):
+        guides[x], wishes[x] = g[x] + h[x] + i[x], p[x] + q[x] + r[x]
+        products[x] = g[x] * p[x] + h[x] * q[x] + i[x] * r[x]
+        squares[x] = g[x] * g[x] + h[x] * h[x] + i[x] * i[x]
+
+
+@compiled
+def _solve(
+    guides: Any, wishes: Any, products: Any, squares: Any, eps: Any, unit: Any, slopes: Any, offsets: Any
+) -> None:  # fmt: skip
+    """Slopes and offsets of a row from sums over three rows, added up over three columns."""
+    ninth = np.float32(1 / 9)
+    for x in range(slopes.shape[0]):
+        mean_guide = (guides[x] + guides[x + 1] + guides[x + 2]) * ninth
+        mean_wanted = (wishes[x] + wishes[x + 1] + wishes[x + 2]) * ninth
+        product = (products[x] + products[x + 1] + products[x + 2]) * ninth
+        square = (squares[x] + squares[x + 1] + squares[x + 2]) * ninth
+        slope = (product - mean_guide * mean_wanted) / (square - mean_guide * mean_guide + eps)
+        slopes[x], offsets[x] = slope, (mean_wanted - slope * mean_guide) * unit

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte, MattingEngine
-from ptq4vm.errors import DataError, ExportError
-from ptq4vm.limits import PIXELS, SIDE
+from ptq4vm.errors import ConfigError, DataError, ExportError
+from ptq4vm.limits import PIXELS, SIDE, check_size
 from ptq4vm.system.cpu import Cpu, this_cpu
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,15 @@ class Port(NamedTuple):
         """Whether it is one of a matting graph: four sizes, each of 1 to :data:`ptq4vm.limits.SIDE` or open."""
         sizes = [size for size in self.shape if size is not None]
         return len(self.shape) == _RANK and all(1 <= size <= SIDE for size in sizes) and math.prod(sizes) <= PIXELS
+
+    def scaled(self, old: tuple[int, int], new: tuple[int, int]) -> Port:
+        """The same input where frames have ``new`` = ``(H, W)`` pixels and not ``old``."""
+        first = 1 if self.name == "src" and self.rows_first else 2
+        sizes = list(self.shape)
+        for axis, before, after in zip((first, first + 1), old, new, strict=True):
+            length = sizes[axis]
+            sizes[axis] = None if length is None else length * after // before
+        return Port(self.name, tuple(sizes))
 
 
 class StepEngine(MattingEngine):
@@ -67,6 +76,9 @@ class StepEngine(MattingEngine):
         file: The file that is open.
         metadata: What the file says about itself.
         downsample_ratio: Fraction of the frames' size at which the graph runs its network, in (0, 1].
+        file_size: ``(H, W)`` for which the file was written, or ``None`` where it takes any size.
+        size_step: What rows and columns are multiples of at every size that :meth:`reshape` can give the graph; 0 where
+            the file has one size, or takes any as it is.
 
     Raises:
         ExportError: Inputs or outputs are not those of a file that ``ptq4vm export`` wrote.
@@ -97,6 +109,9 @@ class StepEngine(MattingEngine):
                 raise ExportError(f"{file} takes {port.name} of {port.shape}: give a file that `ptq4vm export` wrote")
         self.downsample_ratio = _ratio(metadata.get("downsample_ratio", "1"), file)
         self._strides = _strides(metadata.get("state_strides", ""), states)
+        self.file_size = self.frame_size
+        self._written = tuple(inputs)
+        self.size_step = 0 if self.file_size is None else _step(metadata.get("size_step", ""))
         self._states: Tensors = {}
         self._size: tuple[int, int] | None = None
         if not self.exact(self.cpu) and needs_vnni(self.metadata):
@@ -140,7 +155,7 @@ class StepEngine(MattingEngine):
 
     @property
     def frame_size(self) -> tuple[int, int] | None:
-        """``(H, W)`` that the file was made for, or ``None`` where it takes any size."""
+        """``(H, W)`` of the frames that the graph takes now, or ``None`` where it takes any size."""
         port = self._ports["src"]
         height, width = port.shape[1:3] if port.rows_first else port.shape[2:]
         return None if height is None or width is None else (height, width)
@@ -161,6 +176,58 @@ class StepEngine(MattingEngine):
     def reset(self) -> None:
         """Forget the frames seen so far: the next one starts from states of zeros."""
         self._states = {}
+
+    def reshape(self, size: tuple[int, int]) -> None:
+        """Let the graph take frames of another size from now on, as if the file had been exported for it.
+
+        The next frame begins a video. The new graph is tried on an empty frame first.
+
+        Args:
+            size: ``(H, W)``, both multiples of :attr:`size_step`.
+
+        Raises:
+            ConfigError: They are not, or out of range, or what the engine needs for it is not installed.
+            ExportError: The file has one size or takes any as it is, is missing or damaged by now, or the engine cannot
+                run the graph so. The engine goes on with the size that it had.
+        """
+        before, step = self.frame_size, self.size_step
+        self.reset()
+        if size == before:
+            return
+        text = f"{size[1]}x{size[0]}"
+        if not step or before is None:
+            told = "any size as it is" if before is None else f"{before[1]}x{before[0]} alone"
+            raise ExportError(f"{self.file} runs at {told}, not re-shaped to {text}: export again with another size")
+        check_size("size", size)
+        if any(length % step for length in size):
+            raise ConfigError(f"size={text}: {self.file} runs at sizes whose both sides are multiples of {step}")
+        try:
+            self._become(size)
+            self.matte(np.zeros((*size, _COLOURS), np.uint8))
+        except (ConfigError, ExportError):
+            if self.frame_size != before:
+                self._become(before)
+            raise
+        self.reset()
+
+    def _become(self, size: tuple[int, int]) -> None:
+        """Give the graph, and what is known of its inputs, another size."""
+        ports = [port.scaled(self.file_size or size, size) for port in self._written]
+        self._rebuild(size, ports)
+        self._ports = {port.name: port for port in ports}
+        self.reset()
+
+    def _rebuild(self, size: tuple[int, int], inputs: Sequence[Port]) -> None:
+        """Make the graph one for another size; an engine that can overrides it.
+
+        Args:
+            size: ``(H, W)`` of the frames.
+            inputs: The graph's inputs, as they shall be.
+
+        Raises:
+            ExportError: It cannot be, or the file is missing or damaged by now. The graph is what it was.
+        """
+        raise ExportError(f"{self.title or type(self).__name__} runs {self.file} at its own size alone: leave size out")
 
     def matte(self, frame: NDArray[np.uint8]) -> Matte:
         """Matte one frame ``(H, W, 3)`` uint8.
@@ -248,6 +315,11 @@ def _strides(text: str, states: int) -> tuple[int, ...]:
     """Strides of the states from metadata; half, a quarter, ... where it does not say them, as files mostly do not."""
     found = tuple(int(part) for part in text.split(",") if part.isdecimal() and int(part) > 0)
     return found if len(found) == states else tuple(2 ** (number + 1) for number in range(states))
+
+
+def _step(text: str) -> int:
+    """A step of sizes from metadata; 0 where there is none."""
+    return int(text) if text.isdecimal() and len(text) < 6 else 0
 
 
 def _ratio(text: str, file: str | Path) -> float:

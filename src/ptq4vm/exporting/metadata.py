@@ -46,8 +46,9 @@ def describe(
         ``bits`` (``w4a4``), ``edge_bits``, ``overflow`` (``safe`` where every CPU computes the integers exactly, by
         their codes or by what the target's engine does, otherwise ``vnni``), ``method``, ``model``, ``version``,
         ``calibration`` (hash of the clips), ``checkpoint`` (SHA-256 of the tensors), ``licence``, ``size``
-        (``512x288``), ``dynamic`` and ``downsample_ratio``; ``state_strides`` (``4,8``) where they are not 2, 4, 8, ...
-        What the run does not say is ``unknown``.
+        (``512x288``), ``dynamic`` and ``downsample_ratio``; ``state_strides`` (``4,8``) where they are not 2, 4, 8,
+        ..., and ``size_step`` (``16``) where the graph holds no size, and may be re-shaped to multiples of that. What
+        the run does not say is ``unknown``.
 
     Raises:
         CheckpointError: The tensors cannot be read.
@@ -137,11 +138,14 @@ def _licence(model: Mapping[str, Any]) -> str:
 def _of_shape(shape: FrameShape, network: MattingNetwork) -> dict[str, str]:
     strides = network.state_strides
     usual = strides == tuple(2 ** (number + 1) for number in range(len(strides)))
+    step = network.size_step
+    reshaped = step and not (shape.dynamic or shape.downsample_ratio != 1 or shape.height % step or shape.width % step)
     return {
         "size": f"{shape.width}x{shape.height}",
         "dynamic": str(shape.dynamic).lower(),
         "downsample_ratio": f"{shape.downsample_ratio}",
         **({} if usual else {"state_strides": ",".join(map(str, strides))}),
+        **({"size_step": f"{step}"} if reshaped else {}),
     }
 
 

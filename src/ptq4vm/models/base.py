@@ -33,6 +33,15 @@ class MattingNetwork(nn.Module, ABC):
         """
         return tuple(2 ** (number + 1) for number in range(self.num_states))
 
+    @property
+    def size_step(self) -> int:
+        """What rows and columns must be multiples of so that no size is rounded on the way down and up again.
+
+        Pictures of all such sizes run through one exported graph, which engines re-shape to a frame's aspect. 0, which
+        is the default, says that the graph holds sizes, or that the network does not see every picture as it is.
+        """
+        return 0
+
     @abstractmethod
     def forward(self, src: Tensor, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Return ``[foreground, alpha, *states]``.

@@ -96,10 +96,26 @@ class Channel(Generic[T]):
 
 
 class Busy:
-    """Seconds for which each step of matting worked rather than waited; every step runs in one thread."""
+    """Seconds for which each step of matting worked rather than waited; every step runs in one thread.
+
+    Attributes:
+        seconds: By step: ``decode``, ``network``, ``compose`` and ``encode``. They may be read while it works.
+    """
+
+    THREADS = (("decode",), ("network",), ("compose", "encode"))
+    """Steps that take turns in one thread."""
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("decode", "network", "compose", "encode"), 0.0)
+        self.seconds = {step: 0.0 for thread in self.THREADS for step in thread}
+
+    def limiting(self, since: Mapping[str, float]) -> str:
+        """The step on which the others waited since these :attr:`seconds`; empty where none has worked.
+
+        It is the one that worked longest in the thread that did.
+        """
+        worked = {step: spent - since.get(step, 0.0) for step, spent in self.seconds.items()}
+        busiest = max(self.THREADS, key=lambda thread: sum(worked[step] for step in thread))
+        return max(busiest, key=lambda step: worked[step]) if any(worked.values()) else ""
 
     @contextlib.contextmanager
     def at(self, step: str) -> Iterator[None]:
@@ -181,6 +197,7 @@ def matte_video(
     stop: threading.Event | None = None,
     on_frame: Callable[[int], None] | None = None,
     late: bool = False,
+    busy: Busy | None = None,
 ) -> Outcome:
     """Read frames, matte them with every engine and write what ``compose`` makes of them.
 
@@ -199,6 +216,7 @@ def matte_video(
         on_frame: Called with the frame's index + 1 after each.
         late: Whether a frame that waits when the next one comes is left out, so that what is written stays close to
             what comes. Everything then runs once before the first frame is asked for.
+        busy: Counts for how long each step works, for who looks meanwhile.
 
     Raises:
         SaveError: It cannot be written.
@@ -208,7 +226,7 @@ def matte_video(
         engine.reset()
     decoded: Channel[Arrived] = Channel(1 if late else QUEUE)
     matted: Channel[Matted | Sound] = Channel(1 if late else QUEUE)
-    seen, error, busy, latency = 0, None, Busy(), Latency()
+    seen, error, busy, latency = 0, None, busy or Busy(), Latency()
     if late:
         _warm_up(engines, compose, reader.info.size)
     with ThreadPoolExecutor(2) as pool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class BitsEngine(StepEngine):
             described = json.loads(zlib.decompressobj().decompress(arrays.pop(PROGRAM).tobytes(), _LONGEST))
             ports = [Port(name, (1, *map(int, size))) for name, size in described["inputs"].items()]
             super().__init__(file, ports, described["outputs"], said)
-            self._program = Program(described, arrays, threads)
+            self._lay_out = partial(Program, arrays=arrays, threads=threads)
+            self._described, self._program = described, self._lay_out(described)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError, zlib.error) as error:
             raise ExportError(f"{file} is damaged ({type(error).__name__}: {error}): export again") from error
         self._kinds = Counter(node["op"] for node in described["nodes"])
@@ -66,6 +68,13 @@ class BitsEngine(StepEngine):
         """See :meth:`MattingEngine.executed_types`: binary convolutions, and those in float."""
         floats = self._kinds["Conv"] + self._kinds["ExactConv"]
         return {("Convolution", "bin"): self._kinds["BinaryConv"], ("Convolution", "f32"): floats}
+
+    def _rebuild(self, size: tuple[int, int], inputs: Sequence[Port]) -> None:
+        """See :meth:`StepEngine.reshape`: all sizes of a program follow from those of its inputs."""
+        try:
+            self._program = self._lay_out({**self._described, "inputs": {port.name: port.shape[1:] for port in inputs}})
+        except (KeyError, ValueError) as error:
+            raise ExportError(f"{self.file} cannot be re-shaped ({error}): export again") from error
 
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         return self._program.run(inputs)

@@ -42,7 +42,8 @@ class OnnxEngine(StepEngine):
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
-        self._session = open_session(Path(file), options, integer_bias)
+        self._how = options, integer_bias
+        self._session = open_session(Path(file), *self._how)
         inputs = [
             Port(i.name, tuple(size if isinstance(size, int) else None for size in i.shape))
             for i in self._session.get_inputs()
@@ -58,17 +59,31 @@ class OnnxEngine(StepEngine):
         self, feeds: Mapping[str, NDArray[np.float32]], names: Sequence[str], earlier: Sequence[NDArray[np.uint8]] = ()
     ) -> Tensors:
         """See :meth:`StepEngine.layer_results`; needs the onnx package."""
-        onnx = needed("onnx", "onnx")
-        try:
-            model = onnx.load_model(self.file)
-        except (OSError, needed("google.protobuf.message", "onnx").DecodeError) as error:
-            raise ExportError(f"{self.file} is no ONNX file or is damaged: export again") from error
+        onnx, model = needed("onnx", "onnx"), self._model()
         made = {name for node in model.graph.node for name in node.output}
         found = [name for name in names if name in made]
         for name in found:
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         session = open_session(model.SerializeToString())
         return dict(zip(found, session.run(found, dict(feeds)), strict=True))
+
+    def _model(self) -> Any:
+        """The file as an ``onnx.ModelProto``."""
+        try:
+            return needed("onnx", "onnx").load_model(self.file)
+        except (OSError, needed("google.protobuf.message", "onnx").DecodeError) as error:
+            raise ExportError(f"{self.file} is no ONNX file or is damaged: export again") from error
+
+    def _rebuild(self, size: tuple[int, int], inputs: Sequence[Port]) -> None:
+        """See :meth:`StepEngine.reshape`: sizes stand where the graph's inputs and outputs do, and nowhere else."""
+        model = self._model()
+        shapes = {port.name: port.shape for port in inputs}
+        shapes.update({f"{name[:-1]}o": shape for name, shape in shapes.items()})  # of states
+        shapes.update({"fgr": (1, 3, *size), "pha": (1, 1, *size)})
+        for value in (*model.graph.input, *model.graph.output):
+            for dimension, length in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+                dimension.dim_value = length or 1
+        self._session = open_session(model.SerializeToString(), *self._how)
 
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         try:

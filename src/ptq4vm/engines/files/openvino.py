@@ -48,20 +48,32 @@ class OpenVinoEngine(StepEngine):
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        openvino = needed("openvino", "openvino")
-        core = openvino.Core()
-        model = read_model(Path(file), core)
-        try:
-            self._compiled = core.compile_model(model, "CPU", settings)
-        except RuntimeError as error:
-            raise ExportError(f"{file} cannot be compiled ({_short(error)}): export again") from error
-        self._request = self._compiled.create_infer_request()
+        self._core, self._settings = needed("openvino", "openvino").Core(), settings
+        model = read_model(Path(file), self._core)
+        self._compile(model, Path(file))
         inputs = [
             Port(i.get_any_name(), tuple(None if d.is_dynamic else d.get_length() for d in i.get_partial_shape()))
             for i in self._compiled.inputs
         ]
         outputs = [output.get_any_name() for output in self._compiled.outputs]
         super().__init__(file, inputs, outputs, read_metadata(model))
+
+    def _compile(self, model: Any, file: Path) -> None:
+        """Let the CPU run a model of ``file`` from now on."""
+        try:
+            self._compiled = self._core.compile_model(model, "CPU", self._settings)
+        except RuntimeError as error:
+            raise ExportError(f"{file} cannot be compiled ({_short(error)}): export again") from error
+        self._request = self._compiled.create_infer_request()
+
+    def _rebuild(self, size: tuple[int, int], inputs: Sequence[Port]) -> None:
+        """See :meth:`StepEngine.reshape`: OpenVINO tells all shapes, of states inside too, from those of the inputs."""
+        model = read_model(self.file, self._core)
+        try:
+            model.reshape({port.name: list(port.shape) for port in inputs})
+        except RuntimeError as error:
+            raise ExportError(f"{self.file} cannot be re-shaped ({_short(error)}): export again") from error
+        self._compile(model, self.file)
 
     @classmethod
     def files(cls, file: Path) -> tuple[Path, ...]:

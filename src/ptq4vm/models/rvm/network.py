@@ -71,6 +71,7 @@ class RecurrentMatting(MattingNetwork):
     """
 
     num_states = 4
+    size_step = 16
 
     def __init__(self, backbone: nn.Module, aspp: nn.Module, decoder: nn.Module, refiner: str) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ TOP = 255
 """The largest code."""
 _ROWS_FIRST, _PLANES_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _BIAS_LIMIT = 2.0**30
+_END = np.iinfo(np.int64).max  # of a Slice that goes on to the end
 
 
 def shape_for_onnx_runtime(editor: Editor) -> None:
@@ -134,7 +135,8 @@ def _upsample_by_convolutions(editor: Editor) -> None:
     """Codes that are upsampled twice bilinearly: four depthwise convolutions with weights of sixteenths.
 
     Each gives the pixels of one of four places; they are rounded to the nearest code, where a Resize of codes would
-    cut off. Two run as one, over a doubled picture, and their pixels lie side by side without being moved.
+    cut off. Two run as one, over a doubled picture, and their pixels lie side by side without being moved. No constant
+    holds a size, so that the graph is the same for every size of frames.
     """
     shapes = editor.known_shapes()
     for node in editor.nodes("Resize"):
@@ -150,21 +152,21 @@ def _upsample_by_convolutions(editor: Editor) -> None:
             or attributes["coordinate_transformation_mode"] not in (b"half_pixel", b"pytorch_half_pixel")
         ):
             continue
-        _, channels, height, width = shapes[codes]
+        channels = shapes[codes][1]
         edges = editor.constant(np.array([0, 1, 1, 0, 0, 1, 1, 0], np.int64))
         padded = editor.add("Pad", [editor.add("Transpose", [codes], perm=_ROWS_FIRST), edges], mode="edge")
         beside = editor.add("Concat", [padded, padded], axis=3)
         doubled = editor.dequantize(editor.add("Transpose", [beside], perm=_PLANES_FIRST), Grid(1.0, 0))
-        rows = [_upsampled_rows(editor, doubled, (channels, height, width), below) for below in (0, 1)]
-        whole = editor.constant(np.array([1, 2 * height, 2 * width, channels], np.int64))
-        picture = editor.add("Reshape", [editor.add("Concat", rows, axis=2), whole])
+        rows = [_upsampled_rows(editor, doubled, channels, below) for below in (0, 1)]
+        pairs = editor.add("Squeeze", [editor.add("Concat", rows, axis=2), editor.constant(np.array([0], np.int64))])
+        whole = editor.constant(np.array([1, -1, 0, channels], np.int64))  # (H, 2, 2 W, C) to (1, 2 H, 2 W, C)
+        picture = editor.add("Reshape", [pairs, whole])
         editor.redirect(node.output[0], editor.add("Transpose", [picture], perm=_PLANES_FIRST))
         editor.remove(node)
 
 
-def _upsampled_rows(editor: Editor, doubled: str, shape: tuple[int, int, int], below: int) -> str:
-    """Every other row of the upsampled picture, ``(1, H, 1, 2 W C)`` codes, from the padded picture beside itself."""
-    channels, height, width = shape
+def _upsampled_rows(editor: Editor, doubled: str, channels: int, below: int) -> str:
+    """Every other row of the upsampled picture, ``(1, H, 1, 2 W, C)`` codes, from the padded picture beside itself."""
     taps = np.array([[1, 3, 0], [0, 3, 1]], np.int8)
     kernels = [np.outer(taps[below][below : below + 2], taps[right]) for right in (0, 1)]
     count = 2 * channels
@@ -177,9 +179,10 @@ def _upsampled_rows(editor: Editor, doubled: str, shape: tuple[int, int, int], b
     ]
     result = editor.add("Conv", inputs, kernel_shape=[2, 3], group=count)
     rows = editor.add("Transpose", [editor.quantize(result, Grid(1.0, 0))], perm=_ROWS_FIRST)
-    ends = [editor.constant(np.array([end], np.int64)) for end in (below, below + height, 1)]
+    first, last = (1, _END) if below else (0, -1)  # of one row more than the picture has
+    ends = [editor.constant(np.array([end], np.int64)) for end in (first, last, 1)]
     cut = editor.add("Slice", [rows, *ends])
-    return editor.add("Reshape", [cut, editor.constant(np.array([1, height, 1, width * count], np.int64))])
+    return editor.add("Reshape", [cut, editor.constant(np.array([0, 0, 1, -1, channels], np.int64))])
 
 
 def _multiply_heads(editor: Editor) -> None:

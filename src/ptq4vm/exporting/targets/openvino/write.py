@@ -70,9 +70,9 @@ def _resize_instead_of_pooling(openvino: Any, model: Any) -> None:
         halved = list(pool.get_output_shape(0))[2:] == [height / 2, width / 2]
         if not halved or list(pool.get_attributes()["kernel"]) != [2, 2]:
             continue
-        half, axes = (ops.constant(values, openvino.Type.i64) for values in ([height // 2, width // 2], [2, 3]))
+        half, axes = ops.constant([0.5, 0.5], openvino.Type.f32), ops.constant([2, 3], openvino.Type.i64)
         resized = ops.interpolate(
-            pool.input_value(0).get_node(), half, "linear_onnx", "sizes",
+            pool.input_value(0).get_node(), half, "linear_onnx", "scales",
             axes=axes, coordinate_transformation_mode="half_pixel",
         )  # fmt: skip
         for reader in list(pool.output(0).get_target_inputs()):
@@ -80,14 +80,22 @@ def _resize_instead_of_pooling(openvino: Any, model: Any) -> None:
 
 
 def _keep_states(openvino: Any, model: Any, zeros: Mapping[str, int]) -> None:
-    """Replace the inputs and outputs of the states by variables."""
+    """Replace the inputs and outputs of the states by variables, whose sizes follow the frame's where they can."""
     ops = openvino.opset15
+    source = next(p for p in model.get_parameters() if "src" in p.output(0).get_names())
+    size = list(source.get_output_shape(0))[1:3]
+    here = ops.gather(ops.shape_of(source), *(ops.constant(each, openvino.Type.i64) for each in ([1, 2], 0)))
     for name, zero in zeros.items():
         parameter = next(p for p in model.get_parameters() if name in p.output(0).get_names())
         result = next(r for r in model.get_results() if f"{name[:-1]}o" in r.output(0).get_names())
         shape, kind = list(parameter.get_output_shape(0)), parameter.get_output_element_type(0)
-        # not a constant of this size, which would be stored
-        first = ops.broadcast(ops.constant(zero, kind), ops.constant(shape, openvino.Type.i64))
+        whole = ops.constant(shape, openvino.Type.i64)
+        if not any(length % own for length, own in zip(size, shape[2:], strict=True)):
+            strides = ops.constant(
+                [length // own for length, own in zip(size, shape[2:], strict=True)], openvino.Type.i64
+            )
+            whole = ops.concat([ops.constant(shape[:2], openvino.Type.i64), ops.divide(here, strides)], 0)
+        first = ops.broadcast(ops.constant(zero, kind), whole)  # not a constant of this size, which would be stored
         state = ops.read_value(first, name[:-1], kind, shape)
         for reader in list(parameter.output(0).get_target_inputs()):
             reader.replace_source_output(state.output(0))
