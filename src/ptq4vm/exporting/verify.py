@@ -52,8 +52,9 @@ class Parity:
         layers: Deviation of the layers in the worst frame, in the graph's order.
         own: How close the network in PyTorch is to itself where it rounds otherwise: without oneDNN, whose convolutions
             only sum in another order, or with all that is rounded to codes larger, or smaller, by as little as sums of
-            float32 may be off; the furthest of these. A value between two codes may go either way; where the network enlarges such differences
-            from layer to layer, an engine that sums in an order of its own cannot be expected to come closer than this.
+            float32 may be off; the furthest of these. A value between two codes may go either way; where the network
+            enlarges such differences from layer to layer, an engine that sums in an order of its own cannot be expected
+            to come closer than this.
         steps: Deviation of each layer, alpha and states from what PyTorch computes from the file's own results of the
             layers before (:func:`ptq4vm.exporting.deviations.stepwise`), the largest of two frames about the worst.
         cpu: What the other computation ran on, in words; empty for PyTorch.
