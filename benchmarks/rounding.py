@@ -21,16 +21,19 @@ from torch.backends import mkldnn
 from ptq4vm import api
 from ptq4vm.api.clips import recorded_clips
 from ptq4vm.data.clips.sources import FolderClip
+from ptq4vm.engines.registry import open_engine
 from ptq4vm.exporting.deviations import nudged, stepwise
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.clips import fitted
+from ptq4vm.types import States
 
 
 def alphas(
     network: MattingNetwork, frames: torch.Tensor, ratio: float, context: AbstractContextManager[None] | None = None
 ) -> np.ndarray:
     """Alpha ``(N, H, W)`` of frames ``(N, 3, H, W)`` uint8, in the network's own type."""
-    found, states = [], ()
+    found: list[np.ndarray] = []
+    states: States = ()
     kind = next(network.parameters()).dtype
     with torch.no_grad(), context or nullcontext():
         for frame in frames:
@@ -50,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     network = api.load_checkpoint(options.run)
-    engines = [api.open_engine(Path(file), 1) for file in options.files]
+    engines = [open_engine(Path(file), 1) for file in options.files]
     source = FolderClip.from_folder(Path(options.clip)) if options.clip else recorded_clips(options.run, None)[0]
     clip = fitted(source.read(0, min(options.frames, source.num_frames)), engines[0].frame_size)
     ratio = engines[0].downsample_ratio
