@@ -32,11 +32,18 @@ from PIL import Image
 
 from commands import TINY, Workplace
 from ptq4vm.cli.main import main
+from ptq4vm.io import sha256
 
 ODD = (
     *("", "-1", "0", "1e20", "nan", "inf", "-inf", "1e-9", "null", "true", "[]", "[1,2]", "{}", "{a: 1}", "x", "../x"),
     *("a" * 300, "1000000x1000000", "20000x20000", "${x}", "${oc.env:NOT}", "a\nb", "\u00e9", "4.5"),
 )
+STAGE = "schedule.stages.distill"
+TRAINED = {
+    "model": "bivm", "trainer": "cpu", "data.pairs_per_clip": "1", f"{STAGE}.clips": "4", f"{STAGE}.crop": "[64,64]",
+    f"{STAGE}.batch_size": "2", f"{STAGE}.epochs": "2",
+}  # fmt: skip
+"""Values of a training of seconds."""
 KEYS = {
     "weights": ("variant", "--path"),
     "data check": ("data", "data.root", "data._target_", "run_dir"),
@@ -50,6 +57,11 @@ KEYS = {
     "compose": ("data", "data.root", "static", "out", "size", "frames", "clips", "format", "seed"),
     "report": ("PATH", "--out", "--title"),
     "sensitivity": ("data", "data.root", "bits", "model.weights", "preset.calibration.clips", "seed", "run_dir"),
+    "train": ("data", "data.root", "model", "model.arguments.binarizer", "model.weights", "augmentation", "schedule",
+              "trainer", "teacher", "seed", "downsample_ratio", "num_workers", "memory_mib", "run_dir",
+              f"{STAGE}.clips", f"{STAGE}.crop", f"{STAGE}.epochs", f"{STAGE}.lr", f"{STAGE}.labels",
+              "schedule.pretraining.root"),
+    "web": ("file", "out", "serve", "port"),
 }  # fmt: skip
 READS = {
     "weights": ("weights.safetensors",),
@@ -64,8 +76,14 @@ READS = {
     "compose": ("videomatte/train/*/a/*.png", "videomatte/backgrounds/a/*.png"),
     "report": ("run/*.json", "run/*.yaml", "run/sheets/*", "run/logs/**/*", "run/.hydra/*"),
     "sensitivity": ("weights.safetensors", "videomatte/train/*/a/*.png"),
+    "train": ("trained/state/*", "trained/*.json", "trained/*.yaml", "trained/*.safetensors",
+              "videomatte/train/*/a/*.png", "videomatte/eval/set/a/*/*.png"),
+    "web": ("net.onnx", "net.onnx", "page/model.json", "page/*"),
 }  # fmt: skip
 """Files that a command reads; of each input one is damaged, in a copy."""
+CACHE = shutil.ignore_patterns("cache")
+FOR_EVER = ("serve", "true")
+"""What a command does until it is interrupted."""
 
 
 def arguments_of(command: str, at: Path, out: Path, draw: random.Random) -> dict[str, str]:
@@ -87,6 +105,8 @@ def arguments_of(command: str, at: Path, out: Path, draw: random.Random) -> dict
         "compose": {**data, "out": f"{out}/set", "size": "[32,32]", "frames": "2", "clips": "1", "split": "train"},
         "report": {"PATH": run, "--out": f"{out}/report"},
         "sensitivity": {**tiny, **data, "run_dir": f"{out}/s"},
+        "train": {**TRAINED, **data, "run_dir": draw.choice((f"{at}/trained", f"{out}/t"))},
+        "web": {"file": f"{at}/net.onnx", "out": draw.choice((f"{at}/page", f"{out}/page"))},
     }[command]
 
 
@@ -101,12 +121,19 @@ def words(command: str, values: dict[str, str]) -> list[str]:
 def furnish(at: Path) -> None:
     """A finished tiny run, its clips and weights, films, pictures of every format, and exported files."""
     place = Workplace.make(at)
+    cached = at / "cache" / "weights" / "rvm_mobilenetv3.safetensors"  # where train looks for the float network's
+    cached.parent.mkdir(parents=True)
+    shutil.copy(at / "weights.safetensors", cached)
+    cached.with_name(f"{cached.name}.sha256").write_text(f"{sha256(cached)}  {cached.name}\n")
+    trained = {**TRAINED, "data": "videomatte", "data.root": f"{at}/videomatte", "run_dir": f"{at}/trained"}
     for done in (
         place.quantize(at / "run"),
+        place.run(*words("train", trained)),
         *(place.run("export", f"checkpoint={at}/run", f"target={name}", f"out={at}/net{suffix}", "size=96x64")
           for name, suffix in (("onnx", ".onnx"), ("openvino", ".xml"))),
         *(place.run("matte", f"input={at}/videomatte/eval/set/a/com", f"checkpoint={at}/run", f"out={at}/film.{suffix}")
           for suffix in ("mp4", "mkv", "webm", "mov")),
+        place.run("web", f"file={at}/net.onnx", f"out={at}/page"),
     ):  # fmt: skip
         assert done.status == 0, done.err
     (at / "pictures").mkdir()
@@ -159,12 +186,12 @@ def fuzz(command: str, furnished: Path, inputs: int, seed: int, seconds: float) 
     draw, ends = random.Random(f"{command}{seed}"), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="ptq4vm-fuzz-") as name:
         around, work = Path(name) / "around", Path(name) / "around" / "work"
-        shutil.copytree(furnished, around / "kept")
+        shutil.copytree(furnished, around / "kept", ignore=CACHE)
         (around / "a.txt").write_text("mine")
         before = digest(around)
         for number in range(inputs):
             at, out = work / "at", work / "out"
-            shutil.copytree(furnished, at)
+            shutil.copytree(furnished, at, ignore=CACHE)
             out.mkdir()
             values, how = arguments_of(command, at, out, draw), "values"
             if number % 2:
@@ -173,7 +200,8 @@ def fuzz(command: str, furnished: Path, inputs: int, seed: int, seconds: float) 
                     draw.choice([path for path in found if path.is_file()] or [at / "weights.safetensors"]), draw
                 )
             else:
-                values |= {key: draw.choice(ODD) for key in draw.sample(KEYS[command], draw.choice((1, 2)))}
+                odd = {key: draw.choice(ODD) for key in draw.sample(KEYS[command], draw.choice((1, 2)))}
+                values |= dict(item for item in odd.items() if item != FOR_EVER)
             arguments = words(command, values)
             end = attempt(arguments, out, seconds)
             if end.partition(" ")[0] not in ("succeeded", "refused"):

@@ -16,7 +16,7 @@ from ptq4vm.settings import settings
 
 REFUSED = {
     "seed": (-1, 10**20),
-    "downsample_ratio": (0.001, 0.0, math.nan),
+    "downsample_ratio": (0.001, 0.0, 2.0, math.nan),
     "memory_mib": (math.nan, -1.0, math.inf),
     "preset.calibration.zoom": (math.inf, 1e6),
     "preset.calibration.clips": (10**9,),

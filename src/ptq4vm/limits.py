@@ -16,7 +16,7 @@ PIXELS = 2**28
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
-    "downsample_ratio": (1 / 64, math.inf),
+    "downsample_ratio": (1 / 64, 1),
     "fps": (1 / 1000, math.inf),
     "memory_mib": (0, 2**30),
     "flow_cache_mib": (0, 2**30),

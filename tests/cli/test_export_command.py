@@ -102,7 +102,7 @@ def test_without_the_clips_of_the_run(place: Workplace, run: Path, exported: Pat
         ({"size": "512"}, "WIDTHxHEIGHT"),
         ({"size": "0x64"}, "WIDTHxHEIGHT"),
         ({"size": "8x8"}, "16 pixels or more"),
-        ({"downsample_ratio": "2"}, "in (0, 1]"),
+        ({"downsample_ratio": "2"}, "downsample_ratio=2 is out of range: use 1 at most"),
         ({"dynamic": "maybe"}, "neither true nor false"),
         ({"checkpoint": "nowhere"}, "nowhere"),
         ({"colour": "red"}, "colour is unknown: use one of checkpoint"),

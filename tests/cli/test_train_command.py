@@ -132,7 +132,7 @@ def test_every_stage_of_the_paper_runs(workplace: Workplace, float_network: None
         (["schedule=nonsense"], "schedule=nonsense is unknown: use one of paper, quick"),
         ([f"{STAGE}.labels=guess"], "labels='guess' is unknown: use one of truth, teacher"),
         ([f"{STAGE}.epochs=-1"], "epochs=-1: use 0 or more"),
-        ([f"{STAGE}.downsample_ratio=2"], "downsample_ratio=2: use more than 0, at most 1"),
+        ([f"{STAGE}.downsample_ratio=2"], "downsample_ratio=2 is out of range: use 1 at most"),
         (["model.arguments.encoder=vit"], "unknown encoder 'vit'"),
         (["model.arguments.binarizer=ternary"], "binarizer=ternary is unknown"),
         (["teacher=null"], "give teacher=rvm_mobilenetv3"),

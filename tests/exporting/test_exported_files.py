@@ -63,7 +63,7 @@ def test_openvino_agrees_with_pytorch(choice: tuple[str, ...], tmp_path: Path) -
     engine = OpenVinoEngine(file, threads=1)
     parity = verify(network(*choice), engine, [CLIP])
     # with random weights a value between two of 16 codes that goes the other way moves all that comes after it
-    assert parity.passed or (choice[0] == "w4a4" and parity.mean < 16 / 255 and parity.mad_change < 0.02), parity
+    assert parity.passed and (parity.mean < 2 / 255 or choice[0] == "w4a4"), parity
     assert engine.metadata == {"version": "1.2.3", "bits": choice[0]}
     assert {path.name for path in tmp_path.iterdir()} == {"a.xml", "a.bin"}
     weights = sum(layer.weight.numel() for layer in quantized_layers(network(*choice)).values())

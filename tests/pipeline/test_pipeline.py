@@ -293,3 +293,42 @@ def test_run_state(tmp_path: Path) -> None:
     (tmp_path / "state" / "progress.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"progress\.json is damaged"):
         RunState(tmp_path, identity)
+
+
+WHOLE = {
+    "timing": {"stages": {"rtn": 1.5}, "blocks": {"a": 1}},
+    "shared": ["biq"],
+    "steps": {"gac": 4},
+    "results": {"rtn": {"mean": {"mad": 3.5}, "clips": {"a": {"mad": 3}}}},
+    "layers": {"a.0": 0.1},
+    "mixed_bits": {"weight_bits": {"a": 4}, "activation_bits": {}},
+    "finished": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timing", {"stages": {"rtn": None}, "blocks": {}}),
+        ("timing", {"stages": {}}),
+        ("timing", [1]),
+        ("shared", "biq"),
+        ("steps", {"gac": "x"}),
+        ("results", {"rtn": {"mean": {"mad": None}, "clips": {}}}),
+        ("results", {"rtn": {"mean": {}, "clips": {"a": {"mad": [1]}}}}),
+        ("results", {"rtn": 1}),
+        ("layers", {"a.0": {}}),
+        ("mixed_bits", {"weight_bits": {"a": True}, "activation_bits": {}}),
+        ("finished", 1),
+        ("fingerprint", {"seed": 1}),
+    ],
+)
+def test_notes_of_another_kind_are_damaged_ones(tmp_path: Path, name: str, value: object) -> None:
+    notes = {"fingerprint": {"seed": "1"}, **WHOLE}
+    RunState(tmp_path, {"seed": "1"})
+    (tmp_path / "state").mkdir(exist_ok=True)
+    (tmp_path / "state" / "progress.json").write_text(json.dumps(notes))
+    assert RunState(tmp_path, {"seed": "1"}).get("steps") == {"gac": 4}
+    (tmp_path / "state" / "progress.json").write_text(json.dumps({**notes, name: value}))
+    with pytest.raises(CheckpointError, match=r"progress\.json is damaged .*overwrite=true"):
+        RunState(tmp_path, {"seed": "1"})

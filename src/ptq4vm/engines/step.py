@@ -260,7 +260,8 @@ class StepEngine(MattingEngine):
 
         Args:
             feeds: ``src`` ``(1, 3, H, W)`` in [0, 1] and the states before it.
-            names: Names of the tensors to give, which exported files call by the layers' paths.
+            names: Names of the tensors to give: layers' results, which exported files call by the layers' paths, and
+                outputs (``pha``, ``r1o``, ...).
             earlier: ``(H, W, 3)`` uint8: the frames before, for a file that keeps its states inside.
 
         Returns:

@@ -25,6 +25,20 @@ from ptq4vm.runs.layout import NOTES, STATE, check_run_folder
 log = logging.getLogger(__name__)
 
 
+_NUMBERS = {str: float}
+_KINDS: dict[str, Any] = {
+    "fingerprint": {str: str},
+    "timing": {"stages": _NUMBERS, "blocks": _NUMBERS},
+    "shared": [str],
+    "steps": {str: int},
+    "results": {str: {"mean": _NUMBERS, "clips": {str: _NUMBERS}}},
+    "layers": _NUMBERS,
+    "mixed_bits": {"weight_bits": {str: int}, "activation_bits": {str: int}},
+    "finished": bool,
+}
+"""What notes are, by name: a kind, a list of one, or a mapping, of any keys (``str``) or of those that it names."""
+
+
 def fingerprint(**parts: Any) -> dict[str, str]:
     """Compute the SHA-256 of each of several settings (dataclasses, mappings, plain values), by name."""
 
@@ -76,7 +90,7 @@ class RunState:
         if self._notes.is_file():
             try:
                 self.notes = parse_json(self._notes.read_text(encoding="utf-8"))
-                found = dict(self.notes["fingerprint"])
+                found = _checked(self.notes)["fingerprint"]
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise CheckpointError(
                     f"{self._notes} is damaged ({type(error).__name__}): start anew with overwrite=true"
@@ -168,6 +182,30 @@ class SharedStages:
     def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Keep a finished stage. Two runs that finish at once write the same. Raises SaveError."""
         write_tensors(self._path, tensors, metadata)
+
+
+def _checked(notes: Any) -> dict[str, Any]:
+    """Notes as they were read. Raises ValueError where one is of another kind than was written."""
+    if not isinstance(notes, dict) or "fingerprint" not in notes:
+        raise ValueError("no notes of a run")
+    for name, value in notes.items():
+        if name in _KINDS and value is not None and not _is(value, _KINDS[name]):
+            raise ValueError(f"{name} is of another kind")
+    return notes
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_is(each, kind[0]) for each in value)
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            return False
+        if str in kind:
+            return all(_is(each, kind[str]) for each in value.values())
+        return all(name in value and _is(value[name], own) for name, own in kind.items())
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _undamaged(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:

@@ -62,7 +62,8 @@ class OnnxEngine(StepEngine):
         onnx, model = needed("onnx", "onnx"), self._model()
         made = {name for node in model.graph.node for name in node.output}
         found = [name for name in names if name in made]
-        for name in found:
+        given = {value.name for value in model.graph.output}
+        for name in [name for name in found if name not in given]:
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         session = open_session(model.SerializeToString())
         return dict(zip(found, session.run(found, dict(feeds)), strict=True))

@@ -100,14 +100,17 @@ class OpenVinoEngine(StepEngine):
         model = read_model(self.file, core)
         made = {name for op in model.get_ops() for output in op.outputs() for name in output.get_names()}
         found = [name for name in names if name in made]
-        model.add_outputs(found)
+        given = {name for output in model.outputs for name in output.get_names()}
+        model.add_outputs([name for name in found if name not in given])
         request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
         if self._ports["src"].rows_first:  # states are inside, pictures as they lie in memory
             for frame in earlier:
                 request.infer({"src": np.ascontiguousarray(frame)[None]})
             feeds = {"src": np.ascontiguousarray((feeds["src"] * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))}
         results = request.infer(dict(feeds))
-        return {name: np.array(results[name]) for name in found}
+        told = {name: np.array(results[name]) for name in found}
+        pictures = [name for name in found if name in given and self._ports["src"].rows_first]
+        return told | {name: told[name].transpose(0, 3, 1, 2) for name in pictures}
 
     def executed_types(self) -> Counter[tuple[str, str]]:
         """See :meth:`MattingEngine.executed_types`."""
