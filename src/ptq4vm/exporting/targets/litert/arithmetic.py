@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.exporting.targets.litert.convolution import ACTIVATIONS
-from ptq4vm.exporting.targets.litert.rounding import cut_off, rounding
+from ptq4vm.exporting.targets.litert.rounding import cut_off, largest_code, rounding, stays
 from ptq4vm.exporting.targets.litert.rounding import hard_sigmoid as slope_and_offset
 from ptq4vm.exporting.targets.litert.values import TOP, Values
 
@@ -27,12 +27,9 @@ def dequantize(values: Values, node: Any) -> None:
 def quantize(values: Values, node: Any) -> None:
     """Write a QuantizeLinear node that no other operation took in."""
     scale, zero = values.editor.scales(node)
-    maker = values.editor.producer(node.input[0])
-    top = TOP
-    if maker is not None and maker.op_type in ("Clip", "Min") and scale.size == 1:
-        alone = rounding(values.editor, maker.input[0])
-        top = TOP if alone is None else alone.high
-    values.quantize(values.floats(node.input[0]), node.output[0], scale, int(zero.ravel()[0]), top)
+    values.quantize(
+        values.floats(node.input[0]), node.output[0], scale, int(zero.ravel()[0]), largest_code(values.editor, node)
+    )
 
 
 def unary(values: Values, node: Any) -> None:
@@ -44,7 +41,7 @@ def unary(values: Values, node: Any) -> None:
 
 def binary(values: Values, node: Any) -> None:
     """Write a sum, difference, product, quotient, or the smaller or larger of two."""
-    if node.op_type in ("Add", "Sub", "Mul") and _binary_of_integers(values, node):
+    if stays(values, node) or (node.op_type in ("Add", "Sub", "Mul") and _binary_of_integers(values, node)):
         return
     inputs = [values.floats(name) for name in node.input]
     made = values.new_floats(values.shape(node.output[0]), node.output[0])
@@ -86,6 +83,8 @@ def hard_sigmoid(values: Values, node: Any) -> None:
 
 def clip(values: Values, node: Any) -> None:
     """Write a Clip node."""
+    if stays(values, node):
+        return
     x = values.floats(node.input[0])
     bounds = zip(("MAXIMUM", "MINIMUM"), node.input[1:], strict=False)
     kinds = [(kind, values.floats(name)) for kind, name in bounds if name]

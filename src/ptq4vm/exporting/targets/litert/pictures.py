@@ -128,8 +128,8 @@ def resize(values: Values, node: Any) -> None:
     """Write a Resize node."""
     attributes = values.editor.attributes(node)
     mode, way = attributes["mode"], attributes.get("coordinate_transformation_mode", b"half_pixel")
-    size = values.shape(node.output[0])[1:3]
-    within = values.shape(node.input[0])[1:3]
+    whole = values.shape(node.output[0])
+    size, within = whole[1:3], values.shape(node.input[0])[1:3]
     scales = values.editor.value(node.input[2]) if len(node.input) == 3 else None
     if scales is not None and any(abs(a * s - b) > 1e-3 for a, s, b in zip(within, scales[2:], size, strict=True)):
         height, width = within
@@ -142,28 +142,25 @@ def resize(values: Values, node: Any) -> None:
         raise refuse(node, f"by {mode.decode()} with {way.decode()}")
     kind = "RESIZE_BILINEAR" if linear else "RESIZE_NEAREST_NEIGHBOR"
     options = {"halfPixelCenters": linear and way != b"align_corners", "alignCorners": way == b"align_corners"}
-    name = node.input[0]
-    codes = values.codes.get(name)
-    finer = linear and codes is not None and (codes.top + 1) * _PARTS <= TOP + 1
-    if finer:
-        name = _finer(values, name)
-    x, (made,) = _parts(values, name, [f"{node.output[0]}:finer" if finer else node.output[0]])
+    codes = values.codes.get(node.input[0])
+    if linear and codes is not None and (codes.top + 1) * _PARTS <= TOP + 1:
+        x = _finer(values, node.input[0])
+        between = values.new_codes(f"{node.output[0]}:finer", codes.usual[1] / _PARTS, codes.zero * _PARTS, TOP, whole)
+        made = values.new_codes(node.output[0], codes.usual[1], codes.zero, codes.top)
+        values.model.operation(kind, [x, values.sizes(*size)], [between], 3, **options)
+        values.model.operation("QUANTIZE", [between], [made])
+        return
+    x, (made,) = _parts(values, node.input[0], [node.output[0]])
     values.model.operation(kind, [x, values.sizes(*size)], [made], 3, **options)
-    if finer:
-        assert codes is not None
-        rounded = values.new_codes(node.output[0], codes.usual[1], codes.zero, codes.top)
-        values.model.operation("QUANTIZE", [made], [rounded])
 
 
-def _finer(values: Values, name: str) -> str:
+def _finer(values: Values, name: str) -> int:
     """Few codes sixteen times as far apart, so that what lies between two of them is a whole number."""
     codes = values.codes[name]
     number, scale = codes.usual
-    finer = f"{name}:finer"
-    if finer not in values.codes:
-        made = values.new_codes(finer, scale / _PARTS, codes.zero * _PARTS, TOP, codes.shape)
-        values.model.operation("QUANTIZE", [number], [made])
-    return finer
+    made = values.new_codes(f"{name}:finer", scale / _PARTS, codes.zero * _PARTS, TOP, codes.shape)
+    values.model.operation("QUANTIZE", [number], [made])
+    return made
 
 
 def depth_to_space(values: Values, node: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptq4vm.exporting.graph.editor import Editor, Grid
 from ptq4vm.exporting.targets.litert.values import TOP, Values
@@ -111,6 +112,42 @@ def _bounds(editor: Editor, node: Any) -> tuple[float, float] | None:
         return (numbers[0], np.inf) if len(numbers) == 1 and numbers[0] is not None else None
     low, high = (numbers + [None, None])[:2]
     return -np.inf if low is None else low, np.inf if high is None else high
+
+
+def largest_code(editor: Editor, quantizer: Any) -> int:
+    """The largest code that a QuantizeLinear node gives, by what stands before it."""
+    bend = editor.producer(quantizer.input[0])
+    upper = _upper(editor, bend)
+    if upper is None:
+        return TOP
+    scale, zero = editor.scales(quantizer)
+    return int(np.clip(np.rint(upper.ravel() / scale) + zero, 0, TOP).max())
+
+
+def _upper(editor: Editor, node: Any) -> NDArray[Any] | None:
+    """The constant beyond which a Clip or Min node lets nothing through, one value or one for each channel."""
+    if node is None or node.op_type not in ("Clip", "Min") or not node.input[-1]:
+        return None
+    return editor.value(node.input[-1]) if len(node.input) == (3 if node.op_type == "Clip" else 2) else None
+
+
+def stays(values: Values, node: Any) -> bool:
+    """Whether a Clip or Min node, and the rounding behind it, leave codes that were rounded so before as they are.
+
+    They are given the name that the graph knows them by then, and nothing is written.
+    """
+    editor, source = values.editor, values.dequantized.get(node.input[0])
+    quantizer = editor.only_reader(node.output[0], "QuantizeLinear")
+    if source is None or quantizer is None or _upper(editor, node) is None or (node.op_type == "Clip" and node.input[1]):
+        return False
+    scale, zero = editor.scales(quantizer)
+    codes = values.codes[source[0]]
+    alike = scale.shape == source[1].shape and bool((scale == source[1]).all()) and int(zero.ravel()[0]) == codes.zero
+    if not alike or codes.top > largest_code(editor, quantizer):
+        return False
+    values.codes[quantizer.output[0]] = codes
+    values.taken.add(quantizer.output[0])
+    return True
 
 
 def cut_off(values: Values, name: str, found: Rounding) -> None:

@@ -49,6 +49,7 @@ class LiteRtTarget(Target):
         needed("ai_edge_litert", "litert")
         editor = Editor(self.graph(network, shape, metadata))
         names = input_names(network.num_states)[1:]
+        _unclip(editor, names)
         grids = _grids(editor, names)
         grids = grids if states_as_codes(editor, names) else {}
         editor.finish()
@@ -56,6 +57,16 @@ class LiteRtTarget(Target):
         content = made.model.content(made.inputs, made.outputs, {METADATA: _described(metadata)})
         with atomic_path(out) as temporary:
             temporary.write_bytes(_signed(content))
+
+
+def _unclip(editor: Editor, names: Sequence[str]) -> None:
+    """Round states as they come in: what came out of the graph lies within the bounds of few bits already."""
+    for name in names:
+        clip = editor.only_reader(name)
+        quantizer = editor.only_reader(clip.output[0], "QuantizeLinear") if clip is not None else None
+        if quantizer is not None and clip.op_type in ("Clip", "Min"):
+            quantizer.input[0] = name
+            editor.remove(clip)
 
 
 def _grids(editor: Editor, names: Sequence[str]) -> dict[str, Grid]:
