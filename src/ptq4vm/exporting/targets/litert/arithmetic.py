@@ -52,16 +52,16 @@ def _binary_of_integers(values: Values, node: Any) -> bool:
     """Write a sum, difference or product of codes that becomes codes; False, and nothing written, for another one."""
     found = rounding(values.editor, node.output[0])
     sources = [values.dequantized.get(name) for name in node.input]
-    if found is None or any(source is None or source[1].size > 1 for source in sources):
+    if found is None or found.scale.size > 1 or any(source is None or source[1].size > 1 for source in sources):
         return False
     function = found.fused()
-    name, label = function or ("NONE", found.grid.scale)
-    times = label / found.grid.scale  # of what the result stands for
+    name, label = function or ("NONE", found.label)
+    times = label / found.label  # of what the result stands for
     scales = [float(source[1].ravel()[0]) for source in sources if source is not None]
     scales = [scales[0] * times, scales[1] * (1 if node.op_type == "Mul" else times)]
     inputs = [values.view(source[0], scale) for source, scale in zip(sources, scales, strict=True) if source]
     codes = found.codes if function else f"{found.codes}:uncut"
-    made = values.new_codes(codes, label, found.grid.zero, found.high if function else TOP, values.shape(found.codes))
+    made = values.new_codes(codes, label, found.zero, found.high if function else TOP, values.shape(found.codes))
     values.model.operation(
         _BINARY[node.op_type], inputs, [made], 2, fusedActivationFunction=ACTIVATIONS[name]
     )

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from ptq4vm.errors import ExportError
 from ptq4vm.exporting.targets.litert.model import Tensor
 from ptq4vm.exporting.targets.litert.rounding import Rounding, cut_off, rounding
-from ptq4vm.exporting.targets.litert.values import Values
+from ptq4vm.exporting.targets.litert.values import TOP, Values
 
 SAME, VALID = 0, 1
 """LiteRT's names for padding."""
 _LARGEST = 127
 """Of a weight's codes."""
 _BIAS_LIMIT = 2.0**30
+_LEAST_FACTOR, _MOST_FACTOR = 2.0**-30, 255.0
+"""From a sum of products to codes."""
 _STEPS = 4096
 """To a code of the result, of a bias to which no product is added."""
 
@@ -84,9 +86,10 @@ def convolve(values: Values, node: Any) -> None:
     bias = np.zeros(shape[0], np.float32) if bias is None else bias
     found = rounding(editor, node.output[0], gates=True)
     source = values.dequantized.get(node.input[0])
-    if codes is not None and found is not None and source is not None and source[1].size == 1:
-        scales = np.broadcast_to(editor.scales(maker)[0], shape[:1])
-        if _of_integers(values, filter_, source[0], float(source[1].ravel()[0]), codes, scales, bias, found):
+    if codes is not None and found is not None and source is not None and (source[1].size == 1 or filter_.depthwise):
+        each = shape[0] // source[1].size if filter_.depthwise else 1
+        scales = editor.scales(maker)[0].astype(np.float64) * np.repeat(source[1].ravel(), each)
+        if _of_integers(values, filter_, source[0], codes, np.broadcast_to(scales, shape[:1]), bias, found):
             return
     weight = editor.value(node.input[1]) if codes is None else codes * editor.scales(maker)[0].reshape(-1, 1, 1, 1)
     assert weight is not None
@@ -99,27 +102,39 @@ def _of_integers(
     values: Values,
     filter_: _Filter,
     source: str,
-    scale: float,
     codes: NDArray[Any],
-    scales: NDArray[np.float32],
+    scales: NDArray[np.float64],
     bias: NDArray[np.float32],
     found: Rounding,
 ) -> bool:
     """Write a convolution from codes to codes; False, and nothing written, where its bias is beyond 32 bits.
 
-    The scales that its tensors are labelled with are not those of the ONNX graph: the weight makes up for both.
+    The scales that its tensors give are not those of the ONNX graph: the weight makes up for both. So either may differ
+    from channel to channel there, that of the input where the convolution is depthwise.
+
+    Args:
+        values: The tensors of the graph.
+        filter_: The convolution.
+        source: Name of the codes that go in.
+        codes: The weight's codes, laid out as in the ONNX graph.
+        scales: Scale of the input times that of the weight, for every channel of the output.
+        bias: For every channel of the output.
+        found: How the result becomes codes.
     """
     function = found.fused()
-    name, label = function or ("NONE", found.grid.scale)
+    name, label = function or ("NONE", found.label)
     x, own = values.codes[source].usual
     rows = codes.reshape(len(codes), -1).astype(np.int64)
     # larger codes at a smaller scale are the same weight, and the bias is a multiple of that scale
     finer = _LARGEST // np.maximum(np.abs(rows).max(1), 1)
-    steps = scales.astype(np.float64) / finer * (scale / own) * (label / found.grid.scale)
+    times = label / found.scale.astype(np.float64)
+    steps = scales / finer / own * times
     steps = np.where(rows.any(1), steps, label / own / _STEPS).astype(np.float32)
-    counts = np.rint((bias.astype(np.float64) + found.shift) * (label / found.grid.scale) / (own * steps.astype(np.float64)))
+    counts = np.rint((bias.astype(np.float64) + found.shift) * times / (own * steps.astype(np.float64)))
     if np.abs(counts).max() > _BIAS_LIMIT:
         return False
+    # XNNPACK takes these factors only; beyond them a sum of 1 is more than all codes, and the largest sum less than one
+    steps = np.clip(steps, _LEAST_FACTOR * label / own, _MOST_FACTOR * label / own).astype(np.float32)
     weight = filter_.laid_out(codes.astype(np.int64) * finer.reshape(-1, 1, 1, 1)).astype(np.int8)
     model = values.model
     numbers = [
@@ -130,7 +145,7 @@ def _of_integers(
     ]
     codes_name = found.codes if function else f"{found.codes}:uncut"
     size = values.shape(found.codes)
-    made = values.new_codes(codes_name, label, found.grid.zero, found.high if function else 255, size)
+    made = values.new_codes(codes_name, label, found.zero, found.high if function else TOP, size)
     _add(values, filter_, [x, *numbers], made, name)
     values.taken.update(each.output[0] for each in found.nodes)
     if not function:

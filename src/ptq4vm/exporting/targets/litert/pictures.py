@@ -31,12 +31,12 @@ def mean(values: Values, node: Any) -> None:
         axes = tuple(given.ravel().tolist())
     places = values.sizes(*sorted(values.axis(axis) for axis in axes))
     found, source = rounding(values.editor, node.output[0]), values.dequantized.get(node.input[0])
-    if found is None or source is None or source[1].size > 1 or found.fused() is None:
+    if found is None or source is None or source[1].size > 1 or found.scale.size > 1:
         x, made = values.floats(node.input[0]), values.new_floats(values.shape(node.output[0]), node.output[0])
     else:
         # bounds are those of the codes themselves: a mean lies between them
         x = values.view(source[0], float(source[1].ravel()[0]))
-        made = values.new_codes(f"{found.codes}:uncut", found.grid.scale, found.grid.zero, TOP, values.shape(found.codes))
+        made = values.new_codes(f"{found.codes}:uncut", found.label, found.zero, TOP, values.shape(found.codes))
     values.model.operation("MEAN", [x, places], [made], 2, keepDims=True)
     if values.model.tensors[made].kind == "int8":
         assert found is not None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.exporting.graph.editor import Editor, Grid
+from ptq4vm.exporting.graph.editor import Editor
 from ptq4vm.exporting.targets.litert.values import TOP, Values
 
 _BENDING = ("Relu", "Clip", "Min", "Max")
@@ -18,7 +18,8 @@ class Rounding(NamedTuple):
 
     Attributes:
         codes: Name of the codes.
-        grid: Their grid; that of what goes into a hard sigmoid, where there is one.
+        scale: Their scale, ``(1,)`` or ``(C,)``; of what goes into a hard sigmoid, where there is one.
+        zero: The code of 0.
         shift: What is added to the result before.
         low: The smallest code that there can be.
         high: The largest code that there can be.
@@ -26,11 +27,17 @@ class Rounding(NamedTuple):
     """
 
     codes: str
-    grid: Grid
+    scale: NDArray[np.float32]
+    zero: int
     shift: float
     low: int
     high: int
     nodes: tuple[Any, ...]
+
+    @property
+    def label(self) -> float:
+        """What a LiteRT tensor of these codes gives as its scale: 1 where channels have scales of their own."""
+        return float(self.scale[0]) if self.scale.size == 1 else 1.0
 
     def fused(self) -> tuple[str, float] | None:
         """LiteRT's function that cuts off at the bounds, and the scale at which it does; ``None`` where none does.
@@ -38,14 +45,13 @@ class Rounding(NamedTuple):
         Its functions cut off at 0, 1 and 6 of what codes stand for. Codes may stand for anything, since whoever reads
         them gets their scale from the ONNX graph: so that 6 is the largest one, for instance.
         """
-        zero = self.grid.zero
         if self.high == TOP:
-            name = "NONE" if self.low == 0 else "RELU" if self.low == zero else ""
-            return (name, self.grid.scale) if name else None
-        if self.low == zero < self.high:
-            return "RELU6", 6 / (self.high - zero)
-        if self.low == 0 and 2 * zero <= self.high:
-            return "RELU_N1_TO_1", 1 / (self.high - zero)  # -1 lies below code 0
+            name = "NONE" if self.low == 0 else "RELU" if self.low == self.zero else ""
+            return (name, self.label) if name else None
+        if self.low == self.zero < self.high:
+            return "RELU6", 6 / (self.high - self.zero)
+        if self.low == 0 and 2 * self.zero <= self.high:
+            return "RELU_N1_TO_1", 1 / (self.high - self.zero)  # -1 lies below code 0
         return None
 
 
@@ -70,16 +76,14 @@ def rounding(editor: Editor, name: str, gates: bool = False) -> Rounding | None:
         node = editor.only_reader(node.output[0])
     if node is None or node.op_type != "QuantizeLinear":
         return None
-    grid = editor.grid(node)
-    if grid is None:
-        return None
+    scale, zeros = (each.ravel() for each in editor.scales(node))
+    zero = int(zeros[0])
     for bend in bends:
-        found = _bounds(editor, bend)
-        if found is None:
+        codes = [None if bound is None else _code(bound, scale, zero) for bound in _bounds(editor, bend)]
+        if codes[0] is None or codes[1] is None:
             return None
-        first, last = (_code(value, grid) for value in found)
-        low, high = (min(max(code, first), last) for code in (low, high))
-    return Rounding(node.output[0], Grid(grid.scale / slope, grid.zero), shift, low, high, (*bends, node))
+        low, high = (min(max(code, codes[0]), codes[1]) for code in (low, high))
+    return Rounding(node.output[0], (scale / np.float32(slope)), zero, shift, low, high, (*bends, node))
 
 
 def hard_sigmoid(editor: Editor, node: Any) -> tuple[float, float]:
@@ -88,30 +92,23 @@ def hard_sigmoid(editor: Editor, node: Any) -> tuple[float, float]:
     return float(attributes.get("alpha", 0.2)), float(attributes.get("beta", 0.5))
 
 
-def _code(value: float, grid: Grid) -> int:
-    if np.isinf(value):
-        return TOP if value > 0 else 0
-    return int(np.clip(np.rint(np.float32(value) / np.float32(grid.scale)) + grid.zero, 0, TOP))
+def _code(bound: NDArray[Any], scale: NDArray[np.float32], zero: int) -> int | None:
+    """The code at a bound; ``None`` where it is not the same for all channels."""
+    codes = np.unique(np.clip(np.rint(bound.ravel().astype(np.float32) / scale) + zero, 0, TOP))
+    return int(codes[0]) if len(codes) == 1 else None
 
 
-def _bounds(editor: Editor, node: Any) -> tuple[float, float] | None:
-    """The smallest and the largest value that a node lets through; ``None`` where they are not two constants."""
-    if node.op_type == "Relu":
-        return 0.0, np.inf
-    if node.op_type == "HardSigmoid":
-        return 0.0, 1.0
-    values = [editor.value(name) if name else None for name in node.input]
-    if any(name and value is None for name, value in zip(node.input[1:], values[1:], strict=True)):
-        return None
-    numbers = [None if value is None else float(value.ravel()[0]) for value in values[1:]]
-    if any(value is not None and value.size > 1 for value in values[1:]):
-        return None
-    if node.op_type == "Min":
-        return (-np.inf, numbers[0]) if len(numbers) == 1 and numbers[0] is not None else None
-    if node.op_type == "Max":
-        return (numbers[0], np.inf) if len(numbers) == 1 and numbers[0] is not None else None
-    low, high = (numbers + [None, None])[:2]
-    return -np.inf if low is None else low, np.inf if high is None else high
+def _bounds(editor: Editor, node: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """The smallest and the largest value that a node lets through; ``None`` for one that is computed."""
+    none, least, most = np.zeros(1), np.array([-np.inf]), np.array([np.inf])
+    if node.op_type in ("Relu", "HardSigmoid"):
+        return none, most if node.op_type == "Relu" else np.ones(1)
+    values = [editor.value(name) if name else usual for name, usual in zip(node.input[1:], (least, most), strict=False)]
+    if node.op_type == "Clip":
+        return values[0], values[1] if len(values) > 1 else most
+    if len(values) != 1:
+        return None, None
+    return (least, values[0]) if node.op_type == "Min" else (values[0], most)
 
 
 def largest_code(editor: Editor, quantizer: Any) -> int:
@@ -154,6 +151,5 @@ def cut_off(values: Values, name: str, found: Rounding) -> None:
     """Give codes within their bounds the name that the graph knows them by, from the codes ``name`` that go beyond."""
     made = values.bare(name)
     for kind, bound in (("MAXIMUM", found.low), ("MINIMUM", found.high)):
-        made = values.floats_by(kind, made, values.constant(np.float32([bound - found.grid.zero])))
-    grid = np.ones(1, np.float32)
-    values.quantize(made, found.codes, grid, found.grid.zero, found.high)
+        made = values.floats_by(kind, made, values.constant(np.float32([bound - found.zero])))
+    values.quantize(made, found.codes, np.ones(1, np.float32), found.zero, found.high)

@@ -70,13 +70,11 @@ def _unclip(editor: Editor, names: Sequence[str]) -> None:
 
 
 def _grids(editor: Editor, names: Sequence[str]) -> dict[str, Grid]:
-    """Grids of the states that are rounded to codes first of all."""
+    """Grids of the states that are rounded to codes first of all; of bare codes where channels have their own scales."""
     found = {}
     for name in names:
-        readers = [node for node in editor.readers(name) if node.op_type == "QuantizeLinear"]
-        grid = editor.grid(readers[0]) if readers else None
-        if grid is not None:
-            found[name] = grid
+        for node in [node for node in editor.readers(name) if node.op_type == "QuantizeLinear"]:
+            found[name] = editor.grid(node) or Grid(1.0, int(editor.scales(node)[1].ravel()[0]))
     return found
 
 
