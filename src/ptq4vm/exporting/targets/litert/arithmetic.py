@@ -62,9 +62,7 @@ def _binary_of_integers(values: Values, node: Any) -> bool:
     inputs = [values.view(source[0], scale) for source, scale in zip(sources, scales, strict=True) if source]
     codes = found.codes if function else f"{found.codes}:uncut"
     made = values.new_codes(codes, label, found.zero, found.high if function else TOP, values.shape(found.codes))
-    values.model.operation(
-        _BINARY[node.op_type], inputs, [made], 2, fusedActivationFunction=ACTIVATIONS[name]
-    )
+    values.model.operation(_BINARY[node.op_type], inputs, [made], 2, fusedActivationFunction=ACTIVATIONS[name])
     values.taken.update(each.output[0] for each in found.nodes)
     if not function:
         cut_off(values, codes, found)

@@ -176,7 +176,7 @@ ACTIVATIONS = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 
 
 def pad(values: Values, x: int, pads: Sequence[int], lowest: bool = False) -> int:
-    """Put zeros, or what is less than every other float, around a picture of floats or codes: above, left, below, right."""
+    """Put zeros, or the lowest float, around a picture of floats or codes: above, left, below, right."""
     source = values.model.tensors[x]
     top, left, bottom, right = pads
     batch, height, width, channels = source.shape

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptq4vm.errors import ExportError
 from ptq4vm.exporting.graph.editor import Editor, Grid
 from ptq4vm.exporting.targets.litert import arithmetic, pictures
 from ptq4vm.exporting.targets.litert.convolution import convolve
@@ -65,7 +64,9 @@ def lower(editor: Editor, states: Mapping[str, Grid]) -> Lowered:
         if writer is None:
             raise pictures.refuse(node, "is none of LiteRT's and")
         writer(values, node)
-    return Lowered(values.model, inputs, {value.name: _output(values, value.name, states) for value in editor.graph.output})
+    return Lowered(
+        values.model, inputs, {value.name: _output(values, value.name, states) for value in editor.graph.output}
+    )
 
 
 def _input(values: Values, name: str, states: Mapping[str, Grid]) -> int:
@@ -83,6 +84,9 @@ def _input(values: Values, name: str, states: Mapping[str, Grid]) -> int:
 
 def _output(values: Values, name: str, states: Mapping[str, Grid]) -> int:
     grid = states.get(f"{name[:-1]}i")
-    number = values.floats(name) if grid is None else values.view(name, grid.scale)
+    if name not in values.codes:
+        number = values.floats(name)
+    else:
+        number = values.codes[name].usual[0] if grid is None else values.view(name, grid.scale)
     values.model.tensors[number].name = name
     return number

@@ -18,7 +18,8 @@ _OPTIONS = {
     "ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions", "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "CONCATENATION": "ConcatenationOptions",
     "RESIZE_BILINEAR": "ResizeBilinearOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "MEAN": "ReducerOptions",
-    "SPLIT_V": "SplitVOptions", "SPLIT": "SplitOptions",
+    "SPLIT": "SplitOptions", "MAX_POOL_2D": "Pool2DOptions", "DEPTH_TO_SPACE": "DepthToSpaceOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
 }  # fmt: skip
 """Tables of options, of the operations that have one with something in it."""
 
@@ -69,7 +70,9 @@ class Model:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def operation(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], version: int = 1, **options: Any) -> None:
+    def operation(
+        self, kind: str, inputs: Sequence[int], outputs: Sequence[int], version: int = 1, **options: Any
+    ) -> None:
         """Add an operation at the end."""
         self.operations.append(Operation(kind, list(inputs), list(outputs), options, version))
 
@@ -130,13 +133,11 @@ def _code(schema: Any, kind: str, version: int) -> Any:
 def _operator(schema: Any, operation: Operation, code: int) -> Any:
     made = schema.OperatorT()
     made.opcodeIndex, made.inputs, made.outputs = code, operation.inputs, operation.outputs
-    name = _OPTIONS.get(operation.kind)
-    if name is not None:
+    if operation.kind in _OPTIONS:
+        name = _OPTIONS[operation.kind]
         made.builtinOptionsType = getattr(schema.BuiltinOptions, name)
         made.builtinOptions = getattr(schema, f"{name}T")()
         for key, value in operation.options.items():
-            if not hasattr(made.builtinOptions, key):
-                raise AttributeError(f"{name} has no {key}")
             setattr(made.builtinOptions, key, value)
     return made
 

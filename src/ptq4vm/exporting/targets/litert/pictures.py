@@ -145,10 +145,12 @@ def resize(values: Values, node: Any) -> None:
     codes = values.codes.get(node.input[0])
     if linear and codes is not None and (codes.top + 1) * _PARTS <= TOP + 1:
         x = _finer(values, node.input[0])
-        between = values.new_codes(f"{node.output[0]}:finer", codes.usual[1] / _PARTS, codes.zero * _PARTS, TOP, whole)
-        made = values.new_codes(node.output[0], codes.usual[1], codes.zero, codes.top)
-        values.model.operation(kind, [x, values.sizes(*size)], [between], 3, **options)
-        values.model.operation("QUANTIZE", [between], [made])
+        between = f"{node.output[0]}:finer"
+        made = values.new_codes(between, 1 / _PARTS, codes.zero * _PARTS, TOP, whole)
+        values.model.operation(kind, [x, values.sizes(*size)], [made], 3, **options)
+        # by way of floats, which round to the even neighbour
+        floats = values.floats_by_scale(between, 1 / _PARTS)
+        values.quantize(floats, node.output[0], np.ones(1, np.float32), codes.zero, codes.top)
         return
     x, (made,) = _parts(values, node.input[0], [node.output[0]])
     values.model.operation(kind, [x, values.sizes(*size)], [made], 3, **options)
@@ -157,9 +159,8 @@ def resize(values: Values, node: Any) -> None:
 def _finer(values: Values, name: str) -> int:
     """Few codes sixteen times as far apart, so that what lies between two of them is a whole number."""
     codes = values.codes[name]
-    number, scale = codes.usual
-    made = values.new_codes(f"{name}:finer", scale / _PARTS, codes.zero * _PARTS, TOP, codes.shape)
-    values.model.operation("QUANTIZE", [number], [made])
+    made = values.new_codes(f"{name}:finer", 1 / _PARTS, codes.zero * _PARTS, TOP, codes.shape)
+    values.model.operation("QUANTIZE", [values.view(name, 1.0)], [made])
     return made
 
 

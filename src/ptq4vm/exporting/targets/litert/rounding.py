@@ -135,7 +135,12 @@ def stays(values: Values, node: Any) -> bool:
     """
     editor, source = values.editor, values.dequantized.get(node.input[0])
     quantizer = editor.only_reader(node.output[0], "QuantizeLinear")
-    if source is None or quantizer is None or _upper(editor, node) is None or (node.op_type == "Clip" and node.input[1]):
+    if (
+        source is None
+        or quantizer is None
+        or _upper(editor, node) is None
+        or (node.op_type == "Clip" and node.input[1])
+    ):
         return False
     scale, zero = editor.scales(quantizer)
     codes = values.codes[source[0]]

@@ -10,9 +10,10 @@ from pathlib import Path
 from ptq4vm.engines.files.litert import CHECKSUM, METADATA, LiteRtEngine
 from ptq4vm.errors import ConfigError
 from ptq4vm.exporting.graph.codes import move_codes, states_as_codes
-from ptq4vm.exporting.graph.editor import Editor, Grid, Pass, drop_unread
+from ptq4vm.exporting.graph.editor import Editor, Pass, drop_unread
 from ptq4vm.exporting.target import TARGETS, Target
 from ptq4vm.exporting.targets.litert.lower import lower
+from ptq4vm.exporting.targets.litert.shaping import normalize_by_convolution, round_states_at_once, state_grids
 from ptq4vm.exporting.trace import FrameShape, input_names
 from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
@@ -49,33 +50,14 @@ class LiteRtTarget(Target):
         needed("ai_edge_litert", "litert")
         editor = Editor(self.graph(network, shape, metadata))
         names = input_names(network.num_states)[1:]
-        _unclip(editor, names)
-        grids = _grids(editor, names)
+        round_states_at_once(editor, names)
+        grids = state_grids(editor, names)
         grids = grids if states_as_codes(editor, names) else {}
-        editor.finish()
+        normalize_by_convolution(editor)
         made = lower(editor, grids)
         content = made.model.content(made.inputs, made.outputs, {METADATA: _described(metadata)})
         with atomic_path(out) as temporary:
             temporary.write_bytes(_signed(content))
-
-
-def _unclip(editor: Editor, names: Sequence[str]) -> None:
-    """Round states as they come in: what came out of the graph lies within the bounds of few bits already."""
-    for name in names:
-        clip = editor.only_reader(name)
-        quantizer = editor.only_reader(clip.output[0], "QuantizeLinear") if clip is not None else None
-        if quantizer is not None and clip.op_type in ("Clip", "Min"):
-            quantizer.input[0] = name
-            editor.remove(clip)
-
-
-def _grids(editor: Editor, names: Sequence[str]) -> dict[str, Grid]:
-    """Grids of the states that are rounded to codes first of all; of bare codes where channels have their own scales."""
-    found = {}
-    for name in names:
-        for node in [node for node in editor.readers(name) if node.op_type == "QuantizeLinear"]:
-            found[name] = editor.grid(node) or Grid(1.0, int(editor.scales(node)[1].ravel()[0]))
-    return found
 
 
 def _described(metadata: Mapping[str, str]) -> bytes:

@@ -1,8 +1,9 @@
 """What a tensor of the ONNX graph is in a LiteRT graph: floats, or codes, which several scales may be read into.
 
-Pictures are ``(1, C, H, W)`` there and ``(1, H, W, C)`` here; codes from 0 to 255 there, from -128 to 127 here. A LiteRT
-tensor of integers always has a scale, where codes in an ONNX graph get theirs from whoever reads them. So codes may have
-several tensors, all of the same bytes: a RESHAPE to the same shape is how LiteRT gives them another scale, and is free.
+Pictures are ``(1, C, H, W)`` there and ``(1, H, W, C)`` here; codes from 0 to 255 there, from -128 to 127 here. A
+LiteRT tensor of integers always has a scale, where codes in an ONNX graph get theirs from whoever reads them. So codes
+may have several tensors, all of the same bytes: a RESHAPE to the same shape is how LiteRT gives them another scale, and
+is free.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Values:
         """``(N, H, W, C)`` of a tensor of the ONNX graph. Raises :class:`ExportError` for what is no picture."""
         shape = self._shapes.get(name)
         if shape is None or len(shape) != _RANK:
-            raise ExportError(f"target=litert: {name!r} is of {shape}, and only pictures of a known size can be written")
+            raise ExportError(
+                f"target=litert: {name!r} is of {shape}, and only pictures of a known size can be written"
+            )
         return tuple(shape[axis] for axis in (0, 2, 3, 1))
 
     def axis(self, axis: int) -> int:
@@ -149,7 +152,11 @@ class Values:
 
     def bare(self, codes: str) -> int:
         """Codes as floats, 0 where they are the code of 0."""
-        return self._dequantize(codes, np.ones(1, np.float32))
+        return self.floats_by_scale(codes, 1.0)
+
+    def floats_by_scale(self, codes: str, scale: float) -> int:
+        """Codes as floats, with one scale for all channels."""
+        return self._dequantize(codes, np.float32([scale]))
 
     def _dequantize(self, codes: str, scale: NDArray[np.float32]) -> int:
         key = (codes, scale.tobytes())
