@@ -1,4 +1,4 @@
-"""Operations as LiteRT computes them, against ONNX Runtime on the same graph: to a code, or to the rounding of floats."""
+"""Operations as LiteRT computes them, against ONNX Runtime on the same graph: to a code, or to floats' rounding."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Graph:
         return self.editor.constant(np.asarray(value))
 
     def compare(self, output: str, kind: str = "UINT8", moved: bool = False) -> NDArray[Any]:
-        """Absolute differences between LiteRT's result (of a graph that moves codes if ``moved``) and ONNX Runtime's."""
+        """Differences between LiteRT's result (of a graph that moves codes if ``moved``) and ONNX Runtime's."""
         graph = self.editor.graph
         graph.output.append(onnx.helper.make_tensor_value_info(output, getattr(onnx.TensorProto, kind), None))
         self.editor.finish()
