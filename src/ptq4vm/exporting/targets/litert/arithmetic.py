@@ -71,7 +71,7 @@ def _binary_of_integers(values: Values, node: Any) -> bool:
 
 def hard_sigmoid(values: Values, node: Any) -> None:
     """Write a HardSigmoid node."""
-    slope, offset = (np.float32([value]) for value in slope_and_offset(values.editor, node))
+    slope, offset = (np.array([value], np.float32) for value in slope_and_offset(values.editor, node))
     x = values.floats_by("ADD", values.floats(node.input[0]), values.constant(offset / slope))
     x = values.floats_by("MAXIMUM", x, values.constant(np.zeros(1, np.float32)))
     x = values.floats_by("MINIMUM", x, values.constant(1 / slope))
@@ -110,7 +110,7 @@ def instance_normalization(values: Values, node: Any) -> None:
     values.model.operation("MEAN", [x, axes], [mean], 1, keepDims=True)
     centred = values.floats_by("SUB", x, mean)
     values.model.operation("MEAN", [values.floats_by("MUL", centred, centred), axes], [variance], 1, keepDims=True)
-    least = np.float32([values.editor.attributes(node).get("epsilon", 1e-5)])
+    least = np.array([values.editor.attributes(node).get("epsilon", 1e-5)], np.float32)
     deviation = values.floats_by("SQRT", values.floats_by("ADD", variance, values.constant(least)))
     scale, shift = (values.editor.value(name) for name in node.input[1:3])
     assert scale is not None and shift is not None

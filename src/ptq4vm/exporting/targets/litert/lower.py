@@ -73,7 +73,7 @@ def _input(values: Values, name: str, states: Mapping[str, Grid]) -> int:
     if name == "src":
         codes = "src:codes"
         number = values.new_codes(codes, *FRAME, shape=values.shape(name))
-        values.dequantized[name] = (codes, np.float32([FRAME.scale]))
+        values.dequantized[name] = (codes, np.array([FRAME.scale], np.float32))
     elif name in states:
         number = values.new_codes(name, *states[name])
     else:

@@ -83,7 +83,7 @@ def rounding(editor: Editor, name: str, gates: bool = False) -> Rounding | None:
         if codes[0] is None or codes[1] is None:
             return None
         low, high = (min(max(code, codes[0]), codes[1]) for code in (low, high))
-    return Rounding(node.output[0], (scale / np.float32(slope)), zero, shift, low, high, (*bends, node))
+    return Rounding(node.output[0], (scale / slope).astype(np.float32), zero, shift, low, high, (*bends, node))
 
 
 def hard_sigmoid(editor: Editor, node: Any) -> tuple[float, float]:
@@ -156,5 +156,5 @@ def cut_off(values: Values, name: str, found: Rounding) -> None:
     """Give codes within their bounds the name that the graph knows them by, from the codes ``name`` that go beyond."""
     made = values.bare(name)
     for kind, bound in (("MAXIMUM", found.low), ("MINIMUM", found.high)):
-        made = values.floats_by(kind, made, values.constant(np.float32([bound - found.zero])))
+        made = values.floats_by(kind, made, values.constant(np.array([bound - found.zero], np.float32)))
     values.quantize(made, found.codes, np.ones(1, np.float32), found.zero, found.high)

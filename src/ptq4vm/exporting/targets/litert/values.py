@@ -137,7 +137,7 @@ class Values:
 
     def _tensor_of(self, codes: Codes, name: str, scale: float) -> int:
         scale = float(np.float32(scale))
-        made = Tensor(name, codes.shape, "int8", np.float32(scale), codes.zero - SHIFT)
+        made = Tensor(name, codes.shape, "int8", np.array([scale], np.float32), codes.zero - SHIFT)
         codes.tensors[scale] = self.model.tensor(made)
         return codes.tensors[scale]
 
@@ -156,7 +156,7 @@ class Values:
 
     def floats_by_scale(self, codes: str, scale: float) -> int:
         """Codes as floats, with one scale for all channels."""
-        return self._dequantize(codes, np.float32([scale]))
+        return self._dequantize(codes, np.array([scale], np.float32))
 
     def _dequantize(self, codes: str, scale: NDArray[np.float32]) -> int:
         key = (codes, scale.tobytes())
