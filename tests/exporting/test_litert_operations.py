@@ -33,6 +33,7 @@ class Graph:
             onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
         )
         self.grid = grid
+        self.kinds: set[str] = set()
         self.x = self.editor.dequantize("r1i", grid)
 
     def rounded(self, x: str, grid: Grid, top: int = 255) -> str:
@@ -61,6 +62,7 @@ class Graph:
             move_codes(editor)
             editor.finish()
         made = lower(editor, {"r1i": self.grid})
+        self.kinds = {each.kind for each in made.model.operations}
         number = made.outputs[output]
         content = made.model.content(made.inputs, {output: number}, {})
         interpreter = interpreters.Interpreter(model_content=content, num_threads=1)
@@ -100,6 +102,19 @@ def test_convolutions(bits: int, attributes: dict[str, Any], depthwise: bool) ->
     graph = Graph()
     differences = graph.compare(graph.rounded(convolution(graph, bits, depthwise, **attributes), RESULT))
     assert differences.max() <= 1 and (differences > 0).mean() < 0.01
+
+
+def test_a_channel_that_is_all_but_dead_keeps_its_bias() -> None:
+    """Of a weight of scale 1e-12 the bias would be a multiple beyond 32 bits."""
+    graph = Graph()
+    x = convolution(graph)
+    weight = graph.editor.producer(graph.editor.producer(x).input[1])
+    scale = graph.editor.scales(weight)[0].copy()
+    scale[1] = 1e-12
+    weight.input[1] = graph.constant(scale)
+    differences = graph.compare(graph.rounded(x, RESULT))
+    assert differences.max() <= 1 and (differences > 0).mean() < 0.01
+    assert graph.kinds == {"CONV_2D"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ SAME, VALID = 0, 1
 """LiteRT's names for padding."""
 _LARGEST = 127
 """Of a weight's codes."""
-_BIAS_LIMIT = 2.0**30
+_BIAS_LIMIT = 2.0**28
 _LEAST_FACTOR, _MOST_FACTOR = 2.0**-30, 255.0
 """From a sum of products to codes."""
 _STEPS = 4096
@@ -89,8 +89,8 @@ def convolve(values: Values, node: Any) -> None:
     if codes is not None and found is not None and source is not None and (source[1].size == 1 or filter_.depthwise):
         each = shape[0] // source[1].size if filter_.depthwise else 1
         scales = editor.scales(maker)[0].astype(np.float64) * np.repeat(source[1].ravel(), each)
-        if _of_integers(values, filter_, source[0], codes, np.broadcast_to(scales, shape[:1]), bias, found):
-            return
+        _of_integers(values, filter_, source[0], codes, np.broadcast_to(scales, shape[:1]), bias, found)
+        return
     weight = editor.value(node.input[1]) if codes is None else codes * editor.scales(maker)[0].reshape(-1, 1, 1, 1)
     assert weight is not None
     x, made = values.floats(node.input[0]), values.new_floats(values.shape(node.output[0]), node.output[0])
@@ -106,8 +106,8 @@ def _of_integers(
     scales: NDArray[np.float64],
     bias: NDArray[np.float32],
     found: Rounding,
-) -> bool:
-    """Write a convolution from codes to codes; False, and nothing written, where its bias is beyond 32 bits.
+) -> None:
+    """Write a convolution from codes to codes.
 
     The scales that its tensors give are not those of the ONNX graph: the weight makes up for both. So either may differ
     from channel to channel there, that of the input where the convolution is depthwise.
@@ -129,13 +129,16 @@ def _of_integers(
     finer = _LARGEST // np.maximum(np.abs(rows).max(1), 1)
     times = label / found.scale.astype(np.float64)
     steps = scales / finer / own * times
-    steps = np.where(rows.any(1), steps, label / own / _STEPS).astype(np.float32)
-    counts = np.rint((bias.astype(np.float64) + found.shift) * times / (own * steps.astype(np.float64)))
-    if np.abs(counts).max() > _BIAS_LIMIT:
-        return False
+    steps = np.where(rows.any(1), steps, label / own / _STEPS)
+    # of a channel that is all but dead, whose bias is far beyond its products, the first digits of the weight do
+    shifted = (bias.astype(np.float64) + found.shift) * times / own
+    coarser = np.maximum(1, np.ceil(np.abs(shifted / steps) / _BIAS_LIMIT))
+    steps = (steps * coarser).astype(np.float32)
+    counts = np.rint(shifted / steps.astype(np.float64))
+    whole = np.rint(codes.astype(np.float64) * (finer / coarser).reshape(-1, 1, 1, 1))
     # XNNPACK takes these factors only; beyond them a sum of 1 is more than all codes, and the largest sum less than one
     steps = np.clip(steps, _LEAST_FACTOR * label / own, _MOST_FACTOR * label / own).astype(np.float32)
-    weight = filter_.laid_out(codes.astype(np.int64) * finer.reshape(-1, 1, 1, 1)).astype(np.int8)
+    weight = filter_.laid_out(whole.astype(np.int8))
     model = values.model
     numbers = [
         model.tensor(Tensor(f"{found.codes}:weight", weight.shape, "int8", steps, 0, 3 * filter_.depthwise, weight)),
@@ -150,7 +153,6 @@ def _of_integers(
     values.taken.update(each.output[0] for each in found.nodes)
     if not function:
         cut_off(values, codes_name, found)
-    return True
 
 
 def _add(values: Values, filter_: _Filter, inputs: list[int], output: int, function: str) -> None:

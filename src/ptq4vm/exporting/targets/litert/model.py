@@ -30,12 +30,12 @@ class Tensor:
 
     Attributes:
         name: What it is called.
-        shape: Its sizes; pictures are ``(N, H, W, C)``.
+        shape: How long its dimensions are; pictures are ``(N, H, W, C)``.
         kind: Name of its type, such as ``int8``.
         scale: What its integers are multiplied by, one value or one for each position of ``axis``; none for floats.
         zero: The integer that stands for 0.
         axis: Dimension whose positions have scales of their own.
-        data: Its value, of a constant.
+        data: What a constant holds; none where it is computed.
     """
 
     name: str
