@@ -62,6 +62,7 @@ def test_targets_say_where_activations_are_quantized(name: str, method: str) -> 
     assert (spec.stores, spec.activation.granularity) == {
         "onnx": ("operations", "tensor"),
         "openvino": ("layers", "mixed"),
+        "litert": ("operations", "tensor"),
     }[name]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ptq4vm.engines.files.onnx import OnnxEngine
 from ptq4vm.engines.files.openvino import OpenVinoEngine
-from ptq4vm.engines.registry import engine_class, engines_for, open_engine
+from ptq4vm.engines.registry import ENGINES, engine_class, engines_for, open_engine
 from ptq4vm.errors import ConfigError, ExportError
 
 onnx = pytest.importorskip("onnx")
@@ -49,6 +49,14 @@ def test_the_usual_engine_comes_first() -> None:
     assert engine_class(Path("a.onnx"), "openvino") is engine_class(Path("a.xml")) is OpenVinoEngine
 
 
+def test_all_suffixes_are_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_engine(Path("a.pt"))
+    named = str(caught.value).partition("neither ")[2].partition(":")[0].split(" nor ")
+    assert named == list(dict.fromkeys(kind.suffixes[0] for kind in ENGINES.values()))
+    assert {".bits", ".onnx", ".tflite", ".xml"} <= set(named)
+
+
 def test_files_that_make_up_an_export() -> None:
     assert OnnxEngine.files(Path("a.onnx")) == (Path("a.onnx"),) == OpenVinoEngine.files(Path("a.onnx"))
     assert OpenVinoEngine.files(Path("a.xml")) == (Path("a.xml"), Path("a.bin"))
@@ -57,8 +65,8 @@ def test_files_that_make_up_an_export() -> None:
 @pytest.mark.parametrize(
     ("name", "engine", "said"),
     (
-        ("a.pt", "auto", r"a\.pt is neither \.bits nor \.onnx nor \.xml"),
-        ("a.onnx", "tflite", "engine=tflite is unknown: use one of bits, onnx, openvino"),
+        ("a.pt", "auto", r"a\.pt is neither \.bits nor "),
+        ("a.onnx", "tflite", "engine=tflite is unknown: use one of bits, litert, onnx, openvino"),
         ("a.xml", "onnx", r"engine=onnx does not open a\.xml: it opens \.onnx"),
     ),
 )

@@ -176,7 +176,7 @@ def test_truncated_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ExportError, match="ptq4vm export"):
         open_engine(tmp_path / "other.onnx")
-    with pytest.raises(ConfigError, match=r"neither \.bits nor \.onnx nor \.xml"):
+    with pytest.raises(ConfigError, match=r"neither \.bits nor "):
         open_engine(tmp_path / "model.pt")
 
 

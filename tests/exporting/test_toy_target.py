@@ -175,5 +175,5 @@ def test_its_name_stands_beside_the_others() -> None:
     assert {"onnx", "openvino", "toy"} <= set(TARGETS.names()) and engines_for(Path("a.toy")) == ("toy",)
     assert all(TARGETS[name].name == name for name in TARGETS.names())
     assert all(target.engine in ENGINES.values() for target in TARGETS.values())
-    with pytest.raises(ConfigError, match=r"neither \.bits nor \.onnx nor \.xml nor \.toy"):
+    with pytest.raises(ConfigError, match=r"neither \.bits nor .*\.toy"):
         open_engine(Path("a.pt"))

@@ -32,6 +32,7 @@ from ptq4vm.engines.benchmark import (
     usual_ratio,
 )
 from ptq4vm.engines.benchmark import benchmark as measure
+from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.registry import open_engine as open_file
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.exporting.shape import FrameShape
@@ -104,7 +105,7 @@ def benchmark(
     """Measure engines and exported files side by side: milliseconds a frame, memory and, with clips, MAD.
 
     Args:
-        files: Exported ``.onnx`` and ``.xml`` files.
+        files: Exported files: ``.onnx``, ``.xml``, ``.tflite``, ``.bits``.
         checkpoint: What PyTorch runs: ``fp32``, run folders (fake-quantized), or both; ``None`` for nothing.
         precision: Type in which OpenVINO computes what is float: ``f32``, ``bf16``, or both.
         sizes: Each a :class:`Setting`, or a text such as ``512x288`` or ``1280x720@0.375`` (with the downsample ratio
@@ -269,7 +270,7 @@ def usable_cpus() -> int:
 def _facts(threads: int, plan: TimingPlan) -> dict[str, Any]:
     """What the figures depend on."""
     packages = {}
-    for package in ("torch", "onnxruntime", "openvino"):
+    for package in ("torch", *dict.fromkeys(kind.package for kind in ENGINES.values())):
         with suppress(importlib.metadata.PackageNotFoundError):
             packages[package] = importlib.metadata.version(package)
     return {

@@ -44,8 +44,8 @@ def export(
 
     Args:
         checkpoint: A run folder of :func:`ptq4vm.quantize`, or ``fp32``.
-        out: The file: ``.onnx``, or ``.xml``, beside which a ``.bin`` is written.
-        target: ``onnx`` or ``openvino``; what the suffix of ``out`` says when not given.
+        out: The file: ``.onnx``, ``.tflite``, ``.bits``, or ``.xml``, beside which a ``.bin`` is written.
+        target: ``onnx``, ``openvino``, ``litert`` or ``bits``; what the suffix of ``out`` says when not given.
         size: ``(H, W)`` of a frame, pixels.
         dynamic: Whether the file takes frames of any size.
         downsample_ratio: Fraction of the size at which the network runs, in (0, 1], fixed in the file.
@@ -109,7 +109,7 @@ def verify(
 
     Args:
         checkpoint: The run folder, or ``fp32``.
-        file: The exported ``.onnx`` or ``.xml``.
+        file: The exported file.
         frames: How many of each clip.
         clips: How many of the run's own evaluation clips, the first ones. Where they are gone, and for ``fp32``, a
             drawn portrait serves.

@@ -105,8 +105,8 @@ def matte(
             PNG files, which is gone on with where an earlier call was interrupted; ``-`` for the standard output,
             ``camera`` or ``/dev/videoN`` for a virtual camera, or an address (``rtmp://``, ``srt://``, ``rtsp://``,
             ``udp://``, ``tcp://``).
-        checkpoint: ``fp32``, a run folder, or an exported ``.onnx`` or ``.xml`` file.
-        engine: ``pytorch``, ``onnx``, ``openvino``, or ``auto``: by the checkpoint.
+        checkpoint: ``fp32``, a run folder, or an exported file (``.onnx``, ``.xml``, ...).
+        engine: ``pytorch``, ``onnx``, ``openvino``, ``litert``, ``bits``, or ``auto``: by the checkpoint.
         output: ``composite``, ``alpha``, ``foreground`` or ``rgba``.
         background: What is behind a composite: ``green``, ``black``, ``white``, ``grey``, ``blue``, ``#rrggbb``, or the
             path of an image or a video.

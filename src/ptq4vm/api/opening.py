@@ -53,8 +53,8 @@ def open_engine(
     """Open what mattes one frame after another.
 
     Args:
-        checkpoint: ``fp32`` for the float network, a run folder, or an exported ``.onnx`` or ``.xml`` file.
-        engine: ``pytorch``, ``onnx``, ``openvino``, or ``auto``: by the checkpoint.
+        checkpoint: ``fp32`` for the float network, a run folder, or an exported file (``.onnx``, ``.xml``, ...).
+        engine: ``pytorch``, ``onnx``, ``openvino``, ``litert``, ``bits``, or ``auto``: by the checkpoint.
         downsample_ratio: Fraction of the frames' size at which the network runs, in (0, 1]. By default the longer side
             is brought to 512 pixels. An exported file has its own, and takes no other.
         threads: CPU threads of the engine, as many as it likes by default. Those of PyTorch are the whole process's.

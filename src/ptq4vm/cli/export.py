@@ -9,18 +9,19 @@ from ptq4vm import api
 from ptq4vm.cli.frame import FAILED, Command
 from ptq4vm.cli.values import KeyValues, parse_size
 
-USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KEY=VALUE...]
+USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino|litert out=FILE [KEY=VALUE...]
        ptq4vm export verify checkpoint=DIR file=FILE [frames=24] [clips=3] [clip=DIR] [threads=N]
 
   checkpoint          a run folder of `ptq4vm quantize`, or fp32: the float network, to compare with
-  target              onnx (out=FILE.onnx) or openvino (out=FILE.xml, with FILE.bin beside it)
+  target              onnx (out=FILE.onnx), openvino (out=FILE.xml, with FILE.bin beside it), litert (out=FILE.tflite)
+                      or, for binary networks, bits (out=FILE.bits)
   size=512x288        width x height of a frame
   dynamic=false       let the file take frames of any size
   downsample_ratio=1  fraction of the size at which the network runs, fixed in the file
   overwrite=false     replace what is there
   model=rvm_mobilenetv3, weights=null   of checkpoint=fp32
 
-  file                an exported .onnx or .xml
+  file                an exported file
   frames=24           of each clip
   clips=3             the first evaluation clips of the run's own data (a drawn portrait where they are gone)
   clip                a folder with com/ and pha/ instead

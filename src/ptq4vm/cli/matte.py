@@ -28,8 +28,8 @@ USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
                     a folder of videos, or several with commas: each goes into the folder out
   out               .mp4 .mov .mkv .webm; an image for an image; anything without a suffix: a folder of PNG files;
                     - (standard output), camera or /dev/videoN (a virtual camera), rtmp:// srt:// rtsp:// udp:// tcp://
-  checkpoint=fp32   fp32, a run folder, or an exported FILE.onnx or FILE.xml
-  engine=auto       auto, pytorch, onnx, openvino, bits
+  checkpoint=fp32   fp32, a run folder, or an exported FILE.onnx, FILE.xml, ...
+  engine=auto       auto, pytorch, onnx, openvino, litert, bits
   output=composite  composite, alpha, foreground, rgba (.mov: ProRes 4444, .webm and .mkv: VP9, folder: PNG)
   background=green  behind a composite: green, black, white, grey, blue, '#rrggbb', an image or a video
   codec=auto        auto, h264, h265, vp9, prores; y4m or raw with out=-

@@ -15,6 +15,7 @@ from networks import randomize
 from ptq4vm import api, settings
 from ptq4vm.engines.registry import open_engine
 from ptq4vm.errors import ConfigError, WeightsError, WeightsUnavailableError
+from ptq4vm.exporting.target import TARGETS
 from ptq4vm.exporting.verify import moving_portrait
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Preset
@@ -108,20 +109,20 @@ def test_weights_are_the_user_s(place: Workplace, network: MODNet, tmp_path: Pat
         family.load(SMALL)
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("target", ["onnx", "openvino", "litert"])
 def test_quantized_saved_loaded_and_exported(target: str, place: Workplace, tmp_path: Path) -> None:
-    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}.get(target, target))
     model = api.build_model("modnet", SMALL, weights=place.root / "weights.pth")
     data = ptq4vm.load_data("videomatte", root=place.data, pairs_per_clip=1)
     method, spec = ptq4vm.load_method("rtn", "w8a8")
-    granularity, stores = ("tensor", "operations") if target == "onnx" else ("mixed", "layers")
+    granularity, stores = ("mixed", "layers") if target == "openvino" else ("tensor", "operations")
     activation = replace(spec.activation, granularity=granularity)
     spec = replace(spec, placement="engine", stores=stores, activation=activation)
     with as_found(place.cache):
         ptq4vm.quantize(model, data, method=method, bits=spec, preset=TINY, run_dir=tmp_path / "run")
     loaded = ptq4vm.load_checkpoint(tmp_path / "run")
     assert isinstance(loaded, MODNet) and loaded.size == 64
-    file = tmp_path / f"a.{'xml' if target == 'openvino' else 'onnx'}"
+    file = tmp_path / f"a{TARGETS[target].suffix}"
     ptq4vm.export(tmp_path / "run", file, target=target, size=(64, 96))
     clip = moving_portrait((64, 96), 1)
     expected = loaded.matte(clip.frames.float() / 255).alpha[0, 0].numpy()

@@ -37,7 +37,7 @@ def test_a_target_that_nobody_knows_gets_the_refiner_itself(kind: type[GuidedFil
     assert refiner_for(refiner, "toy") is refiner
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino", "toy"])
+@pytest.mark.parametrize("target", ["onnx", "openvino", "litert", "toy"])
 def test_the_recurrent_unit_with_its_mixture_written_out(target: str) -> None:
     torch.manual_seed(0)
     unit = ConvGRU(4)

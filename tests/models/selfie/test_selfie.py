@@ -15,6 +15,7 @@ from commands import Workplace, as_found, draw_videomatte
 from ptq4vm import api, settings
 from ptq4vm.engines.registry import open_engine
 from ptq4vm.errors import ConfigError, UnavailableError, WeightsError
+from ptq4vm.exporting.target import TARGETS
 from ptq4vm.exporting.verify import moving_portrait
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Preset
@@ -119,13 +120,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace(root)
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("target", ["onnx", "openvino", "litert"])
 def test_quantized_saved_loaded_and_exported(target: str, place: Workplace, tmp_path: Path) -> None:
-    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}.get(target, target))
     model = api.build_model("selfie", ARGUMENTS, weights=place.weights)
     data = ptq4vm.load_data("videomatte", root=place.data, pairs_per_clip=1)
     method, spec = ptq4vm.load_method("ptq4vm" if target == "onnx" else "rtn", "w8a8")
-    granularity, stores = ("tensor", "operations") if target == "onnx" else ("mixed", "layers")
+    granularity, stores = ("mixed", "layers") if target == "openvino" else ("tensor", "operations")
     spec = replace(
         spec, placement="engine", stores=stores, activation=replace(spec.activation, granularity=granularity)
     )
@@ -134,7 +135,7 @@ def test_quantized_saved_loaded_and_exported(target: str, place: Workplace, tmp_
     assert list(result.stages) == ["fp32", "rtn", *(("biq", "gac") if target == "onnx" else ())]
     network = ptq4vm.load_checkpoint(tmp_path / "run")
     assert isinstance(network, Selfie)
-    file = tmp_path / f"a.{'xml' if target == 'openvino' else 'onnx'}"
+    file = tmp_path / f"a{TARGETS[target].suffix}"
     size = SIZES["landscape"]
     ptq4vm.export(tmp_path / "run", file, target=target, size=size)
     engine = open_engine(file, threads=1)
