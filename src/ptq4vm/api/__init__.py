@@ -1,7 +1,7 @@
 """Everything that a user can do from Python, and what the commands call: load, quantize, evaluate, export, verify,
-explain, open an engine, matte, benchmark, make a page for browsers. It puts the rooms below together and computes nothing
-itself. Each name is imported when it is first asked for, so that matting with an exported file loads neither torch nor
-Lightning."""
+explain, open an engine, matte, benchmark, make a page for browsers. It puts the rooms below together and computes
+nothing itself. Each name is imported when it is first asked for, so that matting with an exported file loads neither
+torch nor Lightning."""
 
 from __future__ import annotations
 

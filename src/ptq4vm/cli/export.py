@@ -1,4 +1,4 @@
-"""``ptq4vm export``: write a quantized network as an integer graph (or the float one), verify and explain such a file."""
+"""``ptq4vm export``: write a quantized network as an integer graph (or the float one), verify it, explain it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""An exported file explained: which of its operations run with integers on this CPU, which do not and why, and what each
-costs."""
+"""An exported file explained: which of its operations run with integers on this CPU, which do not and why, and what
+each costs."""
 
 from __future__ import annotations
 

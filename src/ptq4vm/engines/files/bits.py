@@ -69,7 +69,7 @@ class BitsEngine(StepEngine):
 
     @classmethod
     def costs(cls, file: Path, frames: Frames, threads: int | None = None, warm_up: int = 0) -> Costs:
-        """See :meth:`StepEngine.costs`; a loop is called by its number in the file, its weight and its result's size."""
+        """See :meth:`StepEngine.costs`; a loop is called by its number, its weight and its result's size."""
         engine = cls(file, threads)
         tasks = engine._program.tasks
         frame = matte_all(engine, frames, warm_up, tasks.take_times)
