@@ -14,7 +14,7 @@ _ALONE = 8  # rows that are not worth a second thread
 
 
 class Task(NamedTuple):
-    """A loop.
+    """A loop over the rows of a result, which threads may share.
 
     Attributes:
         rows: How many there are to share.
@@ -34,7 +34,7 @@ class Tasks:
         threads: CPU threads; all that the process may use when not given.
 
     Attributes:
-        all: The loops.
+        all: The loops that were added, in their order.
         spent: Seconds that each took since :meth:`take_times`; empty before.
     """
 

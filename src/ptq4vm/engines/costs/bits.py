@@ -24,7 +24,7 @@ def operations(
     Args:
         nodes: What the file says is to be done.
         sizes: Channels, rows and columns of every tensor.
-        tasks: Of each loop the number of its node, and the milliseconds that it took of a frame.
+        tasks: The number of every loop's node, and the milliseconds that the loop took of a frame.
     """
     spent: dict[int, float] = {}
     for number, milliseconds in tasks:

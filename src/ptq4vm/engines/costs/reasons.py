@@ -21,7 +21,7 @@ class Surroundings:
     """What lies around an operation that ran in float.
 
     Attributes:
-        name: Its name, which begins with the part of the network that it belongs to.
+        name: The operation's name, which begins with the part of the network that it belongs to.
         kind: What it does, as the engine calls it.
         reads: Whether something that it reads comes from codes.
         gives: Whether codes are made of what it gives.
