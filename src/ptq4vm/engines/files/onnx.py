@@ -18,6 +18,9 @@ from ptq4vm.errors import ExportError
 from ptq4vm.limits import check_threads
 from ptq4vm.system.extras import needed
 
+ELSEWHERE = "this file is for TensorRT: ONNX Runtime checks its numbers, and what it takes says nothing of a GPU"
+"""What is to be known of the costs of a file that was made for another engine."""
+
 
 @ENGINES.register("onnx")
 class OnnxEngine(StepEngine):
@@ -71,7 +74,8 @@ class OnnxEngine(StepEngine):
             engine = cls(file, threads, profile=Path(folder))
             frame = matte_all(engine, frames, warm_up)
             profile = Path(engine._session.end_profiling())
-            return Costs(operations(file, profile, Path(folder) / OPTIMIZED, len(frames)), frame)
+            notes = [ELSEWHERE] if engine.metadata.get("target") == "tensorrt" else []
+            return Costs(operations(file, profile, Path(folder) / OPTIMIZED, len(frames)), frame, notes)
 
     def layer_results(
         self, feeds: Mapping[str, NDArray[np.float32]], names: Sequence[str], earlier: Sequence[NDArray[np.uint8]] = ()

@@ -16,7 +16,7 @@ import numpy as np
 
 from ptq4vm.errors import ExportError
 from ptq4vm.exporting.graph.editor import Editor
-from ptq4vm.exporting.targets.tensorrt.shaping import ROUNDING, WEIGHTED
+from ptq4vm.exporting.targets.tensorrt.shaping import MOVES, RESAMPLING, ROUNDING, WEIGHTED
 
 Check = Callable[[Editor], list[str]]
 """Gives the names of the nodes, tensors or keys that break a rule."""
@@ -34,7 +34,7 @@ KNOWN = (
     "Where", "Range", "Flatten", "PRelu", "Elu", "Erf", "Gelu", "Exp",
 )  # fmt: skip
 """Operations of the parser's list that networks here may have; none of the quantized ones is in that list."""
-WHOLE = ("AveragePool", "MaxPool", "GlobalAveragePool", "Resize", "Concat")
+WHOLE = (*RESAMPLING, "Concat")
 """Layers without weights that TensorRT runs with integers as a whole, or not at all."""
 
 
@@ -136,7 +136,7 @@ def integers_to_integers(editor: Editor) -> list[str]:
     found = []
     for node in editor.graph.node:
         names = list(node.input) if node.op_type == "Concat" else list(node.input[:1])
-        if node.op_type in WHOLE and all(editor.producer(name, "DequantizeLinear") is not None for name in names):
+        if node.op_type in WHOLE and all(_of_codes(editor, name) for name in names):
             found += [] if _all_rounded(editor, node.output[0]) else [node.name]
     return found
 
@@ -221,12 +221,22 @@ def _same_grid(editor: Editor, one: Any, other: Any) -> bool:
 
 
 def _all_rounded(editor: Editor, name: str) -> bool:
-    """Whether a tensor is only read by what makes codes of it, curved by a function on the way or not."""
+    """Whether a tensor is only read by what makes codes of it, curved by a function or cut on the way or not."""
     readers = editor.readers(name)
     return bool(readers) and all(
-        each.op_type == "QuantizeLinear" or (each.op_type in BENDS and _all_rounded(editor, each.output[0]))
+        each.op_type == "QuantizeLinear"
+        or (each.op_type in (*BENDS, "Slice", "Split") and all(_all_rounded(editor, part) for part in each.output))
         for each in readers
     )
+
+
+def _of_codes(editor: Editor, name: str) -> bool:
+    """Whether a tensor comes from codes, moved about or not."""
+    node = editor.producer(name)
+    if node is None or node.op_type == "DequantizeLinear":
+        return node is not None
+    names = list(node.input) if node.op_type == "Concat" else list(node.input[:1])
+    return node.op_type in MOVES and all(_of_codes(editor, each) for each in names)
 
 
 def _is_open(port: Any) -> bool:

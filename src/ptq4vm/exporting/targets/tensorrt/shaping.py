@@ -14,6 +14,7 @@ MIDDLE = 128
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MOVES = ("Concat", "Split", "Slice")
 """Operations after which values are codes as before, if all that they read have one scale."""
+RESAMPLING = ("Resize", "AveragePool", "GlobalAveragePool", "MaxPool")
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -40,7 +41,7 @@ def sign_codes(editor: Editor) -> None:
 
 
 def round_moved(editor: Editor) -> None:
-    """Round what layers read after it was joined or cut, once more to the grid that it is on already.
+    """Round what layers and resizing read after it was joined or cut, once more to the grid that it is on already.
 
     TensorRT wants a pair of rounding nodes at every input of a layer, and codes to come out of what codes go into.
 
@@ -48,7 +49,7 @@ def round_moved(editor: Editor) -> None:
         editor: Editor of a graph in which sites that layers read side by side have one scale.
     """
     done: dict[str, str] = {}
-    for layer in [node for node in editor.graph.node if node.op_type in WEIGHTED]:
+    for layer in [node for node in editor.graph.node if node.op_type in (*WEIGHTED, *RESAMPLING)]:
         name = layer.input[0]
         source = editor.producer(name)
         if source is None or source.op_type not in MOVES:

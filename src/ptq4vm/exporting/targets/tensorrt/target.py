@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptq4vm.engines.files.onnx import OnnxEngine
-from ptq4vm.errors import ConfigError, ExportError
+from ptq4vm.errors import ConfigError
 from ptq4vm.exporting.form import U8_LEVELS
 from ptq4vm.exporting.graph.editor import Editor, Pass, drop_unread
 from ptq4vm.exporting.shape import SMALLEST
@@ -77,8 +77,8 @@ def _check_bits(network: MattingNetwork) -> bool:
     if weights - {8} or activations - {U8_LEVELS}:
         few = min([*weights, *(most.bit_length() for most in activations)])
         raise ConfigError(
-            f"target=tensorrt is W8A8, and this network has {few} bits: TensorRT multiplies 8-bit integers, and knows 4 "
-            "bits for blocks of weights alone: quantize with bits=w8a8 +target=tensorrt"
+            f"target=tensorrt is W8A8, and this network has {few} bits: TensorRT multiplies 8-bit integers, and knows "
+            "4 bits for blocks of weights alone: quantize with bits=w8a8 +target=tensorrt"
         )
     return bool(weights or activations)
 
