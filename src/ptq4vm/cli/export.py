@@ -13,12 +13,13 @@ from ptq4vm.cli.values import KeyValues, parse_size
 from ptq4vm.errors import ConfigError
 from ptq4vm.report.explanation import explanation_table, reasons_table, totals
 
-USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino out=FILE [KEY=VALUE...]
+USAGE = """usage: ptq4vm export checkpoint=DIR target=onnx|openvino|tensorrt out=FILE [KEY=VALUE...]
        ptq4vm export verify checkpoint=DIR file=FILE [frames=24] [clips=3] [clip=DIR] [threads=N]
        ptq4vm export explain FILE [frames=24] [rows=25] [clip=DIR] [threads=N] [out=DIR]
 
   checkpoint          a run folder of `ptq4vm quantize`, or fp32: the float network, to compare with
-  target              onnx (out=FILE.onnx) or openvino (out=FILE.xml, with FILE.bin beside it)
+  target              onnx (out=FILE.onnx), openvino (out=FILE.xml, with FILE.bin beside it) or tensorrt
+                      (out=FILE.trt.onnx; W8A8 of a run with +target=tensorrt)
   size=512x288        width x height of a frame
   dynamic=false       let the file take frames of any size
   downsample_ratio=1  fraction of the size at which the network runs, fixed in the file

@@ -4,7 +4,7 @@ A check takes an :class:`Editor` and gives what breaks its rule, a name each. It
 page or file that the rule is from. Two are NVIDIA's pages "Working with Quantized Types" and its section "Explicit
 Quantization" (docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html and
 .../quantized-types-explicit-quantization.html), one is the parser's list "Supported ONNX Operators" (onnx-tensorrt,
-docs/operators.md, of TensorRT 10.15), one is "Working with Dynamic Shapes" (.../work-dynamic-shapes.html).
+docs/operators.md, of TensorRT 10.15), one is "IOptimizationProfile" in the reference of the Python API.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def operations_of_the_parser(editor: Editor) -> list[str]:
 
 
 def profile_of_open_sizes(editor: Editor) -> list[str]:
-    """Working with Dynamic Shapes, Optimization Profiles: an input of open size needs a smallest, a usual and a largest
-    shape, which the file's metadata say for all inputs."""
+    """IOptimizationProfile: a network with inputs of open size needs a profile of their smallest, usual and largest
+    shapes, which the file's metadata say."""
     said = {entry.key: entry.value for entry in editor.model.metadata_props}
     opened = [port.name for port in editor.graph.input if _is_open(port)]
     keys = ("profile_min", "profile_opt", "profile_max") if opened else ()
