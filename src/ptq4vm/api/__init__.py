@@ -1,7 +1,7 @@
 """Everything that a user can do from Python, and what the commands call: load, quantize, evaluate, export, verify,
-open an engine, matte, benchmark, make a page for browsers. It puts the rooms below together and computes nothing
-itself. Each name is imported when it is first asked for, so that matting with an exported file loads neither torch nor
-Lightning."""
+explain, open an engine, matte, benchmark, make a page for browsers. It puts the rooms below together and computes
+nothing itself. Each name is imported when it is first asked for, so that matting with an exported file loads neither
+torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ptq4vm.api.choices import load_augmentation, load_method, load_preset, needs_flow
     from ptq4vm.api.clips import DATASETS, FLOWS, load_data, load_flow, recorded_clips
     from ptq4vm.api.evaluating import evaluate
+    from ptq4vm.api.explaining import explain
     from ptq4vm.api.exporting import export, verify
     from ptq4vm.api.matting import MattingResult, matte
     from ptq4vm.api.models import Model, build_model, build_network, float_model, load_checkpoint, load_model
@@ -35,6 +36,7 @@ __all__ = [
     "build_model",
     "build_network",
     "evaluate",
+    "explain",
     "export",
     "float_model",
     "load_augmentation",
@@ -68,6 +70,7 @@ __getattr__ = imported_late(
         "ptq4vm.api.choices": ("load_augmentation", "load_method", "load_preset", "needs_flow"),
         "ptq4vm.api.clips": ("DATASETS", "FLOWS", "load_data", "load_flow", "recorded_clips"),
         "ptq4vm.api.evaluating": ("evaluate",),
+        "ptq4vm.api.explaining": ("explain",),
         "ptq4vm.api.exporting": ("export", "verify"),
         "ptq4vm.api.matting": ("MattingResult", "matte"),
         "ptq4vm.api.models": ("Model", "build_model", "build_network", "float_model", "load_checkpoint", "load_model"),

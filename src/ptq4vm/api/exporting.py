@@ -44,8 +44,9 @@ def export(
 
     Args:
         checkpoint: A run folder of :func:`ptq4vm.quantize`, or ``fp32``.
-        out: The file: ``.onnx``, ``.tflite``, ``.bits``, or ``.xml``, beside which a ``.bin`` is written.
-        target: ``onnx``, ``openvino``, ``litert`` or ``bits``; what the suffix of ``out`` says when not given.
+        out: The file: ``.onnx``, ``.trt.onnx``, ``.tflite``, ``.bits``, or ``.xml``, beside which a ``.bin`` is written.
+        target: ``onnx``, ``tensorrt``, ``openvino``, ``litert`` or ``bits``; what the suffix of ``out`` says when not
+            given.
         size: ``(H, W)`` of a frame, pixels.
         dynamic: Whether the file takes frames of any size.
         downsample_ratio: Fraction of the size at which the network runs, in (0, 1], fixed in the file.
@@ -83,14 +84,15 @@ def export(
 
 def _target(out: Path, target: str | None) -> Target:
     """The target by its name or by the suffix of ``out``, which must be its own. Raises :class:`ConfigError`."""
-    if target is None:
-        found = {TARGETS[name].suffix: name for name in TARGETS.names()}
-        if out.suffix not in found:
-            raise ConfigError(f"out={out}: use a name that ends in {' or '.join(found)}, or give target=")
-        target = found[out.suffix]
-    kind = TARGETS[target]
-    if out.suffix != kind.suffix:
-        raise ConfigError(f"out={out}: target={target} needs a name that ends in {kind.suffix}")
+    suffixes = {TARGETS[name].suffix: name for name in TARGETS.names()}
+    # the longest decides: a.trt.onnx is TensorRT's, and another .onnx ONNX Runtime's
+    found = max((suffix for suffix in suffixes if out.name.endswith(suffix)), key=len, default=None)
+    if target is None and found is None:
+        raise ConfigError(f"out={out}: use a name that ends in {' or '.join(suffixes)}, or give target=")
+    kind = TARGETS[target or suffixes[str(found)]]
+    if found != kind.suffix:
+        others = f", and {found} is target={suffixes[found]}'s" if found and found.endswith(kind.suffix) else ""
+        raise ConfigError(f"out={out}: target={kind.name} needs a name that ends in {kind.suffix}{others}")
     return kind()
 
 

@@ -31,6 +31,7 @@ USAGE = """usage: ptq4vm COMMAND [OVERRIDES]
   export       write a quantized network as an integer graph for ONNX Runtime or OpenVINO
                ptq4vm export checkpoint=DIR target=onnx out=FILE
                ptq4vm export verify checkpoint=DIR file=FILE
+               ptq4vm export explain FILE
   benchmark    time, memory and error of engines and exported files, side by side
                ptq4vm benchmark files=a.onnx,b.xml [clips=ROOT] [sizes=512x288]
   web          an exported .onnx file as a page that mattes in the browser
@@ -58,7 +59,7 @@ COMMANDS = {
     "web": "web",
 }
 """Commands to the modules that they are in, which are imported late: most of them load torch."""
-FURTHER = {"export verify": "export"}
+FURTHER = {"export verify": "export", "export explain": "export"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

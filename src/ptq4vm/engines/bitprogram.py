@@ -5,10 +5,8 @@ All tensors have their place from the beginning, ``(C, H, W)`` float32; nothing 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,9 +18,7 @@ from ptq4vm.engines import bitkernels
 from ptq4vm.engines import rowkernels as loops
 from ptq4vm.engines.bitlayout import EVERYWHERE, Floats, as_it_is, edges, flat, listed, pack_channels, three
 from ptq4vm.engines.bitsizes import all_sizes
-
-Rows = Callable[[int, int], None]
-"""Computes rows ``start:stop`` of a result."""
+from ptq4vm.engines.bittasks import Rows, Tasks
 
 BINARY = {"Add": loops.ADD, "Mul": loops.MUL, "Sub": loops.SUB, "Div": loops.DIV, "PRelu": loops.PRELU}
 UNARY = {
@@ -32,7 +28,6 @@ UNARY = {
     "Hardsigmoid": loops.HARDSIGMOID,
     "Hardswish": loops.HARDSWISH,
 }
-_ALONE = 8  # rows that are not worth a second thread
 _SMALL = 8192  # pixels of a picture whose rows are taken as one
 
 
@@ -47,9 +42,11 @@ class _Group:
         steps: What is done to every value: a kind, and the number of an operand.
         operands: Tensors that the steps take.
         mask: Where its source is needed.
+        node: Number of the node that it begins with.
     """
 
     make: Callable[[Any, Any, Floats, Floats], Rows] | None
+    node: int
     source: Floats | None = None
     steps: list[tuple[int, int]] = field(default_factory=list)
     operands: list[Floats] = field(default_factory=list)
@@ -72,15 +69,18 @@ class Program:
     Raises:
         KeyError: A tensor or an operation is unknown.
         ValueError: A shape does not fit.
+
+    Attributes:
+        tasks: What is done for a frame.
+        sizes: Channels, rows and columns of every tensor.
     """
 
     def __init__(self, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], threads: int | None) -> None:
-        self._threads = threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        self.tasks = Tasks(threads)
         self._arrays = arrays
         ports = {name: tuple(map(int, size)) for name, size in described["inputs"].items()}
         constants = {name: three(value).shape for name, value in arrays.items() if value.dtype == np.float32}
-        self._sizes = all_sizes(described["nodes"], {**constants, **ports})
+        self.sizes = all_sizes(described["nodes"], {**constants, **ports})
         self._places: dict[str, Floats] = {name: np.zeros(size, np.float32) for name, size in ports.items()}
         self._inputs = list(described["inputs"])
         self._outputs = list(described["outputs"])
@@ -92,8 +92,7 @@ class Program:
         self._joined: dict[str, list[str]] = {}
         self._masks: set[str] = set()
         self._open: dict[str, _Group] = {}
-        self._tasks: list[tuple[int, Rows]] = []
-        for node in nodes:
+        for self._number, node in enumerate(nodes):
             self._take(node)
         for name in list(self._open):
             self._close(name)
@@ -102,12 +101,7 @@ class Program:
         """Compute one frame: inputs ``(1, C, H, W)`` by name to outputs likewise, in memory of their own."""
         for name in self._inputs:
             np.copyto(self._places[name], inputs[name][0])
-        for rows, task in self._tasks:
-            if self._pool is None or rows < _ALONE:
-                task(0, rows)
-                continue
-            ends = [rows * number // self._threads for number in range(self._threads + 1)]
-            list(self._pool.map(task, ends[:-1], ends[1:]))
+        self.tasks.run()
         return {name: self._place(name)[None].copy() for name in self._outputs}
 
     # laying out
@@ -125,7 +119,7 @@ class Program:
             self._close(name)
         if name in self._joined:
             parts = [self._place(part) for part in self._joined.pop(name)]
-            whole = self._places[name] = np.empty(self._sizes[name], np.float32)
+            whole = self._places[name] = np.empty(self.sizes[name], np.float32)
             ends = np.cumsum([0, *(len(part) for part in parts)])
             for part, start, stop in zip(parts, ends, ends[1:], strict=False):
                 self._do_once(partial(np.copyto, whole[start:stop], part))
@@ -142,34 +136,36 @@ class Program:
         def rows(start: int, stop: int) -> None:
             work()
 
-        self._tasks.append((1, rows))
+        self._add(1, rows)
+
+    def _add(self, rows: int, work: Rows) -> None:
+        self.tasks.add(rows, work, self._number)
 
     def _close(self, name: str) -> None:
         group = self._open.pop(name)
-        out = self._places[name] = np.zeros(self._sizes[name], np.float32)
+        out = self._places[name] = np.zeros(self.sizes[name], np.float32)
         steps = np.array(group.steps, np.int64).reshape(-1, 2)
         small = out.shape[1] * out.shape[2] <= _SMALL
         if group.make is not None:
             first = steps[:0] if small else steps
-            self._tasks.append(
-                (out.shape[1], group.make(first, listed([] if small else group.operands), group.mask, out))
-            )
+            work = group.make(first, listed([] if small else group.operands), group.mask, out)
+            self.tasks.add(out.shape[1], work, group.node)
             if not small or not len(steps):
                 return
         source = out if group.source is None else group.source
         lay = flat if small else as_it_is
         rows = partial(loops.elementwise, lay(source), steps, listed([lay(each) for each in group.operands]), lay(out))
-        self._tasks.append((len(out), rows))
+        self.tasks.add(len(out), rows, group.node)
 
     def _begin(self, name: str, make: Callable[[Any, Any, Floats, Floats], Rows]) -> _Group:
-        group = self._open[name] = _Group(make)
+        group = self._open[name] = _Group(make, self._number)
         return group
 
     def _elementwise(self, node: Mapping[str, Any]) -> None:
-        out, size = node["out"][0], self._sizes[node["out"][0]]
-        mine = [n for n in node["in"] if n in self._open and self._read[n] == 1 and self._sizes[n] == size]
-        main = mine[-1] if mine else next((n for n in node["in"] if self._sizes[n][1:] == size[1:]), node["in"][0])
-        group = self._open.pop(main) if mine else _Group(None, self._operand(main))
+        out, size = node["out"][0], self.sizes[node["out"][0]]
+        mine = [n for n in node["in"] if n in self._open and self._read[n] == 1 and self.sizes[n] == size]
+        main = mine[-1] if mine else next((n for n in node["in"] if self.sizes[n][1:] == size[1:]), node["in"][0])
+        group = self._open.pop(main) if mine else _Group(None, self._number, self._operand(main))
         others = list(node["in"])
         others.remove(main)
         first = node["in"][0] == main
@@ -193,7 +189,7 @@ class Program:
 
     def _sign(self, node: Mapping[str, Any]) -> None:
         (out,), source = node["out"], node["in"][0]
-        channels, height, width = self._sizes[out]
+        channels, height, width = self.sizes[out]
         edge = self._edges.get(out, 0)
         planes = np.zeros((-(-channels // 64), height + 2 * edge, width + 2 * edge), np.uint64)
         shift = np.ascontiguousarray(self._place(node["in"][1]).reshape(-1))
@@ -201,7 +197,7 @@ class Program:
         at = 0
         for name in self._joined.get(source, [source]):
             part = self._place(name)
-            self._tasks.append((height, partial(bitkernels.pack, part, shift, threshold, planes, at, edge)))
+            self._add(height, partial(bitkernels.pack, part, shift, threshold, planes, at, edge))
             at += len(part)
         self._packed[out] = (planes, edge, node["low"])
 
@@ -260,16 +256,16 @@ class Program:
 
     def _new(self, node: Mapping[str, Any]) -> Floats:
         name = node["out"][0]
-        place = self._places[name] = np.zeros(self._sizes[name], np.float32)
+        place = self._places[name] = np.zeros(self.sizes[name], np.float32)
         return place
 
     def _halve(self, node: Mapping[str, Any]) -> None:
         source, out = self._place(node["in"][0]), self._new(node)
-        self._tasks.append((out.shape[1], partial(loops.halve, source, out)))
+        self._add(out.shape[1], partial(loops.halve, source, out))
 
     def _double(self, node: Mapping[str, Any]) -> None:
         source, out = self._place(node["in"][0]), self._new(node)
-        self._tasks.append((out.shape[1], partial(loops.double, source, out)))
+        self._add(out.shape[1], partial(loops.double, source, out))
 
     def _slice(self, node: Mapping[str, Any]) -> None:
         source, out = self._place(node["in"][0]), self._new(node)

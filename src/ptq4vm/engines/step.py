@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte, MattingEngine
+from ptq4vm.engines.costs.operation import Costs, Frames
 from ptq4vm.errors import ConfigError, DataError, ExportError
 from ptq4vm.limits import PIXELS, SIDE, check_size
 from ptq4vm.system.cpu import Cpu, this_cpu
@@ -142,6 +143,23 @@ class StepEngine(MattingEngine):
     def files(cls, file: Path) -> tuple[Path, ...]:
         """All files that make up an exported one, ``file`` first."""
         return (file,)
+
+    @classmethod
+    def costs(cls, file: Path, frames: Frames, threads: int | None = None, warm_up: int = 0) -> Costs:
+        """Matte frames of a file, and tell what each of its operations took, and why those in float are.
+
+        Args:
+            file: The exported file.
+            frames: ``(H, W, 3)`` uint8 of the file's size, at least one.
+            threads: CPU threads; as many as the engine likes when not given.
+            warm_up: Frames that are matted before and do not count.
+
+        Raises:
+            ConfigError: The engine does not tell, its package is not installed, or a number is out of range.
+            DataError: There are no frames, or they are not of the file's size.
+            ExportError: The file is missing, damaged or not one of ours.
+        """
+        raise ConfigError(f"{cls.title} does not tell what the operations of {file} cost: explain another file")
 
     @classmethod
     def exact(cls, cpu: Cpu) -> bool:

@@ -93,21 +93,22 @@ def fake_quantize(
     )
 
 
-def symmetric_range(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def symmetric_range(low: Tensor, high: Tensor, signed: bool = False) -> tuple[Tensor, Tensor]:
     """Ranges widened to be symmetric around 0 where any of them goes below 0; as they are elsewhere.
 
     Args:
         low: Lower ends, <= 0, any shape.
         high: Upper ends, >= 0, same shape.
+        signed: Whether to widen them where none goes below 0 as well.
     """
-    if not bool((low < 0).any()):
+    if not signed and not bool((low < 0).any()):
         return low, high
     reach = torch.maximum(-low, high)
     return -reach, reach
 
 
 def choose_qparams(
-    low: Tensor, high: Tensor, quant_min: int, quant_max: int, symmetric: bool = False
+    low: Tensor, high: Tensor, quant_min: int, quant_max: int, symmetric: bool = False, signed: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Choose grids whose ends lie at the ends of ranges.
 
@@ -118,13 +119,14 @@ def choose_qparams(
         quant_max: Largest code of the grids.
         symmetric: Widen the ranges by :func:`symmetric_range`, with 0 exactly on the code in the middle, where any
             goes below 0.
+        signed: With ``symmetric``: where none does as well.
 
     Returns:
         ``scale`` (> 0) and ``zero_point`` (integer-valued, in ``[quant_min, quant_max]``), shape and dtype of ``low``.
     """
-    centred = symmetric and bool((low < 0).any())
+    centred = symmetric and (signed or bool((low < 0).any()))
     if centred:
-        low, high = symmetric_range(low, high)
+        low, high = symmetric_range(low, high, signed)
     scale = ((high - low) / (quant_max - quant_min)).clamp_min(SMALLEST_SCALE)
     if centred:  # exactly halfway: not left to rounding
         return scale, torch.full_like(scale, (quant_min + quant_max + 1) // 2)
@@ -151,7 +153,9 @@ def covering_scale(
     return torch.maximum(up, down).clamp_min(SMALLEST_SCALE)
 
 
-def choose_shared_qparams(low: Tensor, high: Tensor, quant_max: int, symmetric: bool = False) -> tuple[Tensor, int]:
+def choose_shared_qparams(
+    low: Tensor, high: Tensor, quant_max: int, symmetric: bool = False, signed: bool = False
+) -> tuple[Tensor, int]:
     """Choose grids with codes from 0 that reach both ends of ranges and share their zero point.
 
     That is taken which coarsens the grids least: the mean square of the factors, by which the scales have to grow
@@ -162,13 +166,14 @@ def choose_shared_qparams(low: Tensor, high: Tensor, quant_max: int, symmetric: 
         high: Upper ends, ``(G,)``, >= 0.
         quant_max: Largest code of the grids.
         symmetric: See :func:`choose_qparams`.
+        signed: See :func:`choose_qparams`.
 
     Returns:
         ``scale`` ``(G,)`` in the dtype of ``low``, positive, and the zero point in ``[0, quant_max]``.
     """
-    scale, zero = choose_qparams(low, high, 0, quant_max, symmetric)
-    if len(zero) == 1:
-        return scale, int(zero)
+    scale, zero = choose_qparams(low, high, 0, quant_max, symmetric, signed)
+    if len(zero) == 1 or (symmetric and signed):
+        return scale, int(zero[0])
     if symmetric:
         low, high = symmetric_range(low, high)
     zeros = torch.arange(quant_max + 1, dtype=low.dtype)[:, None]

@@ -61,6 +61,8 @@ class ActivationSpec:
         bits: 2 to 8, or 32 for float.
         asymmetric: True lets the zero point follow the observed range. False keeps it at 0 where the tensor is not
             negative and at ``2^(bits-1)`` (a symmetric grid) elsewhere.
+        signed: True keeps the zero point at ``2^(bits-1)`` everywhere: less that, codes are signed integers with a zero
+            point of 0, and a tensor that is not negative has half of them. Needs ``asymmetric`` to be False.
         granularity: ``tensor`` gives one scale, as published. ``depthwise`` gives the input of a depthwise convolution
             one scale per channel, which an integer engine gets for free: it multiplies the output channel's own
             weight scale. ``branch`` gives one scale to each tensor that a concatenation joins (QVD's channel-range
@@ -94,6 +96,7 @@ class ActivationSpec:
     temporal_weight: float = 1.0
     migration: float = 1.0
     zeros: str = "shared"
+    signed: bool = False
 
     def __post_init__(self) -> None:
         _check_bits("activation bits", self.bits)
@@ -101,6 +104,8 @@ class ActivationSpec:
         _check_choice("activation observer", self.observer, OBSERVERS.names())
         _check_choice("activation quantizer", self.quantizer, QUANTIZERS.names())
         _check_choice("activation zeros", self.zeros, ("shared", "channel"))
+        if self.signed and self.asymmetric:
+            raise ConfigError("activation signed=true has its zero point in the middle: add asymmetric=false")
         if not 0.5 < self.percentile <= 1:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
         if not self.relaxation > 0:
@@ -203,7 +208,7 @@ def spec_values(spec: QuantSpec) -> dict[str, Any]:
     """
     values = asdict(spec)
     activation = {_WRITTEN.get(key, key): value for key, value in values["activation"].items()}
-    for key in ("quantizer", "relaxation", "grid_bits", "temporal_weight", "migration", "zeros"):
+    for key in ("quantizer", "relaxation", "grid_bits", "temporal_weight", "migration", "zeros", "signed"):
         if activation[key] == getattr(ActivationSpec, key):
             del activation[key]
     for key in ("weight_bits", "activation_bits"):

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from ptq4vm.engines.costs.bits import operations
+from ptq4vm.engines.costs.operation import Costs, Frames, matte_all
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
 from ptq4vm.errors import ExportError
@@ -57,12 +59,22 @@ class BitsEngine(StepEngine):
             self._described, self._program = described, self._lay_out(described)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError, zlib.error) as error:
             raise ExportError(f"{file} is damaged ({type(error).__name__}: {error}): export again") from error
-        self._kinds = Counter(node["op"] for node in described["nodes"])
+        self._nodes = described["nodes"]
+        self._kinds = Counter(node["op"] for node in self._nodes)
 
     @classmethod
     def exact(cls, cpu: Cpu) -> bool:
         """See :meth:`StepEngine.exact`: on every CPU."""
         return True
+
+    @classmethod
+    def costs(cls, file: Path, frames: Frames, threads: int | None = None, warm_up: int = 0) -> Costs:
+        """See :meth:`StepEngine.costs`; a loop is called by its number, its weight and its result's size."""
+        engine = cls(file, threads)
+        tasks = engine._program.tasks
+        frame = matte_all(engine, frames, warm_up, tasks.take_times)
+        taken = [(each.node, 1e3 * spent / len(frames)) for each, spent in zip(tasks.all, tasks.spent, strict=True)]
+        return Costs(operations(engine._nodes, engine._program.sizes, taken), frame)
 
     def executed_types(self) -> Mapping[tuple[str, str], int]:
         """See :meth:`MattingEngine.executed_types`: binary convolutions, and those in float."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.engines.costs.onnx import OPTIMIZED, PREFIX, operations
+from ptq4vm.engines.costs.operation import Costs, Frames, matte_all
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
 from ptq4vm.errors import ExportError
 from ptq4vm.limits import check_threads
 from ptq4vm.system.extras import needed
+
+ELSEWHERE = "this file is for TensorRT: ONNX Runtime checks its numbers, and what it takes says nothing of a GPU"
+"""What is to be known of the costs of a file that was made for another engine."""
 
 
 @ENGINES.register("onnx")
@@ -26,6 +32,7 @@ class OnnxEngine(StepEngine):
         integer_bias: True lets ONNX Runtime round biases to multiples of input scale times weight scale, as it does by
             itself. Some more convolutions then run as integers, but where few bits make that product large, alpha
             moves (twice as far from PyTorch at W4A4).
+        profile: A folder for the graph that ONNX Runtime makes of the file, and the times of its operations.
 
     Raises:
         ExportError: The file is missing, damaged, or not one of ours.
@@ -36,12 +43,17 @@ class OnnxEngine(StepEngine):
     package = "onnxruntime"
     suffixes = (".onnx",)
 
-    def __init__(self, file: str | Path, threads: int | None = None, integer_bias: bool = False) -> None:
+    def __init__(
+        self, file: str | Path, threads: int | None = None, integer_bias: bool = False, profile: Path | None = None
+    ) -> None:
         check_threads(threads)
         ort = needed("onnxruntime", "onnx")
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile / PREFIX)
+            options.optimized_model_filepath = str(profile / OPTIMIZED)
         self._how = options, integer_bias
         self._session = open_session(Path(file), *self._how)
         inputs = [
@@ -54,6 +66,16 @@ class OnnxEngine(StepEngine):
         except UnicodeDecodeError as error:
             raise ExportError(f"{file} is damaged: its metadata is no text; export again") from error
         super().__init__(file, inputs, self._names, said)
+
+    @classmethod
+    def costs(cls, file: Path, frames: Frames, threads: int | None = None, warm_up: int = 0) -> Costs:
+        """See :meth:`StepEngine.costs`; needs the onnx package."""
+        with tempfile.TemporaryDirectory(prefix="ptq4vm-") as folder:
+            engine = cls(file, threads, profile=Path(folder))
+            frame = matte_all(engine, frames, warm_up)
+            profile = Path(engine._session.end_profiling())
+            notes = [ELSEWHERE] if engine.metadata.get("target") == "tensorrt" else []
+            return Costs(operations(file, profile, Path(folder) / OPTIMIZED, len(frames)), frame, notes)
 
     def layer_results(
         self, feeds: Mapping[str, NDArray[np.float32]], names: Sequence[str], earlier: Sequence[NDArray[np.uint8]] = ()

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.engines.costs.openvino import Times, operations, times
+from ptq4vm.engines.costs.operation import Costs, Frames, matte_all
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
 from ptq4vm.errors import ConfigError, ExportError
@@ -29,6 +31,7 @@ class OpenVinoEngine(StepEngine):
         file: The ``.xml`` from ``ptq4vm export target=openvino`` (its ``.bin`` beside it), or an exported ``.onnx``.
         threads: CPU threads; as many as OpenVINO likes when not given.
         precision: What computes in float: ``f32``, or ``bf16`` where the CPU has it.
+        profile: Whether every operation's time is taken.
 
     Raises:
         ExportError: The file is missing, damaged, or not one of ours.
@@ -41,11 +44,18 @@ class OpenVinoEngine(StepEngine):
     precisions = ("f32", "bf16")
     uses_onednn = True
 
-    def __init__(self, file: str | Path, threads: int | None = None, precision: str = "f32") -> None:
+    def __init__(
+        self, file: str | Path, threads: int | None = None, precision: str = "f32", profile: bool = False
+    ) -> None:
         check_threads(threads)
         if precision not in self.precisions:
             raise ConfigError(f"precision={precision!r} is unknown: use one of {', '.join(self.precisions)}")
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "NUM_STREAMS": 1,
+            "PERF_COUNT": profile,
+        }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._core, self._settings = needed("openvino", "openvino").Core(), settings
@@ -79,6 +89,14 @@ class OpenVinoEngine(StepEngine):
     def files(cls, file: Path) -> tuple[Path, ...]:
         """All files that make up an exported one: an ``.xml`` and its ``.bin``, or the one ``.onnx``."""
         return (file, file.with_suffix(".bin")) if file.suffix == cls.suffixes[0] else (file,)
+
+    @classmethod
+    def costs(cls, file: Path, frames: Frames, threads: int | None = None, warm_up: int = 0) -> Costs:
+        """See :meth:`StepEngine.costs`."""
+        engine, before = cls(file, threads, profile=True), [Times({}, 0)]
+        frame = matte_all(engine, frames, warm_up, lambda: before.append(times(engine._compiled, warm_up)))
+        after = times(engine._compiled, warm_up + len(frames))
+        return Costs(operations(engine._compiled, before[-1], after), frame)
 
     def reset(self) -> None:
         """Start the next frame from zero states, wherever they are kept."""

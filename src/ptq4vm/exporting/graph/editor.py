@@ -152,8 +152,12 @@ class Editor:
         return name
 
     def _fresh(self, stem: str) -> str:
-        self._counts[stem] += 1
-        return f"{stem}/{self._counts[stem] - 1}"
+        """A name that nothing has, also in a graph that another editor has changed before."""
+        while True:
+            self._counts[stem] += 1
+            name = f"{stem}/{self._counts[stem] - 1}"
+            if name not in self._makers and name not in self._tensors:
+                return name
 
     def add(self, kind: str, inputs: list[str], output: str = "", name: str = "", **attributes: Any) -> str:
         """Add a node with one output at the end and return the output's name."""

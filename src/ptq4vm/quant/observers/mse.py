@@ -19,29 +19,42 @@ class MSEObserver(SampleObserver):
     Args:
         quant_max: Largest code of the grid that will be used; the smallest is 0.
         symmetric: Keep the zero point at 0 (non-negative data) or mid-grid.
+        signed: Keep it mid-grid for all data; with ``symmetric``.
         steps: Candidates for each end.
         per_call: See :class:`SampleObserver`.
         seed: See :class:`SampleObserver`.
     """
 
     def __init__(
-        self, quant_max: int, symmetric: bool = False, steps: int = 24, per_call: int = 16384, seed: int = 0
+        self,
+        quant_max: int,
+        symmetric: bool = False,
+        steps: int = 24,
+        per_call: int = 16384,
+        seed: int = 0,
+        signed: bool = False,
     ) -> None:
         super().__init__(per_call, seed)
         self.quant_max = quant_max
-        self.symmetric = symmetric
+        self.symmetric, self.signed = symmetric, signed
         self.steps = steps
 
     @classmethod
     def from_spec(cls, spec: ActivationSpec, seed: int) -> Observer:
         """Build one for the grid of the choices."""
-        return cls(spec.code_range[1], symmetric=not spec.asymmetric, seed=seed)
+        return cls(spec.code_range[1], symmetric=not spec.asymmetric, seed=seed, signed=spec.signed)
 
     @classmethod
     def joint(cls, spec: ActivationSpec, groups: int, seed: int, relative: bool) -> JointObserver | None:
         """Scales that share a zero point are searched for together with it."""
         return SharedZeroObserver(
-            groups, spec.code_range[1], spec.asymmetric, seed=seed, relative=relative, own_zeros=spec.own_zeros
+            groups,
+            spec.code_range[1],
+            spec.asymmetric,
+            seed=seed,
+            relative=relative,
+            own_zeros=spec.own_zeros,
+            signed=spec.signed,
         )
 
     def range(self) -> tuple[float, float]:
@@ -50,7 +63,7 @@ class MSEObserver(SampleObserver):
         shrink = torch.linspace(1.0, 1 / self.steps, self.steps)
         low, high = torch.tensor(self.low), torch.tensor(self.high)
         if self.symmetric:
-            low, high = symmetric_range(low, high)
+            low, high = symmetric_range(low, high, self.signed)
         best = self._best(values, low * shrink, high * shrink)
         low, high = low * shrink[best], high * shrink[best]
         if not self.symmetric:
@@ -65,5 +78,5 @@ class MSEObserver(SampleObserver):
 
     def _best(self, values: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Number of the range with the least mean squared error, ``()``, among ``low``, ``high`` of shape ``(K,)``."""
-        scale, zero = choose_qparams(low, high, 0, self.quant_max, self.symmetric)
+        scale, zero = choose_qparams(low, high, 0, self.quant_max, self.symmetric, self.signed)
         return search_scale(values, scale, zero, 0, self.quant_max, shift_first=True)[0]

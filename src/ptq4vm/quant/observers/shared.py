@@ -25,6 +25,7 @@ class SharedZeroObserver(JointObserver):
         relative: Whether every group's error is divided by its mean square, so that groups of different size weigh
             alike.
         own_zeros: Whether every group keeps the zero point that is best for itself.
+        signed: Whether the zero point is mid-grid where nothing negative is seen as well; without ``asymmetric``.
     """
 
     STEPS = 16  # candidate scales for each zero point
@@ -39,10 +40,11 @@ class SharedZeroObserver(JointObserver):
         seed: int = 0,
         relative: bool = False,
         own_zeros: bool = False,
+        signed: bool = False,
     ) -> None:
         self.groups = groups
         self.quant_max = quant_max
-        self.asymmetric = asymmetric
+        self.asymmetric, self.signed = asymmetric, signed
         self.per_call = per_call
         self.limit = limit
         self.low = torch.zeros(groups)
@@ -97,7 +99,7 @@ class SharedZeroObserver(JointObserver):
     def _zeros(self) -> list[int]:
         negative = bool((self.low < 0).any())
         if not self.asymmetric:
-            return [(self.quant_max + 1) // 2 if negative else 0]
+            return [(self.quant_max + 1) // 2 if negative or self.signed else 0]
         if not negative:
             return [0]
         step = max(1, (self.quant_max + 1) // 16)

@@ -214,6 +214,8 @@ class TemporalJoint(JointObserver):
 
     def _zeros(self) -> range:
         middle = (self._top + 1) // 2
+        if self.spec.signed:
+            return range(middle, middle + 1)
         if not bool((self.low < 0).any()):
             return range(1)
         return range(0, self._top, max(1, (self._top + 1) // 16)) if self.spec.asymmetric else range(middle, middle + 1)

@@ -144,7 +144,7 @@ def shared_grids(spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bo
     """
     pairs = [found[:2] for site in seen for found in site.ranges]
     low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*pairs, strict=True))
-    scale, zero = choose_shared_qparams(low, high, spec.code_range[1], symmetric=not spec.asymmetric)
+    scale, zero = choose_shared_qparams(low, high, spec.code_range[1], not spec.asymmetric, spec.signed)
     scale = scale.float()
     if one_scale:
         scale = scale.max().expand(len(scale))
