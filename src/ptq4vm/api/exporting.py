@@ -44,7 +44,7 @@ def export(
 
     Args:
         checkpoint: A run folder of :func:`ptq4vm.quantize`, or ``fp32``.
-        out: The file: ``.onnx``, ``.trt.onnx``, ``.tflite``, ``.bits``, or ``.xml``, beside which a ``.bin`` is written.
+        out: The file: ``.onnx``, ``.trt.onnx``, ``.tflite``, ``.bits``, or ``.xml``, which has a ``.bin`` beside it.
         target: ``onnx``, ``tensorrt``, ``openvino``, ``litert`` or ``bits``; what the suffix of ``out`` says when not
             given.
         size: ``(H, W)`` of a frame, pixels.
