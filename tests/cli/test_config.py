@@ -63,6 +63,7 @@ def test_targets_say_where_activations_are_quantized(name: str, method: str) -> 
         "onnx": ("operations", "tensor"),
         "openvino": ("layers", "mixed"),
         "litert": ("operations", "tensor"),
+        "tensorrt": ("layers", "tensor"),
     }[name]
 
 
