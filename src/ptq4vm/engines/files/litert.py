@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -37,7 +38,7 @@ class LiteRtEngine(StepEngine):
 
     Args:
         file: From ``ptq4vm export target=litert``.
-        threads: CPU threads; one when not given.
+        threads: CPU threads; all that the process may use when not given.
 
     Raises:
         ExportError: The file is missing, damaged, or not one of ours.
@@ -53,7 +54,9 @@ class LiteRtEngine(StepEngine):
         interpreters = needed("ai_edge_litert.interpreter", "litert")
         content, said = _read(Path(file))
         try:
-            self._interpreter = interpreters.Interpreter(model_content=content, num_threads=threads)
+            self._interpreter = interpreters.Interpreter(
+                model_content=content, num_threads=threads or len(os.sched_getaffinity(0))
+            )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ExportError(f"{file} cannot be opened ({_short(error)}): export again") from error

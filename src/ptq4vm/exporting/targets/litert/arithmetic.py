@@ -32,6 +32,11 @@ def quantize(values: Values, node: Any) -> None:
     )
 
 
+def same(values: Values, node: Any) -> None:
+    """Give a tensor of floats another name, such as that of an output."""
+    values.name(values.floats(node.input[0]), node.output[0])
+
+
 def unary(values: Values, node: Any) -> None:
     """Write a function of one tensor."""
     x = values.floats(node.input[0])

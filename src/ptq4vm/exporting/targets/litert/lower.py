@@ -18,6 +18,7 @@ _WRITERS: dict[str, Callable[[Values, Any], None]] = {
     "QuantizeLinear": arithmetic.quantize,
     **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "HardSwish"), arithmetic.unary),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max"), arithmetic.binary),
+    "Identity": arithmetic.same,
     "HardSigmoid": arithmetic.hard_sigmoid,
     "Clip": arithmetic.clip,
     "BatchNormalization": arithmetic.batch_normalization,

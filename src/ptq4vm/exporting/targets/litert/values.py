@@ -108,6 +108,10 @@ class Values:
             self._floats[name] = number
         return number
 
+    def name(self, number: int, name: str) -> None:
+        """Let a tensor of floats be found by one more name."""
+        self._floats[name] = number
+
     def constant(self, value: NDArray[Any]) -> int:
         """A constant of ``float32`` or ``int32``, kept once."""
         key = (str(value.dtype), value.shape, value.tobytes())
