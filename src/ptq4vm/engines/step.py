@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.engines import said
 from ptq4vm.engines.base import Matte, MattingEngine
 from ptq4vm.engines.costs.operation import Costs, Frames
 from ptq4vm.errors import ConfigError, DataError, ExportError
@@ -108,14 +109,14 @@ class StepEngine(MattingEngine):
         for port in inputs:
             if not port.possible:
                 raise ExportError(f"{file} takes {port.name} of {port.shape}: give a file that `ptq4vm export` wrote")
-        self.downsample_ratio = _ratio(metadata.get("downsample_ratio", "1"), file)
-        self._strides = _strides(metadata.get("state_strides", ""), states)
+        self.downsample_ratio = said.ratio(metadata.get("downsample_ratio", "1"), file)
+        self._strides = said.strides(metadata.get("state_strides", ""), states)
         self.file_size = self.frame_size
         self._written = tuple(inputs)
-        self.size_step = 0 if self.file_size is None else _step(metadata.get("size_step", ""))
+        self.size_step = 0 if self.file_size is None else said.step(metadata.get("size_step", ""))
         self._states: Tensors = {}
         self._size: tuple[int, int] | None = None
-        if not self.exact(self.cpu) and needs_vnni(self.metadata):
+        if not self.exact(self.cpu) and said.needs_vnni(self.metadata):
             log.warning(
                 "%s was made for CPUs with VNNI (%s): on this %s its mattes may be wrong; quantize again with "
                 "overflow=safe and export again",
@@ -323,30 +324,3 @@ class StepEngine(MattingEngine):
         times = self._strides[int(name[1:-1]) - 1]
         sizes = (*shape[:2], *(math.ceil(math.floor(length * self.downsample_ratio) / times) for length in size))
         return tuple(known if known is not None else int(own or 1) for known, own in zip(shape, sizes, strict=True))
-
-
-def needs_vnni(metadata: Mapping[str, str]) -> bool:
-    """Whether an exported file says, or leaves open, that its integers need VNNI; files of others say nothing."""
-    return metadata.get("bits", "fp32") != "fp32" and metadata.get("overflow") != "safe"
-
-
-def _strides(text: str, states: int) -> tuple[int, ...]:
-    """Strides of the states from metadata; half, a quarter, ... where it does not say them, as files mostly do not."""
-    found = tuple(int(part) for part in text.split(",") if part.isdecimal() and int(part) > 0)
-    return found if len(found) == states else tuple(2 ** (number + 1) for number in range(states))
-
-
-def _step(text: str) -> int:
-    """A step of sizes from metadata; 0 where there is none."""
-    return int(text) if text.isdecimal() and len(text) < 6 else 0
-
-
-def _ratio(text: str, file: str | Path) -> float:
-    """A downsample ratio from metadata."""
-    try:
-        ratio = float(text)
-    except ValueError:
-        ratio = math.nan
-    if not 0 < ratio <= 1:
-        raise ExportError(f"{file} says downsample_ratio={text[:40]!r}, which is not in (0, 1]: export again")
-    return ratio
