@@ -330,7 +330,7 @@ def _picture(path: Path) -> None:
         ("a.onnx", "tensorrt", "out=a.onnx: target=tensorrt needs a name that ends in .trt.onnx"),
         ("a.trt.onnx", "onnx", "target=onnx needs a name that ends in .onnx, and .trt.onnx is target=tensorrt's"),
         ("a.xml", "tensorrt", "needs a name that ends in .trt.onnx"),
-        ("a.engine", None, "use a name that ends in .bits or .onnx or .xml or .trt.onnx, or give target="),
+        ("a.engine", None, "use a name that ends in .bits or .tflite or .onnx or .xml or .trt.onnx, or give target="),
     ),
 )
 def test_names_choose_their_target(out: str, target: str | None, said: str) -> None:
