@@ -176,7 +176,7 @@ def test_commands_and_functions_have_the_same_defaults(values: type, function: C
     written = {"size": (288, 512), "sizes": ()}  # as text on the command line
     for field in fields(values):
         default = parameters[field.name].default
-        if field.name in written:
+        if field.name in written and default != field.default:  # matte's size is the same text in both
             assert default == written[field.name]
         elif field.default is not MISSING:
             assert default == field.default, field.name
