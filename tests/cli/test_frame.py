@@ -180,7 +180,7 @@ def test_commands_and_functions_have_the_same_defaults(values: type, function: C
             assert default == written[field.name]
         elif field.default is not MISSING:
             assert default == field.default, field.name
-    assert set(parameters) - {field.name for field in fields(values)} <= {"stop", "on_frame", "on_step"}
+    assert set(parameters) - {field.name for field in fields(values)} <= {"stop", "on_frame", "on_step", "busy"}
 
 
 @pytest.mark.parametrize("command", ["weights", "quantize", "matte", "report"])
