@@ -330,13 +330,20 @@ def _picture(path: Path) -> None:
         ("a.onnx", "tensorrt", "out=a.onnx: target=tensorrt needs a name that ends in .trt.onnx"),
         ("a.trt.onnx", "onnx", "target=onnx needs a name that ends in .onnx, and .trt.onnx is target=tensorrt's"),
         ("a.xml", "tensorrt", "needs a name that ends in .trt.onnx"),
-        ("a.engine", None, "use a name that ends in .bits or .tflite or .onnx or .xml or .trt.onnx, or give target="),
     ),
 )
 def test_names_choose_their_target(out: str, target: str | None, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ptq4vm.export("fp32", out, target=target)
     assert said in str(caught.value)
+
+
+def test_a_name_of_no_target_is_told_the_suffixes_of_all() -> None:
+    suffixes = [TARGETS[name].suffix for name in TARGETS.names()]  # other tests register targets of their own
+    assert suffixes[:5] == [".bits", ".tflite", ".onnx", ".xml", ".trt.onnx"]
+    with pytest.raises(ConfigError) as caught:
+        ptq4vm.export("fp32", "a.engine")
+    assert f"use a name that ends in {' or '.join(suffixes)}, or give target=" in str(caught.value)
 
 
 def test_a_float_network_can_be_compared(workplace: Workplace, tmp_path: Path) -> None:
