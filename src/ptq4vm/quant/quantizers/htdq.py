@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.quantizers.base import QParams, SiteRanges
-from ptq4vm.quant.quantizers.uniform import UniformQuantizer, shared_grids
+from ptq4vm.quant.quantizers.uniform import UniformQuantizer, joint_grids
 from ptq4vm.quant.registries import QUANTIZERS
 from ptq4vm.quant.spec import MAX_BITS, ActivationSpec
 
@@ -104,10 +104,9 @@ class HTDQuantizer(UniformQuantizer):
     @classmethod
     def joined(cls, spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bool) -> list[UniformQuantizer]:
         """Build the quantizers of sites that share a zero point; each has the coefficient that comes with its range."""
-        scales, zero = shared_grids(spec, seen, one_scale)
         return [
-            cls(spec.bits, spec.grid_bits, scale, zero, _relaxation(spec, site), site.sizes, site.learns)
-            for scale, site in zip(scales, seen, strict=True)
+            cls(spec.bits, spec.grid_bits, scale, int(zero), _relaxation(spec, site), site.sizes, site.learns)
+            for (scale, zero), site in zip(joint_grids(spec, seen, one_scale), seen, strict=True)
         ]
 
     @property

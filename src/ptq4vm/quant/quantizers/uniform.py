@@ -56,10 +56,8 @@ class UniformQuantizer(ActivationQuantizer):
 
         With zero points of the channels' own (:attr:`ActivationSpec.zeros`) it is engines that see them share one.
         """
-        if spec.own_zeros and all(site.sizes and max(site.sizes) == 1 for site in seen):
-            return [_with_own_zeros(cls, spec, site) for site in seen]
-        parts, zero = shared_grids(spec, seen, one_scale)
-        return [cls(spec.bits, part, zero, site.sizes, site.learns) for part, site in zip(parts, seen, strict=True)]
+        grids = joint_grids(spec, seen, one_scale)
+        return [cls(spec.bits, *grid, site.sizes, site.learns) for grid, site in zip(grids, seen, strict=True)]
 
     @property
     def scale(self) -> Tensor:
@@ -96,9 +94,7 @@ class UniformQuantizer(ActivationQuantizer):
         """Scale ``()``, or ``(C,)`` where there are branches, and the zero point."""
         scale = self.channel_scale().detach().float()
         zero = self.zero_point.detach()
-        if (
-            self.own_zeros
-        ):  # codes end at most at twice the largest: wherever a channel's zero point lies, there is room
+        if self.own_zeros:  # wherever a channel's zero point lies, its codes end at twice the largest at most
             return QParams(scale, torch.full_like(zero[0], self.quant_max), self.quant_max, shift=self.quant_max - zero)
         return QParams(scale if self.sizes else scale.reshape(()), zero.reshape(()), self.quant_max)
 
@@ -123,16 +119,8 @@ class UniformQuantizer(ActivationQuantizer):
         return f"bits={self.bits}, scale=[{values}], zero_point={zeros if self.own_zeros else zeros[0]}"
 
 
-def _with_own_zeros(cls: type[UniformQuantizer], spec: ActivationSpec, site: SiteRanges) -> UniformQuantizer:
-    """A quantizer of which every channel has a scale and a zero point of its own."""
-    low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*(r[:2] for r in site.ranges), strict=True))
-    scale, zero = choose_qparams(low, high, 0, spec.code_range[1])
-    carried = scale.float() if site.learns else migrated(scale.float(), spec.migration)
-    return cls(spec.bits, carried, zero.float(), site.sizes, site.learns)
-
-
-def shared_grids(spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bool) -> tuple[Sequence[Tensor], int]:
-    """Choose the grids of sites that share a zero point.
+def joint_grids(spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bool) -> list[tuple[Tensor, int | Tensor]]:
+    """Choose the grids of sites that layers read side by side.
 
     Args:
         spec: Choices that hold for all of them.
@@ -140,17 +128,25 @@ def shared_grids(spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: bo
         one_scale: Whether they share the largest scale of all as well.
 
     Returns:
-        Scales of every site, ``(ranges of the site,)`` float32, and the zero point.
+        Scales of every site, ``(ranges of the site,)`` float32, and the zero point that all share, or every channel's
+        own (:attr:`ActivationSpec.own_zeros`), of the shape of the scales.
     """
     pairs = [found[:2] for site in seen for found in site.ranges]
     low, high = (torch.tensor(ends, dtype=torch.float64) for ends in zip(*pairs, strict=True))
-    scale, zero = choose_shared_qparams(low, high, spec.code_range[1], not spec.asymmetric, spec.signed)
+    top, counts = spec.code_range[1], [len(site.ranges) for site in seen]
+    zeros: Sequence[int | Tensor]
+    if spec.own_zeros and all(site.sizes and max(site.sizes) == 1 for site in seen):
+        scale, zero = choose_qparams(low, high, 0, top)
+        zeros = zero.float().split(counts)
+    else:
+        scale, shared = choose_shared_qparams(low, high, top, not spec.asymmetric, spec.signed)
+        zeros = [shared] * len(seen)
     scale = scale.float()
     if one_scale:
         scale = scale.max().expand(len(scale))
-    scales = scale.split([len(site.ranges) for site in seen])
-    carried = (one if site.learns else migrated(one, spec.migration) for one, site in zip(scales, seen, strict=True))
-    return list(carried), zero
+    scales = zip(scale.split(counts), seen, strict=True)
+    carried = [one if site.learns else migrated(one, spec.migration) for one, site in scales]
+    return list(zip(carried, zeros, strict=True))
 
 
 def migrated(scale: Tensor, strength: float) -> Tensor:
