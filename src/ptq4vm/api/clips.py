@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ptq4vm import settings
 from ptq4vm.api.models import float_model
 from ptq4vm.data.base import DATASETS, ClipDataset, NeedsTruth
-from ptq4vm.data.datasets.unlabelled import KEY, taken_out, with_unlabelled
+from ptq4vm.data.datasets.unlabelled import taken_out, with_unlabelled
 from ptq4vm.errors import CheckpointError, ConfigError
 from ptq4vm.flow.base import FLOWS, FlowEstimator, SourceFlow
 from ptq4vm.pipeline.teacher import make_truth
@@ -35,8 +35,7 @@ def load_data(name: str, seed: int = 0, **arguments: Any) -> ClipDataset:
     Raises:
         ConfigError: Unknown name or argument, or one that is missing.
     """
-    own, folder = taken_out(arguments)
-    return with_unlabelled(_build(DATASETS, "data", name, {"seed": seed}, own), folder)
+    return _data(*_chosen(DATASETS, "data", name, {"seed": seed}, arguments))
 
 
 def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
@@ -45,17 +44,20 @@ def load_flow(name: str, **arguments: Any) -> FlowEstimator | SourceFlow:
     Raises:
         ConfigError: Unknown name or argument, or torchvision is missing.
     """
-    return _build(FLOWS, "flow", name, {}, arguments)
+    make, values = _chosen(FLOWS, "flow", name, {}, arguments)
+    settings.check_arguments(make, values, "flow")
+    return make(**values)
 
 
-def _build(
+def _chosen(
     registry: Registry[Callable[..., Built]],
     group: str,
     name: str,
     root: Mapping[str, Any],
     arguments: Mapping[str, Any],
-) -> Built:
-    """What a file of ``conf`` describes or, where there is none of this name, what is registered under it."""
+) -> tuple[Callable[..., Built], dict[str, Any]]:
+    """The class that a file of ``conf`` names or, where there is none of this name, what is registered under it, and
+    its values."""
     make: Callable[..., Built] | None
     if name not in settings.choices(group) and name in registry:
         make = registry[name]
@@ -66,10 +68,7 @@ def _build(
         make = registry.find(target := values.pop("_target_", None))
         if make is None:
             raise ConfigError(f"{group}={name}: {target} is not registered: decorate it with register(name)")
-    values.update(arguments)
-    values.pop(KEY, None)
-    settings.check_arguments(make, values, group)
-    return make(**values)
+    return make, {**values, **arguments}
 
 
 def recorded_clips(checkpoint: str | Path, weights: str | Path | None = None) -> Sequence[ClipSource]:
@@ -102,11 +101,15 @@ def recorded_clips(checkpoint: str | Path, weights: str | Path | None = None) ->
 
 def _dataset(values: Any) -> ClipDataset:
     """A data set from its configuration: a registered one, since a run folder must not say what is called."""
-    arguments, folder = taken_out(values if isinstance(values, Mapping) else {})
+    arguments = dict(values) if isinstance(values, Mapping) else {}
     make = DATASETS.find(arguments.pop("_target_", None))
     if make is None:
         raise ConfigError("names no known data set")
-    settings.check_arguments(make, arguments, "data")
-    for key in getattr(make, "writes_to", ()):  # nor where is written
-        arguments.pop(key, None)
-    return with_unlabelled(make(**arguments), folder)
+    return _data(make, arguments, getattr(make, "writes_to", ()))  # nor where is written
+
+
+def _data(make: Callable[..., ClipDataset], values: Mapping[str, Any], left_out: Sequence[str] = ()) -> ClipDataset:
+    """A data set from its checked values but for some, joined by the unlabelled pictures that they name."""
+    own, folder = taken_out(values)
+    settings.check_arguments(make, own, "data")
+    return with_unlabelled(make(**{key: value for key, value in own.items() if key not in left_out}), folder)

@@ -20,7 +20,7 @@ from ptq4vm.api import Model, build_model, needs_flow
 from ptq4vm.cli.app import plain
 from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.data.base import ClipDataset, NeedsTruth
-from ptq4vm.data.datasets.unlabelled import KEY, taken_out, with_unlabelled
+from ptq4vm.data.datasets.unlabelled import taken_out, with_unlabelled
 from ptq4vm.errors import ConfigError
 from ptq4vm.flow.base import FlowEstimator, SourceFlow
 from ptq4vm.methods.method import Method, Preset
@@ -115,9 +115,7 @@ def augmentation(cfg: DictConfig) -> Augmentation:
 
 def data(cfg: DictConfig) -> ClipDataset:
     """Build the data set that ``data`` chooses, with the pictures that its value ``unlabelled`` names."""
-    _, folder = taken_out(plain(cfg.data))
-    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg])
-    own.data = OmegaConf.masked_copy(cfg.data, [str(key) for key in cfg.data if key != KEY])
+    own, folder = taken_out(plain(cfg.data))
     return with_unlabelled(_checked(own, "data"), folder)
 
 
@@ -128,13 +126,12 @@ def about_truth(dataset: ClipDataset) -> str:
 
 def flow(cfg: DictConfig, method: Method, spec: QuantSpec, preset: Preset) -> FlowEstimator | SourceFlow | None:
     """Build the provider that ``flow`` chooses, or give ``None`` where the method needs no optical flow."""
-    return _checked(cfg, "flow") if needs_flow(method, spec, preset) else None
+    return _checked(plain(cfg.flow), "flow") if needs_flow(method, spec, preset) else None
 
 
-def _checked(cfg: DictConfig, group: str) -> Any:
+def _checked(values: Mapping[str, Any], group: str) -> Any:
     """The object of a group, its values checked against the annotations of its class first."""
-    values = plain(cfg[group])
-    name = values.pop("_target_", None)
+    name = values.get("_target_")
     try:
         target = get_class(str(name))
     except (ValueError, ImportError) as error:
@@ -142,7 +139,7 @@ def _checked(cfg: DictConfig, group: str) -> Any:
             f"{group}._target_={name} is no class that can be found: choose {group}= by its name"
         ) from error
     settings.check_arguments(target, {k: v for k, v in values.items() if not k.startswith("_")}, group)
-    return instantiate(cfg[group])
+    return instantiate(values)
 
 
 def trainer(cfg: DictConfig, run_dir: Path) -> TrainerFactory:
