@@ -65,6 +65,14 @@ class SaveError(PTQ4VMError):
     """A file could not be written (disk full, folder not writable)."""
 
 
+def shortened(error: BaseException, end: bool = False) -> str:
+    """The beginning of a library's long message in one line, or its end, where the cause stands in some."""
+    text = " ".join(str(error).split())
+    if len(text) <= _LONGEST:
+        return text
+    return f"...{text[-_LONGEST:]}" if end else f"{text[:_LONGEST]}..."
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error without line breaks; of one that a data loader's worker passed on, its own last line.
 

@@ -7,7 +7,6 @@ there are clips to measure errors on.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +39,7 @@ from ptq4vm.limits import check_threads
 from ptq4vm.media.portrait import draw_portrait
 from ptq4vm.report.benchmark import Results, write_benchmark
 from ptq4vm.system.allocator import keep_freed_memory
+from ptq4vm.system.cpu import usable_cpus
 from ptq4vm.types import ClipSource
 from ptq4vm.version import __version__
 
@@ -260,11 +260,6 @@ def _timed_frames(clips: Sequence[ClipSource], size: tuple[int, int]) -> Frames:
     from ptq4vm.ops.clips import fitted
 
     return images(fitted(clips[0].read(0, min(TIMED, clips[0].num_frames)), size))
-
-
-def usable_cpus() -> int:
-    """Count the CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _facts(threads: int, plan: TimingPlan) -> dict[str, Any]:

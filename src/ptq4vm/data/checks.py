@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ptq4vm.errors import DataError
 from ptq4vm.media.images import ImageHeader, image_header
 from ptq4vm.media.tensors import read_rgb
 from ptq4vm.media.video_file import VideoFile
+from ptq4vm.system.cpu import usable_cpus
 from ptq4vm.types import ClipSource
 
 Item = ClipSource | BackgroundClip | Footage
@@ -178,7 +178,7 @@ def _look_at_files(found: Findings, roles: Mapping[Path, str]) -> dict[Path, tup
     """
     sizes = {}
     said: set[tuple[Path, str]] = set()
-    with ThreadPoolExecutor(min(8, 2 * len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(8, 2 * usable_cpus())) as pool:
         looked = pool.map(_look, roles)
         for (path, role), header in track(
             zip(roles.items(), looked, strict=True), "files", total=len(roles), transient=True

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from ptq4vm.data.compositing import composite_uint8
 from ptq4vm.errors import ConfigError, DataError, SaveError
 from ptq4vm.io import remedy, write_json
 from ptq4vm.media.video_file import VideoFile
+from ptq4vm.system.cpu import usable_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def write_set(
     """
     out = Path(out).expanduser()
     _check_folder(out, plans)
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or usable_cpus()
     with Progress(disable=not progress, transient=True) as bar, ThreadPoolExecutor(count) as pool:
         task = bar.add_task("composing", total=sum(p.frames for p in plans))
         futures = {pool.submit(_write_clip, out / p.name, p, settings): p for p in plans}

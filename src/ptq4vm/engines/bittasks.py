@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
+
+from ptq4vm.system.cpu import usable_cpus
 
 Rows = Callable[[int, int], None]
 """Computes rows ``start:stop`` of a result."""
@@ -39,7 +40,7 @@ class Tasks:
     """
 
     def __init__(self, threads: int | None) -> None:
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or usable_cpus()
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
         self.all: list[Task] = []
         self.spent: list[float] = []

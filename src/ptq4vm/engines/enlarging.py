@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte
+from ptq4vm.system.cpu import usable_cpus
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Enlarger:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or usable_cpus()
         self._pool = ThreadPoolExecutor(self._threads)
 
     def matte(self, frame: Codes, planes: Floats) -> Matte:

@@ -321,6 +321,10 @@ class StepEngine(MattingEngine):
     def _state_shape(self, name: str, size: tuple[int, int]) -> tuple[int, ...]:
         """Shape of a state: as the graph says, else the network's size over the state's stride, rounded up."""
         shape = self._ports[name].shape
-        times = self._strides[int(name[1:-1]) - 1]
-        sizes = (*shape[:2], *(math.ceil(math.floor(length * self.downsample_ratio) / times) for length in size))
+        sizes = (*shape[:2], *state_size(size, self.downsample_ratio, self._strides[int(name[1:-1]) - 1]))
         return tuple(known if known is not None else int(own or 1) for known, own in zip(shape, sizes, strict=True))
+
+
+def state_size(size: Sequence[int], ratio: float, stride: int) -> tuple[int, ...]:
+    """Rows and columns of a state of stride ``stride`` for frames of ``size`` = ``(H, W)`` at a downsample ratio."""
+    return tuple(math.ceil(math.floor(length * ratio) / stride) for length in size)

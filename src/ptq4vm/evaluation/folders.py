@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ptq4vm.evaluation.results import EvaluationResult, join_chunks
 from ptq4vm.media.images import list_folders, list_frames
 from ptq4vm.media.tensors import read_alpha, read_rgb
 from ptq4vm.metrics.functional import METRIC_NAMES, FramePair, frame_metrics, last_frames
+from ptq4vm.system.cpu import usable_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def evaluate_folders(
     if workers < 0:
         raise ConfigError(f"num_workers must be at least 0, not {workers}")
     clips = pair_clips(pred, true)
-    count = min(workers or len(os.sched_getaffinity(0)), len(clips))
+    count = min(workers or usable_cpus(), len(clips))
     logger.info("measuring %d clips in %d threads", len(clips), count)
     with Progress(disable=not progress, transient=True) as bar, ThreadPoolExecutor(count) as pool:
         task = bar.add_task("frames", total=sum(len(clip.alpha) for clip in clips))

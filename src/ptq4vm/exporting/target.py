@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ptq4vm.engines.step import StepEngine
 from ptq4vm.exporting.graph.editor import Pass
 from ptq4vm.exporting.trace import FrameShape, to_onnx
+from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.system.cpu import Cpu
 from ptq4vm.system.registry import Registry
@@ -74,6 +75,16 @@ class Target(ABC):
             ConfigError: A package that it needs is not installed, or ``out`` has another suffix.
             SaveError: A file cannot be written.
         """
+
+
+class GraphTarget(Target):
+    """A target whose file is the ONNX graph itself."""
+
+    def write(self, network: MattingNetwork, out: Path, shape: FrameShape, metadata: Mapping[str, str]) -> None:
+        """Write the file, whole or not at all; see :meth:`Target.write`."""
+        content = self.graph(network, shape, metadata).SerializeToString()
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(content)
 
 
 TARGETS: Registry[type[Target]] = Registry("target", "ptq4vm.exporting.targets")

@@ -33,6 +33,11 @@ class Cpu:
         return f"CPU with {names}{'' if self.exact else ', without VNNI'}"
 
 
+def usable_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def this_cpu(onednn: bool = False) -> Cpu:
     """The CPU that this process runs on.
 

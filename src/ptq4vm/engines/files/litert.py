@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
 from collections import Counter
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
-from ptq4vm.errors import ExportError
+from ptq4vm.errors import ExportError, shortened
 from ptq4vm.limits import check_threads
-from ptq4vm.system.cpu import Cpu
+from ptq4vm.system.cpu import Cpu, usable_cpus
 from ptq4vm.system.extras import needed
 
 METADATA = "ptq4vm"
@@ -54,12 +53,10 @@ class LiteRtEngine(StepEngine):
         interpreters = needed("ai_edge_litert.interpreter", "litert")
         content, said = _read(Path(file))
         try:
-            self._interpreter = interpreters.Interpreter(
-                model_content=content, num_threads=threads or len(os.sched_getaffinity(0))
-            )
+            self._interpreter = interpreters.Interpreter(model_content=content, num_threads=threads or usable_cpus())
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ExportError(f"{file} cannot be opened ({_short(error)}): export again") from error
+            raise ExportError(f"{file} cannot be opened ({shortened(error)}): export again") from error
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._inputs = {each["name"]: each for each in inputs}
         self._outputs = {each["name"]: each["index"] for each in outputs}
@@ -97,7 +94,7 @@ class LiteRtEngine(StepEngine):
             self._interpreter.set_tensor(self._inputs["src"]["index"], frame)
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise ExportError(f"{self.file} cannot be computed ({_short(error)}): export again") from error
+            raise ExportError(f"{self.file} cannot be computed ({shortened(error)}): export again") from error
         found = {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
         for after, before in self._memory.items():
             self._interpreter.set_tensor(self._inputs[before]["index"], found.pop(after))
@@ -123,9 +120,3 @@ def _read(file: Path) -> tuple[bytes, dict[str, str]]:
     place = next(entry.Buffer() for entry in entries if entry.Name().decode() == METADATA)
     said = json.loads(model.Buffers(place).DataAsNumpy().tobytes())
     return content, {key: str(value) for key, value in said.items() if key != CHECKSUM}
-
-
-def _short(error: Exception) -> str:
-    """The beginning of LiteRT's message, in one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 120 else f"{text[:120]}..."

@@ -14,7 +14,7 @@ from ptq4vm.engines.costs.onnx import OPTIMIZED, PREFIX, operations
 from ptq4vm.engines.costs.operation import Costs, Frames, matte_all
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
-from ptq4vm.errors import ExportError
+from ptq4vm.errors import ExportError, shortened
 from ptq4vm.limits import check_threads
 from ptq4vm.system.extras import needed
 
@@ -112,7 +112,7 @@ class OnnxEngine(StepEngine):
         try:
             return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
         except _refusals() as error:
-            raise ExportError(f"{self.file} cannot be computed ({_short(error)}): export again") from error
+            raise ExportError(f"{self.file} cannot be computed ({shortened(error)}): export again") from error
 
 
 def open_session(model: Path | bytes, options: Any = None, integer_bias: bool = False) -> Any:
@@ -131,7 +131,7 @@ def open_session(model: Path | bytes, options: Any = None, integer_bias: bool = 
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
     except _refusals() as error:
         name = "the graph" if isinstance(model, bytes) else model
-        raise ExportError(f"{name} is no ONNX file or is damaged ({_short(error)}): export again") from error
+        raise ExportError(f"{name} is no ONNX file or is damaged ({shortened(error)}): export again") from error
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -139,9 +139,3 @@ def _refusals() -> tuple[type[Exception], ...]:
     state = needed("onnxruntime.capi.onnxruntime_pybind11_state", "onnx")
     names = ("Fail", "InvalidArgument", "InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NotImplemented")
     return tuple(getattr(state, name) for name in (*names, "RuntimeException"))
-
-
-def _short(error: Exception) -> str:
-    """The beginning of ONNX Runtime's message, in one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 120 else f"{text[:120]}..."

@@ -15,7 +15,7 @@ from ptq4vm.engines.costs.openvino import Times, operations, times
 from ptq4vm.engines.costs.operation import Costs, Frames, matte_all
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
-from ptq4vm.errors import ConfigError, ExportError
+from ptq4vm.errors import ConfigError, ExportError, shortened
 from ptq4vm.limits import check_threads
 from ptq4vm.system.extras import needed
 
@@ -73,7 +73,7 @@ class OpenVinoEngine(StepEngine):
         try:
             self._compiled = self._core.compile_model(model, "CPU", self._settings)
         except RuntimeError as error:
-            raise ExportError(f"{file} cannot be compiled ({_short(error)}): export again") from error
+            raise ExportError(f"{file} cannot be compiled ({shortened(error, end=True)}): export again") from error
         self._request = self._compiled.create_infer_request()
 
     def _rebuild(self, size: tuple[int, int], inputs: Sequence[Port]) -> None:
@@ -82,7 +82,9 @@ class OpenVinoEngine(StepEngine):
         try:
             model.reshape({port.name: list(port.shape) for port in inputs})
         except RuntimeError as error:
-            raise ExportError(f"{self.file} cannot be re-shaped ({_short(error)}): export again") from error
+            raise ExportError(
+                f"{self.file} cannot be re-shaped ({shortened(error, end=True)}): export again"
+            ) from error
         self._compile(model, self.file)
 
     @classmethod
@@ -107,7 +109,7 @@ class OpenVinoEngine(StepEngine):
         try:
             results = self._request.infer(dict(inputs))
         except RuntimeError as error:
-            raise ExportError(f"{self.file} cannot be computed ({_short(error)}): export again") from error
+            raise ExportError(f"{self.file} cannot be computed ({shortened(error, end=True)}): export again") from error
         return {output.get_any_name(): np.array(value) for output, value in results.items()}
 
     def layer_results(
@@ -158,7 +160,9 @@ def read_model(file: Path, core: Any = None) -> Any:
     try:
         model = core.read_model(file)
     except RuntimeError as error:
-        raise ExportError(f"{file} cannot be read or is damaged ({_short(error)}): export again") from error
+        raise ExportError(
+            f"{file} cannot be read or is damaged ({shortened(error, end=True)}): export again"
+        ) from error
     _unpack_int4(model)
     return model
 
@@ -186,9 +190,3 @@ def read_metadata(model: Any) -> dict[str, str]:
     if not model.has_rt_info([RT_INFO]):
         return {}
     return {str(key): str(value) for key, value in model.get_rt_info([RT_INFO]).value.items()}
-
-
-def _short(error: Exception) -> str:
-    """The end of OpenVINO's message, where the cause is, in one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 120 else f"...{text[-120:]}"

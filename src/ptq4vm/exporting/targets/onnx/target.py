@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from ptq4vm.engines.files.onnx import OnnxEngine
 from ptq4vm.exporting.graph.codes import MOVES, move_codes, multiply_apart
 from ptq4vm.exporting.graph.editor import Pass, drop_unread
-from ptq4vm.exporting.target import TARGETS, Target
+from ptq4vm.exporting.target import TARGETS, GraphTarget
 from ptq4vm.exporting.targets.onnx.integers import shape_for_onnx_runtime
 from ptq4vm.exporting.trace import FrameShape
-from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.placement.wiring import trace
@@ -21,7 +19,7 @@ _EXACT_MOVES = tuple(kind for kind in MOVES if kind != "Resize")
 
 
 @TARGETS.register("onnx")
-class OnnxTarget(Target):
+class OnnxTarget(GraphTarget):
     """A network as one ``.onnx`` file of standard operations, shaped for ONNX Runtime."""
 
     name = "onnx"
@@ -39,12 +37,6 @@ class OnnxTarget(Target):
         if not operations or shape.dynamic:
             moving = [partial(move_codes, moves=_EXACT_MOVES), multiply_apart]
         return [*moving, drop_unread, *([shape_for_onnx_runtime] if operations else [])]
-
-    def write(self, network: MattingNetwork, out: Path, shape: FrameShape, metadata: Mapping[str, str]) -> None:
-        """Write the file, whole or not at all; see :meth:`Target.write`."""
-        content = self.graph(network, shape, metadata).SerializeToString()
-        with atomic_path(out) as temporary:
-            temporary.write_bytes(content)
 
 
 def _stores_operations(network: MattingNetwork) -> bool:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ptq4vm.engines.files.onnx import OnnxEngine
+from ptq4vm.engines.step import state_size
 from ptq4vm.errors import ConfigError
 from ptq4vm.exporting.form import U8_LEVELS
 from ptq4vm.exporting.graph.editor import Editor, Pass, drop_unread
 from ptq4vm.exporting.shape import SMALLEST
-from ptq4vm.exporting.target import TARGETS, Target
+from ptq4vm.exporting.target import TARGETS, GraphTarget
 from ptq4vm.exporting.targets.tensorrt.rules import FOR_ALL, RULES, check_rules
 from ptq4vm.exporting.targets.tensorrt.shaping import round_moved, sign_codes
 from ptq4vm.exporting.trace import TRACED_OPSET, FrameShape
-from ptq4vm.io import atomic_path
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import activation_quantizers, quantized_layers
 from ptq4vm.system.cpu import Cpu
@@ -27,7 +26,7 @@ IR_VERSION = 9
 
 
 @TARGETS.register("tensorrt")
-class TensorRTTarget(Target):
+class TensorRTTarget(GraphTarget):
     """A network as an ``.onnx`` file with explicit quantization, by the rules of :mod:`.rules`.
 
     Its numbers are checked with ONNX Runtime, which opens it by its suffix and runs its convolutions in float.
@@ -63,12 +62,6 @@ class TensorRTTarget(Target):
         check_rules(Editor(model), RULES if quantized else FOR_ALL)
         return model
 
-    def write(self, network: MattingNetwork, out: Path, shape: FrameShape, metadata: Mapping[str, str]) -> None:
-        """Write the file, whole or not at all; see :meth:`Target.write`."""
-        content = self.graph(network, shape, metadata).SerializeToString()
-        with atomic_path(out) as temporary:
-            temporary.write_bytes(content)
-
 
 def _check_bits(network: MattingNetwork) -> bool:
     """Whether anything is quantized. Raises :class:`ConfigError` for other bits than 8."""
@@ -99,6 +92,6 @@ def _shapes(model: Any, network: MattingNetwork, size: Sequence[int], ratio: flo
     found = []
     for port, stride in zip(model.graph.input, (None, *network.state_strides), strict=True):
         channels = [each.dim_value for each in port.type.tensor_type.shape.dim][:2]
-        own = size if stride is None else [math.ceil(math.floor(length * ratio) / stride) for length in size]
+        own = size if stride is None else state_size(size, ratio, stride)
         found.append(f"{port.name}:{'x'.join(map(str, [*channels, *own]))}")
     return found
