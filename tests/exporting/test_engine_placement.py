@@ -15,6 +15,7 @@ from commands import SIZE
 from deploy_runs import random_quantized, spec
 from ptq4vm.engines.files.openvino import OpenVinoEngine
 from ptq4vm.engines.registry import open_engine
+from ptq4vm.engines.step import StepEngine
 from ptq4vm.exporting.deviations import deviations
 from ptq4vm.exporting.graph.codes import move_codes, states_as_codes
 from ptq4vm.exporting.graph.editor import Editor, drop_unread
@@ -36,6 +37,28 @@ GRANULARITIES = ("mixed", "tensor", "channel")
 @functools.cache
 def network(granularity: str) -> MattingNetwork:
     return random_quantized(spec("w8a8", granularity, "engine"))
+
+
+def check_first_layers(small: MattingNetwork, engine: StepEngine) -> None:
+    """The first layers compute what the network does.
+
+    Later on a value between two codes has gone the other way somewhere, and at 4 bits a code is a large step.
+    """
+    frame = moving_portrait(SIZE, 1).frames.float() / 255
+    with torch.no_grad():
+        states = [torch.zeros_like(state) for state in small.matte(frame).states if state is not None]
+    early = deviations(small, engine, [frame, *states])[:6]
+    assert max(layer.error for layer in early) < 1e-3, early
+
+
+def check_file(small: MattingNetwork, target: str, path: Path, integers: bool) -> None:
+    """A network's file computes what it does, and with ``integers`` no convolution in float."""
+    TARGETS[target]().write(small, path, SHAPE, {})
+    engine = open_engine(path, threads=1)
+    check_first_layers(small, engine)
+    if integers:
+        assert isinstance(engine, OpenVinoEngine)
+        assert all(kind != ("Convolution", "f32") for kind in engine.executed_types())
 
 
 def constants(model: Any) -> dict[str, Any]:
@@ -120,12 +143,7 @@ def test_openvino_computes_with_packed_weights(bits: str, tmp_path: Path) -> Non
     assert all(kind != ("Convolution", "f32") for kind in engine.executed_types())
     weights = sum(p.numel() for name, p in small.named_parameters() if name.endswith("weight"))
     assert (tmp_path / "a.bin").stat().st_size < 0.6 * weights
-    frame = moving_portrait(SIZE, 1).frames.float() / 255
-    with torch.no_grad():
-        states = [torch.zeros_like(state) for state in small.matte(frame).states if state is not None]
-    # later on a value between two codes has gone the other way somewhere, and at 4 bits a code is a large step
-    early = deviations(small, engine, [frame, *states])[:6]
-    assert max(layer.error for layer in early) < 1e-3, early
+    check_first_layers(small, engine)
 
 
 @pytest.mark.parametrize(("target", "suffix"), [("openvino", "xml"), ("onnx", "onnx")])
@@ -138,17 +156,7 @@ def test_zero_points_of_channels_are_stored_as_one(
     small = random_quantized(replace(chosen, activation=replace(chosen.activation, zeros="channel")))
     own = [q for q in activation_quantizers(small).values() if isinstance(q, UniformQuantizer) and q.own_zeros]
     assert any(len(q.zero_point.unique()) > 1 for q in own)
-    path = tmp_path / f"a.{suffix}"
-    TARGETS[target]().write(small, path, SHAPE, {})
-    engine = open_engine(path, threads=1)
-    frame = moving_portrait(SIZE, 1).frames.float() / 255
-    with torch.no_grad():
-        states = [torch.zeros_like(state) for state in small.matte(frame).states if state is not None]
-    early = deviations(small, engine, [frame, *states])[:6]
-    assert max(layer.error for layer in early) < 1e-3, early
-    if target == "openvino" and placement == "engine":
-        assert isinstance(engine, OpenVinoEngine)
-        assert all(kind != ("Convolution", "f32") for kind in engine.executed_types())
+    check_file(small, target, tmp_path / f"a.{suffix}", integers=target == "openvino" and placement == "engine")
 
 
 @pytest.mark.parametrize(("target", "suffix"), [("openvino", "xml"), ("onnx", "onnx")])
@@ -159,17 +167,7 @@ def test_levels_that_are_not_evenly_spaced_are_looked_up(
     chosen = spec("w4a4", granularity, placement)
     bent = replace(chosen.activation, quantizer="htdq", relaxation=0.2)
     small = random_quantized(replace(chosen, activation=bent))
-    path = tmp_path / f"a.{suffix}"
-    TARGETS[target]().write(small, path, SHAPE, {})
-    engine = open_engine(path, threads=1)
-    frame = moving_portrait(SIZE, 1).frames.float() / 255
-    with torch.no_grad():
-        states = [torch.zeros_like(state) for state in small.matte(frame).states if state is not None]
-    early = deviations(small, engine, [frame, *states])[:6]
-    assert max(layer.error for layer in early) < 1e-3, early
-    if target == "openvino" and placement == "engine":
-        assert isinstance(engine, OpenVinoEngine)
-        assert all(kind != ("Convolution", "f32") for kind in engine.executed_types())
+    check_file(small, target, tmp_path / f"a.{suffix}", integers=target == "openvino" and placement == "engine")
 
 
 def test_openvino_runs_every_convolution_as_integers(file: Path) -> None:
