@@ -8,7 +8,10 @@ import pytest
 
 from commands import Done, Workplace, draw_folder_clip
 from deploy_runs import spec, write_run
+from ptq4vm import api
+from ptq4vm.errors import ConfigError
 from ptq4vm.exporting.metadata import checkpoint_hash
+from ptq4vm.exporting.target import TARGETS
 from ptq4vm.exporting.verify import open_engine
 
 pytest.importorskip("onnxruntime")
@@ -127,3 +130,11 @@ def test_bad_files(place: Workplace, run: Path, exported: Path, tmp_path: Path) 
     for none in ("frames=0", "clips=0"):
         assert none in place.run("export", "verify", f"checkpoint={run}", f"file={exported}", none).line()
     assert "com" in verify(place, run, exported, f"clip={tmp_path}").line()
+
+
+def test_a_name_of_no_target_is_told_the_suffixes_of_all() -> None:
+    suffixes = [TARGETS[name].suffix for name in TARGETS.names()]  # other tests register targets of their own
+    assert suffixes[:5] == [".bits", ".tflite", ".onnx", ".xml", ".trt.onnx"]
+    with pytest.raises(ConfigError) as caught:
+        api.export("fp32", "a.engine")
+    assert f"use a name that ends in {' or '.join(suffixes)}, or give target=" in str(caught.value)

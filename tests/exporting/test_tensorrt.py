@@ -338,14 +338,6 @@ def test_names_choose_their_target(out: str, target: str | None, said: str) -> N
     assert said in str(caught.value)
 
 
-def test_a_name_of_no_target_is_told_the_suffixes_of_all() -> None:
-    suffixes = [TARGETS[name].suffix for name in TARGETS.names()]  # other tests register targets of their own
-    assert suffixes[:5] == [".bits", ".tflite", ".onnx", ".xml", ".trt.onnx"]
-    with pytest.raises(ConfigError) as caught:
-        ptq4vm.export("fp32", "a.engine")
-    assert f"use a name that ends in {' or '.join(suffixes)}, or give target=" in str(caught.value)
-
-
 def test_a_float_network_can_be_compared(workplace: Workplace, tmp_path: Path) -> None:
     file = tmp_path / "fp32.trt.onnx"
     ptq4vm.export("fp32", file, size=(64, 96), weights=workplace.weights)
