@@ -19,7 +19,7 @@ FORM = (
     "preset.closed_form.sweeps=0",
     "baseline=false",
 )
-BUDGET = ("budget.avg_bits=5", "budget.widths=[3,4,6,8]", "budget.keep=[decoder.decode4.*]")
+BUDGET = ("budget.avg_bits=[5,5]", "budget.widths=[3,4,6,8]", "budget.keep=[decoder.decode4.*]")
 
 
 def test_a_mixed_network_is_quantized_and_loaded(workplace: Workplace, tmp_path: Path) -> None:

@@ -66,6 +66,9 @@ def test_a_budget_is_kept_and_spent_where_it_helps(sensitivity: Sensitivity) -> 
     spec = within_average(MIXED, budget, sensitivity, 6.0)
     weights, activations = averages(spec, sensitivity)
     assert 5 < weights <= 6.0 + 1e-6 and 5 < activations <= 6.0 + 1e-6
+    spec = within_average(MIXED, budget, sensitivity, (4.0, 7.0))
+    weights, activations = averages(spec, sensitivity)
+    assert 3 < weights <= 4.0 + 1e-6 and 6 < activations <= 7.0 + 1e-6, "either has its own"
     smaller = within_size(MIXED, budget, sensitivity, code_bytes=4.0 / 8 * _weights(sensitivity))
     assert averages(smaller, sensitivity)[0] <= 4.0 + 1e-6 and not smaller.activation_bits
     with pytest.raises(ConfigError, match="below"):
@@ -151,6 +154,7 @@ def test_bits_by_hand_reach_the_network(teacher: MattingNetwork, frames: Tensor,
     [
         ({"avg_bits": 4.5, "max_mb": 1.0}, "two budgets"),
         ({"avg_bits": -1.0}, "positive"),
+        ({"avg_bits": (2.0, 0.0)}, r"avg_bits=\[2.0, 0.0\]: use a positive"),
         ({"widths": (4, 9)}, "from 2 to 8"),
         ({"max_mad": "five"}, "give a share"),
         ({"max_mad": 0.1, "max_mb": 1.0}, "two budgets"),

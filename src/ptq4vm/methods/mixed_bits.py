@@ -34,7 +34,8 @@ class Budget:
     """What mixed bits may cost; with nothing given, bits are uniform.
 
     Attributes:
-        avg_bits: Bits of a weight, and of a stored value, on average over their number; each of the two.
+        avg_bits: Bits of a weight, and of a stored value, on average over their number: one number for each of the two,
+            or ``(weights, stored values)``.
         max_mb: Size of the packed file in 10^6 bytes. Activations keep the bits of ``bits``.
         max_mad: How much larger the mean absolute difference to the true alpha may be than the float network's, as a
             share (0.05) or as text (``+5%``); the fewest bits that hold it are taken. It is measured on the calibration
@@ -46,7 +47,7 @@ class Budget:
         free_edges: Whether the first and last layers take part; otherwise they keep ``method.quantizer.edge_bits``.
     """
 
-    avg_bits: float | None = None
+    avg_bits: float | tuple[float, float] | None = None
     max_mb: float | None = None
     widths: tuple[int, ...] = (4, 5, 6, 8)
     measured: tuple[int, ...] = (4,)
@@ -62,8 +63,10 @@ class Budget:
         if len(given) > 1:
             raise ConfigError(f"budget.{given[0]} and budget.{given[1]} are two budgets: give one")
         for name in given:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"budget.{name}={getattr(self, name)}: use a positive number")
+            value = getattr(self, name)
+            if not all(each > 0 for each in (value if isinstance(value, tuple) else (value,))):
+                shown = list(value) if isinstance(value, tuple) else value
+                raise ConfigError(f"budget.{name}={shown}: use a positive number")
         for name in ("widths", "measured"):
             values = getattr(self, name)
             if not values or any(not MIN_BITS <= bits <= MAX_BITS for bits in values):
@@ -153,15 +156,18 @@ def by_hand(spec: QuantSpec, budget: Budget, found: Sensitivity) -> QuantSpec:
     return replace(spec, weight_bits=weights, activation_bits=activations)
 
 
-def within_average(spec: QuantSpec, budget: Budget, found: Sensitivity, avg_bits: float) -> QuantSpec:
-    """The choices with the least error at ``avg_bits`` bits, of weights and of stored values each.
+def within_average(
+    spec: QuantSpec, budget: Budget, found: Sensitivity, avg_bits: float | tuple[float, float]
+) -> QuantSpec:
+    """The choices with the least error at ``avg_bits`` bits, of weights and of stored values each, or of either.
 
     Raises:
         ConfigError: Not even the smallest widths fit.
     """
     spec = by_hand(spec, budget, found)
-    weights = _within(found.weights, spec.weight_bits, budget, avg_bits)
-    sites = _within(found.activations, spec.activation_bits, budget, avg_bits)
+    of_weights, of_values = avg_bits if isinstance(avg_bits, tuple) else (avg_bits, avg_bits)
+    weights = _within(found.weights, spec.weight_bits, budget, of_weights)
+    sites = _within(found.activations, spec.activation_bits, budget, of_values)
     return _with_bits(spec, found, weights, sites)
 
 
