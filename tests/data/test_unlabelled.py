@@ -82,6 +82,21 @@ def test_samples_show_pictures_without_anything_in_front(
     assert len(corners) > 1, "not always the same corner"
 
 
+@pytest.mark.parametrize("augmentation", [None, Augmentation()])
+def test_whole_pictures_of_any_size_are_cut_and_scaled_to_the_clips(
+    data: WithUnlabelled, augmentation: Augmentation | None
+) -> None:
+    module = MattingDataModule(data, clip_length=3, crop=None, clips=16, augmentation=augmentation)
+    assert module.calibration_batch().frames.shape[-2:] == SIZE
+    boxes = {(sample.top, sample.left, *sample.size): sample.output for sample in module.samples}
+    height, width = SIZE
+    assert boxes.pop((0, 0, *SIZE)) is None, "frames of the clips' size stay as they are"
+    assert boxes and set(boxes.values()) == {SIZE}
+    for top, left, h, w in boxes:
+        assert abs(h / w - height / width) < 0.05, "the same shape, in the middle"
+        assert top <= 1 or left <= 1, "as large as fits"
+
+
 def test_labels_are_made_once(data: WithUnlabelled, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")}
     data.make_truth(lambda chunks: pytest.fail("asked again"), "bright is in front")  # type: ignore[arg-type,return-value]

@@ -48,18 +48,19 @@ def _cut(images: Tensor, sample: CalibrationSample) -> Tensor:
 
 
 def _turn(box: Tensor, sample: CalibrationSample) -> Tensor:
-    """Mirror and enlarge what was cut."""
+    """Mirror and scale what was cut."""
     box = box.flip(-1) if sample.flip else box
     if sample.output is None:
         return box.contiguous()
     if box.dtype == torch.bool:
         return F.interpolate(box.float(), sample.output, mode="nearest-exact").bool()
-    enlarged = F.interpolate(box.float(), sample.output, mode="bilinear", align_corners=False)
-    return enlarged if box.is_floating_point() else enlarged.round().to(box.dtype)
+    smaller = sample.output[0] < box.shape[-2]
+    scaled = F.interpolate(box.float(), sample.output, mode="bilinear", align_corners=False, antialias=smaller)
+    return scaled if box.is_floating_point() else scaled.round().to(box.dtype)
 
 
 def _cut_flow(flow: Tensor, sample: CalibrationSample) -> Tensor:
-    """Cut flow ``(N, 2, H, W)``; mirroring turns its x around, enlarging lengthens it."""
+    """Cut flow ``(N, 2, H, W)``; mirroring turns its x around, scaling changes its length."""
     (height, width), (new_height, new_width) = sample.size, sample.output or sample.size
     factors = flow.new_tensor([(-1 if sample.flip else 1) * new_width / width, new_height / height])
     return _cut(flow, sample) * factors.view(1, 2, 1, 1)

@@ -141,7 +141,9 @@ def draw_augmented(
         clip, alpha = _draw_visible(clips[index], augmentation, clip_length, seed, number)
         generator = sample_generator(seed, number)
         flip = bool(torch.rand(1, generator=generator) < hflip)
-        samples.append(cut_sample(alpha, number, 0, crop, flip, zoom, generator))
+        samples.append(
+            cut_sample(alpha, number, 0, crop=crop, flip=flip, zoom=zoom, generator=generator, whole=clips[0].size)
+        )
         augmented.append(clip)
     return augmented, samples
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from rich.progress import track
@@ -29,7 +30,7 @@ class CalibrationSample:
         left: First column of the crop, pixels.
         size: ``(h, w)`` of the crop in the clip, pixels.
         flip: Whether it is mirrored left to right, after cropping.
-        output: ``(h, w)`` in pixels that the crop is enlarged to; ``None`` leaves it as it is.
+        output: ``(h, w)`` in pixels that the crop is scaled to; ``None`` leaves it as it is.
     """
 
     clip: int
@@ -92,7 +93,8 @@ def draw_samples(
         clips: Where to cut from.
         count: Samples to draw.
         clip_length: Frames of each.
-        crop: ``(h, w)`` of each, pixels; whole frames when ``None``.
+        crop: ``(h, w)`` of each, pixels; whole frames when ``None``, those of clips that may be empty (unlabelled
+            pictures) cut and scaled to the size of the first clip's.
         hflip: Probability of mirroring.
         zoom: Half of the samples show a smaller box, enlarged by up to this factor: close and blurred, as people are in
             calls and in upscaled footage. 1 enlarges none; needs ``crop``.
@@ -103,9 +105,10 @@ def draw_samples(
         ConfigError: The crop is larger than a clip's frames, or crops are off and clips differ in size.
     """
     check_clips(clips, clip_length, crop, zoom)
+    cut = partial(cut_sample, crop=crop, zoom=zoom, whole=clips[0].size)
     samples = []
     for number, clip in track(draw_order(len(clips), count, seed), description="calibration samples", transient=True):
-        samples.append(_draw_one(clips[clip], clip, clip_length, crop, hflip, zoom, sample_generator(seed, number)))
+        samples.append(_draw_one(clips[clip], clip, clip_length, hflip, sample_generator(seed, number), cut))
     return samples
 
 
@@ -132,7 +135,7 @@ def check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int, 
                 "remove the clip or lower calibration.clip_length"
             )
         height, width = clip.size
-        if crop is None and (height, width) != first:
+        if crop is None and (height, width) != first and not may_be_empty(clip):
             raise ConfigError(
                 f"clip {clip.name} is {width}x{height} but {clips[0].name} is {first[1]}x{first[0]}; "
                 "set calibration.crop so that clips can be batched"
@@ -183,27 +186,28 @@ def _draw_one(
     source: ClipSource,
     clip: int,
     clip_length: int,
-    crop: tuple[int, int] | None,
     hflip: float,
-    zoom: float,
     generator: torch.Generator,
+    cut: Callable[..., CalibrationSample],
 ) -> CalibrationSample:
     start = _uniform(source.num_frames - clip_length, generator)
     flip = bool(torch.rand(1, generator=generator) < hflip)
     alpha = source.read(start, start + clip_length).alpha
     if not alpha.any() and not may_be_empty(source):
         start, alpha = window_with_subject(source, clip_length)
-    return cut_sample(alpha, clip, start, crop, flip, zoom, generator)
+    return cut(alpha, clip, start, flip=flip, generator=generator)
 
 
 def cut_sample(
     alpha: Tensor,
     clip: int,
     start: int,
+    *,
     crop: tuple[int, int] | None,
     flip: bool,
     zoom: float,
     generator: torch.Generator,
+    whole: tuple[int, int],
 ) -> CalibrationSample:
     """Choose the crop of a sample by its alpha, ``(T, 1, H, W)`` uint8: where the subject is, where there is one.
 
@@ -215,16 +219,28 @@ def cut_sample(
         flip: Whether the sample is mirrored left to right.
         zoom: See :func:`draw_samples`.
         generator: Source of randomness, from :func:`sample_generator`.
+        whole: ``(h, w)`` in pixels that samples have when ``crop`` is ``None``.
     """
     stop = start + len(alpha)
     if crop is None:
-        return CalibrationSample(clip, start, stop, 0, 0, (alpha.shape[-2], alpha.shape[-1]), flip)
+        return _whole_frame(alpha, CalibrationSample(clip, start, stop, 0, 0, whole, flip))
     box = crop
     if zoom > 1:
         factor = 1 + (zoom - 1) * max(0.0, 2 * float(torch.rand(1, generator=generator)) - 1)
         box = (max(1, round(crop[0] / factor)), max(1, round(crop[1] / factor)))
     top, left = _choose_crop(alpha, box, generator)
     return CalibrationSample(clip, start, stop, top, left, box, flip, None if box == crop else crop)
+
+
+def _whole_frame(alpha: Tensor, sample: CalibrationSample) -> CalibrationSample:
+    """The middle of frames of another size, as large as the sample's shape allows, scaled to its size."""
+    frame, wanted = (alpha.shape[-2], alpha.shape[-1]), sample.size
+    if frame == wanted:
+        return sample
+    share = min(frame[0] / wanted[0], frame[1] / wanted[1])
+    box = (max(1, int(wanted[0] * share)), max(1, int(wanted[1] * share)))
+    top, left = (frame[0] - box[0]) // 2, (frame[1] - box[1]) // 2
+    return replace(sample, top=top, left=left, size=box, output=None if box == wanted else wanted)
 
 
 def window_with_subject(source: ClipSource, clip_length: int) -> tuple[int, Tensor]:
