@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from deploy_media import COUNT, RATE, SIZE, decode, encode, picture, sounds
 from ptq4vm.errors import ConfigError, DataError, SaveError
-from ptq4vm.media.codecs import SPEEDS, choose_codec
+from ptq4vm.media.codecs import CODECS, HARDWARE, SPEEDS, choose_codec
 from ptq4vm.media.frames import Frame, Look, Reader, Sound, StreamInfo
 from ptq4vm.media.readers import CameraReader, ImagesReader, open_input
 from ptq4vm.media.video import VideoReader
@@ -282,6 +283,32 @@ def test_codecs_that_do_not_suit(suffix: str, name: str, alpha: bool, words: str
     with pytest.raises(ConfigError) as error:
         choose_codec(suffix, name, alpha)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_a_device_that_does_not_answer_is_named_at_once(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"does not fit into \.webm"):
+        choose_codec(".webm", name, False)
+    try:
+        chosen = choose_codec(".mp4", name, False)
+    except ConfigError as error:
+        usual, _, kind = name.partition("_")
+        assert f"codec={name}: the encoder does not answer on this machine (" in str(error)
+        assert str(error).endswith(f"; use codec={usual}") and kind in HARDWARE[name].encoder
+    else:  # a machine that has one
+        assert chosen == HARDWARE[name]
+
+
+def test_an_encoder_that_answers_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = replace(HARDWARE["h265_nvenc"], encoder="libx265", options=CODECS["h265"].options)
+    monkeypatch.setitem(HARDWARE, "h265_nvenc", here)
+    chosen = choose_codec(".mp4", "h265_nvenc", False, "ultrafast")
+    assert chosen.options["preset"] == "p1" and chosen.encoder == "libx265"
+    usual = choose_codec(".mp4", "h265_nvenc", False)
+    with open_video(tmp_path / "o.mp4", StreamInfo(SIZE, RATE, look=Look()), SIZE, usual) as writer:
+        writer.write(Frame(0, picture(0), Fraction(0)), picture(0))
+    with av.open(tmp_path / "o.mp4") as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1", "what Apple's players ask for"
 
 
 def test_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
   engine=auto       auto, pytorch, onnx, openvino, litert, bits
   output=composite  composite, alpha, foreground, rgba (.mov: ProRes 4444, .webm and .mkv: VP9, folder: PNG)
   background=green  behind a composite: green, black, white, grey, blue, '#rrggbb', an image or a video
-  codec=auto        auto, h264, h265, vp9, prores; y4m or raw with out=-
+  codec=auto        auto, h264, h265, vp9, prores, h264_nvenc and others; y4m or raw with out=-
   speed=auto        the encoder's preset, slow to ultrafast: faster makes larger files
   downsample_ratio=auto  size at which the network runs; auto brings the longer side to 512
   size=auto         what an exported file runs at: auto (the frames' aspect, about its area), file (its own), or 288x512

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import av
 
-from ptq4vm.errors import ConfigError
+from ptq4vm.errors import ConfigError, one_line
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,19 @@ CODECS = {
         deep="yuv444p10le",
     ),
 }
+_FILMS = (".mp4", ".mov", ".mkv")
+_NVENC = {name: {"preset": f"p{7 - number}"} for number, name in enumerate(SPEEDS)}
+_QSV = {name: {"preset": name if name in SPEEDS[:5] else "veryfast"} for name in SPEEDS}
+HARDWARE = {
+    f"{name}_{kind}": Codec(f"{encoder}_{kind}", form, None, _FILMS, options, even=True, aspect=aspect, speeds=speeds)
+    for name, encoder in (("h264", "h264"), ("h265", "hevc"))
+    for kind, form, options, aspect, speeds in (
+        ("nvenc", "yuv420p", {"rc": "vbr", "cq": "19", "b": "0", "preset": "p4"}, True, _NVENC),
+        ("qsv", "nv12", {"global_quality": "20", "preset": "fast"}, True, _QSV),
+        ("videotoolbox", "yuv420p", {"q": "65"}, True, {}),
+    )
+}
+"""Encoders of graphics cards (NVIDIA, Intel) and of Apple's computers: never chosen by themselves."""
 _DEFAULT = {".mp4": "h264", ".mov": "h264", ".mkv": "h264", ".webm": "vp9"}
 _DEFAULT_ALPHA = {".mov": "prores", ".mkv": "vp9", ".webm": "vp9"}
 VIDEO_SUFFIXES = tuple(_DEFAULT)
@@ -112,7 +126,8 @@ def choose_codec(suffix: str, name: str, alpha: bool, speed: str = "auto") -> Co
         speed: One of :data:`SPEEDS`, or ``auto`` for the codec's own choice.
 
     Raises:
-        ConfigError: There is no such codec, it does not go into such a file, it carries no alpha, or has no such speed.
+        ConfigError: There is no such codec, it does not go into such a file, it carries no alpha, has no such speed, or
+            needs a device that does not answer.
     """
     if suffix not in VIDEO_SUFFIXES:
         raise ConfigError(f"out=*{suffix} is no video that can be written: use {', '.join(VIDEO_SUFFIXES)} or a folder")
@@ -121,18 +136,35 @@ def choose_codec(suffix: str, name: str, alpha: bool, speed: str = "auto") -> Co
         if alpha and suffix not in _DEFAULT_ALPHA:
             raise ConfigError(f"output=rgba does not fit into {suffix}: use {carriers}")
         name = (_DEFAULT_ALPHA if alpha else _DEFAULT)[suffix]
-    if name not in CODECS:
-        raise ConfigError(f"codec={name} is unknown: use auto, {', '.join(CODECS)}")
-    codec = CODECS[name]
+    if name not in CODECS and name not in HARDWARE:
+        raise ConfigError(f"codec={name} is unknown: use auto, {', '.join((*CODECS, *HARDWARE))}")
+    codec = CODECS.get(name) or HARDWARE[name]
     if suffix not in codec.suffixes:
         raise ConfigError(f"codec={name} does not fit into {suffix}: use {', '.join(codec.suffixes)}")
     if alpha and codec.alpha is None:
         raise ConfigError(f"codec={name} carries no alpha: use {carriers}")
+    if name in HARDWARE:
+        _check_is_there(name, codec)
     if speed == "auto":
         return codec
     if speed not in codec.speeds:
         raise ConfigError(f"speed={speed} is unknown to codec={name}: use {', '.join(('auto', *codec.speeds))}")
     return replace(codec, options={**codec.options, **codec.speeds[speed]})
+
+
+def _check_is_there(name: str, codec: Codec) -> None:
+    """Open an encoder that needs a device. Raises :class:`ConfigError` where it cannot be opened."""
+    try:
+        context = av.CodecContext.create(codec.encoder, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height, context.pix_fmt = 256, 256, codec.opaque
+        context.time_base, context.options = Fraction(1, 25), dict(codec.options)
+        context.open()
+    except (av.FFmpegError, OSError, ValueError) as error:
+        said = one_line(error).rsplit("] ", 1)[-1]  # FFmpeg's own last words
+        raise ConfigError(
+            f"codec={name}: the encoder does not answer on this machine ({said}); use codec={name.split('_')[0]}"
+        ) from error
 
 
 def deeper(alpha: bool, depth: int, kept: int) -> str:

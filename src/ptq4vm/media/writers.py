@@ -122,7 +122,7 @@ class VideoWriter(Writer):
         context.sample_aspect_ratio = self._look.aspect
         context.colorspace, context.color_range = self._look.matrix, self._look.range
         context.color_primaries, context.color_trc = self._look.primaries, self._look.transfer
-        if codec.encoder == "libx265":
+        if context.codec.canonical_name == "hevc":
             context.codec_tag = "hvc1" if self._suffix != ".mkv" else context.codec_tag
         if alpha and codec.encoder == "libvpx-vp9":
             stream.metadata["alpha_mode"] = "1"  # what tells a browser that there is alpha
