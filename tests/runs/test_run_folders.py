@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,7 @@ def test_names_that_would_lead_elsewhere(text: str) -> None:
 
 HOLDER = """
 import sys
+from collections.abc import Callable
 from filelock import FileLock
 
 lock = FileLock(sys.argv[1])
@@ -144,15 +146,30 @@ def test_processes_of_one_run_are_let_in(tmp_path: Path, monkeypatch: pytest.Mon
         assert not (tmp_path / "run" / LOCK).exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"not tensors", None])
-def test_damaged_tensors_are_made_again(tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: b"not tensors",
+        lambda data: data[:-50],
+        lambda data: data.replace(b'"a"', b'"b"'),
+        lambda data: data.replace(b'"units":"3"', b'"units":"9"'),
+        lambda data: data.replace(b'"sha256"', b'"sha257"'),
+        lambda data: data[:-1] + b"A",
+    ],
+)
+def test_damaged_tensors_are_made_again(
+    tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     state = RunState(tmp_path, {})
     state.put("x", 1)
     state.save_tensors("start", {"a": torch.ones(100)}, {"units": "3"})
     found = state.load_tensors("start")
     assert found is not None and found[1]["units"] == "3"
     path = state.path("start.safetensors")
-    path.write_bytes(path.read_bytes()[:-50] if damage is None else damage)
+    before = path.read_bytes()
+    path.write_bytes(damage(before))
+    assert path.read_bytes() != before
     assert state.load_tensors("start") is None
     assert "start.safetensors is damaged" in caplog.text and "making it again" in caplog.text
     assert (tmp_path / STATE / NOTES).is_file()

@@ -51,6 +51,9 @@ def fingerprint(**parts: Any) -> dict[str, str]:
     }
 
 
+_HASH = "sha256"
+
+
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """Compute one hexadecimal SHA-256 over the names and values of tensors."""
     digest = hashlib.sha256()
@@ -152,7 +155,7 @@ class RunState:
 
     def save_tensors(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Keep tensors under a name. Raises :class:`ptq4vm.errors.SaveError`."""
-        write_tensors(self.folder / f"{name}.safetensors", tensors, metadata)
+        _keep(self.folder / f"{name}.safetensors", tensors, metadata)
 
     def load_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """Tensors and metadata kept under a name; ``None`` when there are none that can be read: make them again."""
@@ -181,7 +184,7 @@ class SharedStages:
 
     def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Keep a finished stage. Two runs that finish at once write the same. Raises SaveError."""
-        write_tensors(self._path, tensors, metadata)
+        _keep(self._path, tensors, metadata)
 
 
 def _checked(notes: Any) -> dict[str, Any]:
@@ -208,15 +211,30 @@ def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
+def _keep(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors, and what tells :func:`_undamaged` that they are those."""
+    notes = {key: text for key, text in metadata.items() if key != _HASH}
+    write_tensors(path, tensors, {**notes, _HASH: _hash_of(tensors, notes)})
+
+
+def _hash_of(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    text = json.dumps(dict(notes), sort_keys=True)
+    return hashlib.sha256(f"{tensors_hash(tensors)} {text}".encode()).hexdigest()
+
+
 def _undamaged(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     """Tensors and metadata of a file, ``None`` where there is none; a damaged one is told of and counts as none."""
     if not path.is_file():
         return None
     try:
-        return read_tensors(path), read_metadata(path)
+        tensors, notes = read_tensors(path), read_metadata(path)
+        known = notes.pop(_HASH, "")
+        if known != _hash_of(tensors, notes):  # a name or a number of it, which a header that is well formed hides
+            raise CheckpointError(f"{path} is damaged (its checksum differs): quantize again")
     except CheckpointError as error:
         log.warning("%s; making it again", one_line(error).partition(": quantize again")[0])
         return None
+    return tensors, notes
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
