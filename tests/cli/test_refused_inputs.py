@@ -171,6 +171,8 @@ def test_a_choice_that_cannot_be_read_is_refused(workplace: Workplace, tmp_path:
     assert "cannot read" in workplace.quantize(tmp_path / "run", f"method={value}").line()
 
 
-@pytest.mark.parametrize("value", ["seed=[]", "seed={a: 1}", "bits.weight=[1]"])
-def test_a_list_in_the_place_of_a_number_is_refused(workplace: Workplace, tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["seed=[]", "seed={a: 1}", "bits.weight=[1]", "seed=inf", "seed=[nan]", "bits.weight=-inf"]
+)
+def test_what_is_no_number_in_the_place_of_one_is_refused(workplace: Workplace, tmp_path: Path, value: str) -> None:
     assert "has the wrong type: give a whole number" in workplace.quantize(tmp_path / "run", value).line()

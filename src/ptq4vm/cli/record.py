@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -93,8 +94,13 @@ def common(cfg: DictConfig, run_dir: Path, command: str, name: str) -> dict[str,
 
 
 def _as_written(value: Any) -> Any:
-    """A value as JSON takes it, also where a list or mapping is in its place, which is refused later by its name."""
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    """A value as JSON takes it, also where a list or no number is in its place, which is refused later by its name."""
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    try:
+        json.dumps(plain, allow_nan=False)
+    except ValueError:  # inf and nan are numbers to YAML
+        return str(plain)
+    return plain
 
 
 def planned_stages(method: DictConfig) -> list[str]:
