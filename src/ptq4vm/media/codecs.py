@@ -65,7 +65,7 @@ CODECS = {
         "yuv420p",
         None,
         (".mp4", ".mov", ".mkv"),
-        {"crf": "18", "preset": "fast"},
+        {"crf": "17", "preset": "veryfast"},
         even=True,
         speeds=_PRESETS,
     ),
