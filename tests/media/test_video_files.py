@@ -307,7 +307,7 @@ def test_an_encoder_that_answers_is_used(tmp_path: Path, monkeypatch: pytest.Mon
     usual = choose_codec(".mp4", "h264_nvenc", False)
     with open_video(tmp_path / "o.mp4", StreamInfo(SIZE, RATE, look=Look()), SIZE, usual) as writer:
         writer.write(Frame(0, picture(0), Fraction(0)), picture(0))
-    assert alike(decode(tmp_path / "o.mp4")[0], picture(0))
+    assert alike(decode(tmp_path / "o.mp4")[0][0], picture(0))
 
 
 def test_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
