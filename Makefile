@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint docs hooks browser clean
+.PHONY: help venv demo test test-slow lint docs hooks browser clean
 .DELETE_ON_ERROR:
 
 help:  ## what can be made here
@@ -50,6 +50,9 @@ browser:
 
 test: lint docs browser  ## lint, docs, then the whole test suite
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-slow: $(STAMP)  ## the other cases of tests that take seconds each
+	$(BIN)/pytest $(PYTEST_ARGS) -m slow
 
 clean:  ## remove everything made here, runs too
 	rm -rf $(VENV) build dist runs multirun outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -45,6 +45,7 @@ FILES = (
     ("openvino", "w8a8-mixed-input"),
     ("bits", "bivm"),
 )
+SLOW = (("openvino", "w8a8-mixed-input"), ("onnx", "w8a8-tensor-output"))
 SAYS = {"overflow": "safe", "bits": "w8a8", "size_step": "16"}
 RVM_OF = {"family": "rvm", "arguments": {"variant": "mobilenetv3"}}
 
@@ -95,7 +96,10 @@ def pictures(size: tuple[int, int], count: int = 3) -> list[NDArray[np.uint8]]:
     return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("target", "choice"), FILES, ids="-".join)
+@pytest.mark.parametrize(
+    ("target", "choice"),
+    [pytest.param(*file, id="-".join(file), marks=[pytest.mark.slow] if file in SLOW else []) for file in FILES],
+)
 def test_a_reshaped_file_is_the_one_exported_for_that_size(target: str, choice: str, tmp_path: Path) -> None:
     if target == "bits":
         pytest.importorskip("numba")

@@ -135,7 +135,7 @@ def test_openvino_keeps_states_inside_and_begins_with_zeros(file: Path) -> None:
     assert np.abs(first - expected).mean() < 2 / 255
 
 
-@pytest.mark.parametrize("bits", ["w4a8", "w4a4"])
+@pytest.mark.parametrize("bits", [pytest.param("w4a8", marks=pytest.mark.slow), "w4a4"])
 def test_openvino_computes_with_packed_weights(bits: str, tmp_path: Path) -> None:
     small = random_quantized(spec(bits, "mixed", "engine"))
     TARGETS["openvino"]().write(small, tmp_path / "a.xml", SHAPE, {})
@@ -146,9 +146,19 @@ def test_openvino_computes_with_packed_weights(bits: str, tmp_path: Path) -> Non
     check_first_layers(small, engine)
 
 
-@pytest.mark.parametrize(("target", "suffix"), [("openvino", "xml"), ("onnx", "onnx")])
-@pytest.mark.parametrize(("granularity", "placement"), [("channel", "engine"), ("mixed", "input")])
-@pytest.mark.parametrize("bits", ["w4a4", "w8a7"])
+@pytest.mark.parametrize(
+    ("target", "suffix", "granularity", "placement", "bits"),
+    [
+        ("openvino", "xml", "channel", "engine", "w4a4"),
+        pytest.param("openvino", "xml", "channel", "engine", "w8a7", marks=pytest.mark.slow),
+        pytest.param("openvino", "xml", "mixed", "input", "w4a4", marks=pytest.mark.slow),
+        ("openvino", "xml", "mixed", "input", "w8a7"),
+        ("onnx", "onnx", "channel", "engine", "w4a4"),
+        pytest.param("onnx", "onnx", "channel", "engine", "w8a7", marks=pytest.mark.slow),
+        pytest.param("onnx", "onnx", "mixed", "input", "w4a4", marks=pytest.mark.slow),
+        ("onnx", "onnx", "mixed", "input", "w8a7"),
+    ],
+)
 def test_zero_points_of_channels_are_stored_as_one(
     target: str, suffix: str, granularity: str, placement: str, bits: str, tmp_path: Path
 ) -> None:
@@ -160,7 +170,9 @@ def test_zero_points_of_channels_are_stored_as_one(
 
 
 @pytest.mark.parametrize(("target", "suffix"), [("openvino", "xml"), ("onnx", "onnx")])
-@pytest.mark.parametrize(("granularity", "placement"), [("channel", "engine"), ("mixed", "input")])
+@pytest.mark.parametrize(
+    ("granularity", "placement"), [("channel", "engine"), pytest.param("mixed", "input", marks=pytest.mark.slow)]
+)
 def test_levels_that_are_not_evenly_spaced_are_looked_up(
     target: str, suffix: str, granularity: str, placement: str, tmp_path: Path
 ) -> None:

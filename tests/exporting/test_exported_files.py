@@ -56,7 +56,13 @@ def test_onnx_runtime_agrees_with_pytorch(choice: tuple[str, ...], tmp_path: Pat
     assert engine.metadata == {"version": "1.2.3", "bits": choice[0]}
 
 
-@pytest.mark.parametrize("choice", CHOICES[:2] + CHOICES[3:], ids="-".join)
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param(choice, id="-".join(choice), marks=[] if choice[1] == "mixed" else [pytest.mark.slow])
+        for choice in CHOICES[:2] + CHOICES[3:]
+    ],
+)
 def test_openvino_agrees_with_pytorch(choice: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "a.xml"
     TARGETS["openvino"]().write(network(*choice), file, SHAPE, {"version": "1.2.3", "bits": choice[0]})

@@ -50,8 +50,22 @@ def write(choice: tuple[str, ...], target: str, folder: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("target", ("onnx", "openvino"))
-@pytest.mark.parametrize("choice", CHOICES, ids="-".join)
+SLOW = (("w8a8", "tensor", "input"), ("w4a8", "branch", "input"), ("w4a4", "tensor", "engine"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "target"),
+    [
+        pytest.param(
+            choice,
+            target,
+            id="-".join((*choice, target)),
+            marks=[pytest.mark.slow] if target == "openvino" and choice in SLOW else [],
+        )
+        for choice in CHOICES
+        for target in ("onnx", "openvino")
+    ],
+)
 def test_every_layer_computes_what_pytorch_computes(choice: tuple[str, ...], target: str, tmp_path: Path) -> None:
     engine = open_engine(write(choice, target, tmp_path), threads=1)
     frames = stepwise(network(*choice), engine, CLIP.frames[:2])
