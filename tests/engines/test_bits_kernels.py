@@ -219,6 +219,57 @@ def test_chains_round_as_numpy_does(size: tuple[int, int]) -> None:
         assert np.array_equal(found, wanted.astype(np.float32))
 
 
+def doubled(x: np.ndarray) -> np.ndarray:
+    """Bilinear enlargement to twice the size, rows first."""
+    for axis in (1, 2):
+        last = x.shape[axis] - 1
+        before = x.take([0, *range(last)], axis)
+        behind = x.take([*range(1, last + 1), last], axis)
+        near, quarter = x * np.float32(0.75), np.float32(0.25)
+        shape = list(x.shape)
+        shape[axis] *= 2
+        x = np.stack([near + before * quarter, near + behind * quarter], axis + 1).reshape(shape)
+    return x
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    channels=st.sampled_from([(3, 5), (32, 3), (40, 30), (70, 1)]),
+    size=st.sampled_from([(5, 7), (8, 32), (3, 49), (1, 1)]),
+    odd=st.booleans(),
+    ahead=st.booleans(),
+    stride=st.sampled_from([1, 2]),
+    threads=THREADS,
+)
+def test_signs_of_enlarged_pictures(
+    channels: tuple[int, int], size: tuple[int, int], odd: bool, ahead: bool, stride: int, threads: int
+) -> None:
+    """Beside others, in either order; cut where the larger size is odd; and the enlarged picture itself."""
+    generator = np.random.default_rng(sum(channels))
+    height, width = (2 * edge - (1 if odd and edge > 1 else 0) for edge in size)
+    x = generator.normal(size=(channels[0], *size)).astype(np.float32)
+    y = generator.normal(size=(channels[1], height, width)).astype(np.float32)
+    weights = generator.choice([-1.0, 1.0], (5, sum(channels), 3, 3)).astype(np.float32)
+    arrays: Arrays = {"shift": generator.normal(size=(sum(channels), 1, 1)).astype(np.float32)}
+    nodes = [
+        node("Concat", ["x1", "x2"], "xx"),
+        node("Double", ["xx"], "large"),
+        node("Slice", ["large"], "cut", ends={"2": height, "3": width}),
+        node("Concat", ["cut", "y"] if ahead else ["y", "cut"], "joined"),
+        node("Sign", ["joined", "shift"], "signs", low=-1.0),
+        binary("signs", "z", weights, arrays, stride),
+        node("Relu", ["cut"], "seen"),
+    ]
+    cut = doubled(x)[:, :height, :width]
+    inputs = {"x1": x[:1], "x2": x[1:], "y": y}
+    wanted = np.concatenate([cut, y] if ahead else [y, cut])
+    sums = convolved(signs_of(wanted, arrays["shift"], -1), weights, stride, 1)
+    for outputs in (["z"], ["z", "seen"]):
+        found = ran(nodes[: len(nodes) - 2 + len(outputs)], inputs, arrays, outputs, threads)
+        assert np.array_equal(found["z"], finished(sums, arrays, "z"))
+    assert np.array_equal(found["seen"], np.maximum(cut, 0))
+
+
 def test_a_bit_is_where_its_channel_says() -> None:
     signs = np.zeros((1, 70, 1), np.uint8)
     signs[0, [0, 33, 69]] = 1

@@ -23,9 +23,10 @@ from ptq4vm.engines.bittiles import (
     floats_at,
     numbers_at,
     sign_tile,
+    wide_sign_tile,
     words_at,
 )
-from ptq4vm.engines.rowkernels import ZERO, chain, copy_row, double_row, exactly, fill_row, halve_row
+from ptq4vm.engines.rowkernels import ZERO, chain, copy_row, double_row, exactly, fill_row, halve_row, mix_rows
 
 FIELDS = (
     "kind", "channels", "width", "length", "out", "far", "down", "steps", "count", "flat", "clean", "mask",
@@ -155,44 +156,62 @@ def _nearest(y: int, height: int) -> tuple[int, int]:
 
 
 @exactly
-def _rows_of(op: Any, first: int, last: int, y: int, rows: Any, doubled: Any, mixed: Any) -> None:
-    """Addresses of one row of every channel, enlarged where the table says so.
-
-    ``SOURCE`` is a table: a channel's address, its rows' distance, and its rows and columns where it is to be enlarged.
-    """
+def _rows_of(op: Any, first: int, last: int, y: int, rows: Any, mixed: Any) -> None:
+    """Addresses of one row of every channel; of those that are enlarged, rows that are still to be widened."""
     for c in range(first, last):
         channel = numbers_at(op[SOURCE] + c * ENTRY * 8)
         if channel[2] == 0:
             rows[c - first] = channel[0] + y * channel[1]
         else:
             near, beside = _nearest(y, channel[2])
-            rows[c - first] = doubled[c - first].ctypes.data
             from_near, from_beside = channel[0] + near * channel[1], channel[0] + beside * channel[1]
-            double_row(from_near, from_beside, rows[c - first], channel[3], mixed)
+            rows[c - first] = mixed[c - first].ctypes.data
+            mix_rows(from_near, from_beside, channel[3], mixed[c - first])
+
+
+@exactly
+def _sign_row(op: Any, first: int, last: int, y: int, place: int, words: Any, rows: Any, mixed: Any) -> None:
+    """Signs of one row of up to 32 channels: those that are enlarged come first, and the others' bits are added.
+
+    ``SOURCE`` is a table: a channel's address, its rows' distance, and its rows and columns where it is to be enlarged.
+    """
+    _rows_of(op, first, last, y, rows, mixed)
+    shifts, table, wide = op[SHIFT] + first * PIXEL, rows.ctypes.data, 0
+    while first + wide < last and numbers_at(op[SOURCE] + (first + wide) * ENTRY * 8)[2] != 0:
+        wide += 1
+    if wide > 0:
+        for x in range(0, op[LENGTH], 2 * ACROSS):
+            wide_sign_tile(table, wide, x // 2 * PIXEL, shifts, op[THRESHOLD], place + x * PIXEL)
+    if wide == last - first:
+        return
+    to = words.ctypes.data if wide > 0 else place
+    table, shifts, rest = table + wide * 8, shifts + wide * PIXEL, last - first - wide
+    for x in range(0, op[LENGTH], ACROSS):
+        sign_tile(table, rest, x * PIXEL, shifts, op[THRESHOLD], to + x * PIXEL)
+    if wide > 0:
+        row, shift = words_at(place), np.uint32(wide)
+        for x in range(op[WIDTH]):
+            row[x] |= words[x] << shift
 
 
 @exactly
 def pack(op: Any, start: int, stop: int) -> None:
     """Set the bits of channels where ``source + shift`` is at least the threshold."""
     stride, edge, width, length = op[STRIDE], op[EDGE], op[WIDTH], op[LENGTH]
-    spare, mixed = np.empty(length, np.uint32), np.empty(length + 4, np.float32)
-    doubled, rows = np.empty((32, length + 2), np.float32), np.empty(32, np.int64)
+    spare, words = np.empty(length + ACROSS, np.uint32), np.empty(length, np.uint32)
+    mixed, rows = np.empty((32, length // 2 + 2 * ACROSS), np.float32), np.empty(32, np.int64)
     for y in range(start, stop):
         for plane in range((op[CHANNELS] + 31) // 32):
-            first, last = 32 * plane, min(32 * plane + 32, op[CHANNELS])
-            _rows_of(op, first, last, y, rows, doubled, mixed)
             row = op[OUT] + plane * op[FAR] + (y + edge) * op[DOWN]
             place = row + edge * PIXEL if stride == 1 else spare.ctypes.data
-            shifts = op[SHIFT] + first * PIXEL
-            for x in range(0, length, ACROSS):
-                sign_tile(rows.ctypes.data, last - first, x * PIXEL, shifts, op[THRESHOLD], place + x * PIXEL)
-            words = words_at(row)
+            _sign_row(op, 32 * plane, min(32 * plane + 32, op[CHANNELS]), y, place, words, rows, mixed)
+            line = words_at(row)
             if stride == 1:
-                for x in range(width, length):
-                    words[x + edge] = NOTHING
+                for x in range(width, (length + ACROSS) // (2 * ACROSS) * 2 * ACROSS):
+                    line[x + edge] = NOTHING
             else:
                 for x in range(width):
-                    words[(x + edge) % stride * op[COLUMNS] + (x + edge) // stride] = spare[x]
+                    line[(x + edge) % stride * op[COLUMNS] + (x + edge) // stride] = spare[x]
 
 
 @exactly

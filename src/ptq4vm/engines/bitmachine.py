@@ -23,7 +23,7 @@ from ptq4vm.system.cpu import usable_cpus
 
 LINE = 64  # bytes that threads share at once
 PATIENCE = 200  # looks at a counter before another thread may have the CPU
-STRIP = 1024
+STRIP = 2048
 """Pixels of a channel that a strip has at least, where there are as many."""
 
 

@@ -191,9 +191,10 @@ class Program:
 
     def _table(self, source: str) -> tuple[NDArray[np.int64], list[NDArray[Any]], set[int]]:
         """What signs are of, by channels; see :func:`~ptq4vm.engines.bitkernels.pack`. And the memory behind it."""
-        lines, parts, around = [], [], set()
+        lines, parts, around, first = [], [], set(), True
         for name in self._joined.get(source, [source]):
-            small = self._doubled.get(name, [])
+            small = self._doubled.get(name, []) if first else []
+            first = bool(small)  # rows that are enlarged come before those that are not
             for part in small or [self._place(name)]:
                 size = part.shape[1:] if small else (0, 0)
                 lines += [(row.ctypes.data, part.strides[1], *size) for row in part]

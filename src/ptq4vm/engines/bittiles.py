@@ -173,44 +173,76 @@ float_tile: Any = _tile(_Float())
 exact_tile: Any = _tile(_Exact())
 
 
-def _signs(typing: Any, table: Any, channels: Any, along: Any, shifts: Any, limit: Any, out: Any) -> Any:
-    """Signs of a tile of up to 32 channels, one bit each.
+def _signs(twice: bool) -> Any:
+    def tile(typing: Any, table: Any, channels: Any, along: Any, shifts: Any, limit: Any, out: Any) -> Any:
+        """Signs of a tile of up to 32 channels, one bit each; of twice as many pixels where rows are to be widened.
 
-    Args:
-        table: Address of the addresses of the channels' rows.
-        channels: How many there are.
-        along: Bytes from the rows' beginning to the tile.
-        shifts: Address of what is added to the channels' values.
-        limit: Address of the least float whose bit is set.
-        out: Where the words go.
-    """
+        Args:
+            table: Address of the addresses of the channels' rows; those to be widened begin a column before the first.
+            channels: How many there are.
+            along: Bytes from the rows' beginning to the tile.
+            shifts: Address of what is added to the channels' values.
+            limit: Address of the least float whose bit is set.
+            out: Where the words go.
+        """
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        table, channels, along, shifts, limit, out = args
-        least = _spread(builder, _load(builder, limit, _F32))
-        none = ir.Constant(_vector(_I32), [0] * ACROSS)
-        before, body, after = builder.block, builder.append_basic_block("signs"), builder.append_basic_block("rest")
-        builder.branch(body)
-        builder.position_at_end(body)
-        channel, words = builder.phi(_I64), builder.phi(_vector(_I32))
-        row = _load(builder, _plus(builder, table, channel, 8), _I64, 8)
-        shift = _spread(builder, _load(builder, _plus(builder, shifts, channel, 4), _F32))
-        value = builder.fadd(_load(builder, builder.add(row, along), _vector(_F32)), shift)
-        bit = _spread(builder, builder.shl(ir.Constant(_I32, 1), builder.trunc(channel, _I32)))
-        found = builder.or_(words, builder.select(builder.fcmp_ordered(">=", value, least), bit, none))
-        following = builder.add(channel, ir.Constant(_I64, 1))
-        builder.cbranch(builder.icmp_signed("<", following, channels), body, after)
-        for phi, start, on in ((channel, ir.Constant(_I64, 0), following), (words, none, found)):
-            phi.add_incoming(start, before)
-            phi.add_incoming(on, body)
-        builder.position_at_end(after)
-        builder.store(found, _at(builder, out, _vector(_I32)), align=4)
-        return context.get_dummy_value()
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            _collect(builder, _widened if twice else _as_it_is, 2 if twice else 1, *args)
+            return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 6), build
+        return types.void(*[types.int64] * 6), build
+
+    return intrinsic(tile)
 
 
-sign_tile: Any = intrinsic(_signs)
+def _as_it_is(builder: Any, address: Any) -> list[Any]:
+    return [_load(builder, address, _vector(_F32))]
+
+
+def _widened(builder: Any, address: Any) -> list[Any]:
+    """Pixels at even and at odd places of a row that is enlarged: three quarters of one, and one of its neighbour."""
+    before, here, behind = (
+        _load(builder, builder.add(address, ir.Constant(_I64, 4 * n)), _vector(_F32)) for n in range(3)
+    )
+    quarter, most = (ir.Constant(_vector(_F32), [value] * ACROSS) for value in (0.25, 0.75))
+    near = builder.fmul(here, most)
+    return [builder.fadd(near, builder.fmul(other, quarter)) for other in (before, behind)]
+
+
+def _collect(builder: Any, read: Any, parts: int, table: Any, channels: Any, along: Any, shifts: Any, limit: Any,
+             out: Any) -> None:  # fmt: skip
+    least = _spread(builder, _load(builder, limit, _F32))
+    none = ir.Constant(_vector(_I32), [0] * ACROSS)
+    before, body, after = builder.block, builder.append_basic_block("signs"), builder.append_basic_block("rest")
+    builder.branch(body)
+    builder.position_at_end(body)
+    channel, words = builder.phi(_I64), [builder.phi(_vector(_I32)) for _ in range(parts)]
+    row = _load(builder, _plus(builder, table, channel, 8), _I64, 8)
+    shift = _spread(builder, _load(builder, _plus(builder, shifts, channel, 4), _F32))
+    bit = _spread(builder, builder.shl(ir.Constant(_I32, 1), builder.trunc(channel, _I32)))
+    found = []
+    for value, word in zip(read(builder, builder.add(row, along)), words, strict=True):
+        is_set = builder.fcmp_ordered(">=", builder.fadd(value, shift), least)
+        found.append(builder.or_(word, builder.select(is_set, bit, none)))
+    following = builder.add(channel, ir.Constant(_I64, 1))
+    builder.cbranch(builder.icmp_signed("<", following, channels), body, after)
+    for phi, start, on in (
+        (channel, ir.Constant(_I64, 0), following),
+        *((w, none, f) for w, f in zip(words, found, strict=True)),
+    ):
+        phi.add_incoming(start, before)
+        phi.add_incoming(on, body)
+    builder.position_at_end(after)
+    if parts == 1:
+        builder.store(found[0], _at(builder, out, _vector(_I32)), align=4)
+        return
+    order = [n // 2 + n % 2 * ACROSS for n in range(2 * ACROSS)]
+    woven = builder.shuffle_vector(*found, ir.Constant(ir.VectorType(_I32, 2 * ACROSS), order))
+    builder.store(woven, _at(builder, out, ir.VectorType(_I32, 2 * ACROSS)), align=4)
+
+
+sign_tile: Any = _signs(twice=False)
+wide_sign_tile: Any = _signs(twice=True)
 
 
 def _pointer(kind: Any) -> Any:

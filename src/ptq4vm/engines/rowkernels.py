@@ -162,13 +162,20 @@ def halve_row(top: int, bottom: int, out: int, width: int) -> None:
 
 
 @exactly
-def double_row(near: int, beside: int, out: int, width: int, mixed: Any) -> None:
-    """Bilinear enlargement to twice the ``width``, from the nearest row and the one beside; ``mixed`` has room for two
-    more than that."""
-    line, other, row = floats_at(near), floats_at(beside), floats_at(out)
+def mix_rows(near: int, beside: int, width: int, mixed: Any) -> None:
+    """Three quarters of a row and one of another, with the first and the last column once more at the ends."""
+    line, other = floats_at(near), floats_at(beside)
     for x in range(width):
         mixed[x + 1] = line[x] * MOST + other[x] * QUARTER
     mixed[0], mixed[width + 1] = mixed[1], mixed[width]
+
+
+@exactly
+def double_row(near: int, beside: int, out: int, width: int, mixed: Any) -> None:
+    """Bilinear enlargement to twice the ``width``, from the nearest row and the one beside; ``mixed`` has room for two
+    more than that."""
+    mix_rows(near, beside, width, mixed)
+    row = floats_at(out)
     for x in range(width):
         here = mixed[x + 1] * MOST
         row[2 * x] = here + mixed[x] * QUARTER
