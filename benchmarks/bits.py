@@ -140,7 +140,7 @@ def table(file: str, threads: int, count: int, turns: int, limit: int) -> None:
     print(f"mask set on {100 * float(np.mean(masks or [1])):.0f} %")
     print("peaks on one thread: " + ", ".join(f"{kind} {each / 1e9:.0f} GMAC/s" for kind, each in peak.items()))
     pairs = zip(program.machine.operations, milliseconds, strict=True)
-    rows = operations(engine._nodes, program.sizes, [(each.node, spent) for each, spent in pairs])
+    rows = operations(engine._nodes, program.sizes, [(each.nodes, spent) for each, spent in pairs])
     floors = [1e3 * (row.macs or 0) / peak.get(row.kind, math.inf) / threads for row in rows]
     kinds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
     for row, floor in zip(rows, floors, strict=True):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ptq4vm.engines import bitkernels as kernels
 from ptq4vm.engines import rowkernels as loops
 from ptq4vm.engines.bitlayout import Floats, room, rounded
-from ptq4vm.engines.bitmachine import Operation, memory
+from ptq4vm.engines.bitmachine import Operation, memory, record_of
 from ptq4vm.engines.bittiles import ACROSS
 
 
@@ -48,6 +48,7 @@ class Group:
         steps: What is done to every value.
         mask: Where the start's result is needed; ``None`` for everywhere.
         edge: Rows and columns of zeros that the result needs around it.
+        pair: A convolution that is added to this one where it is needed, before the steps.
     """
 
     node: int
@@ -56,6 +57,18 @@ class Group:
     steps: list[Step] = field(default_factory=list)
     mask: Floats | None = None
     edge: int = 0
+    pair: Group | None = None
+
+    def take_pair(self, other: Group) -> bool:
+        """Take a convolution that is needed where a mask is set, to add it to this one. Whether that can be."""
+        if self.start is None or other.start is None or self.steps or self.pair or other.pair or self.mask is not None:
+            return False
+        masked = other.mask is not None and [step.kind for step in other.steps] == [loops.MUL]
+        kind = self.start.record["kind"]
+        if not masked or kind not in (kernels.BINARY, kernels.FLOAT) or other.start.record["kind"] != kind:
+            return False
+        self.pair = other
+        return True
 
     def add(self, kind: int, operand: Floats | None = None, second: Floats | None = None) -> None:
         """Put a step behind the others. What is subtracted and added again around a PReLU is one step with it."""
@@ -72,13 +85,20 @@ class Group:
         length = rounded(size[2], ACROSS)
         rows = [step.operand for step in self.steps if step.operand is not None and not one_value(step.operand)]
         record = {**shape_of(out, length), "clean": int(self.edge > 0 and size[2] < length)}
-        kept, around = [out], set()
+        kept: list[NDArray[Any]] = [out]
+        around: set[int] = set()
         if self.start is not None:
             record |= self.start.record
             kept, around = [*kept, *self.start.kept], self.start.around
             if self.mask is not None:
-                record |= {"mask": self.mask.ctypes.data, "mask_down": self.mask.strides[1]}
+                record |= mask_of(self.mask)
                 kept.append(self.mask)
+            if self.pair is not None:
+                assert self.pair.start is not None and self.pair.mask is not None
+                table = record_of({**self.pair.start.record, **mask_of(self.pair.mask), "channels": len(out)})
+                record["pair"] = table.ctypes.data
+                kept += [table, self.pair.mask, *self.pair.start.kept]
+                around = around | self.pair.start.around
         else:
             assert self.source is not None
             record |= {"kind": kernels.ELEMENTWISE, **source_of(self.source)}
@@ -87,7 +107,8 @@ class Group:
         record["flat"] = int(all(each.strides[1] == 4 * length for each in [out, *rows]))
         steps, operands = chain_of(self.steps)
         record |= {"steps": steps.ctypes.data, "count": len(steps)}
-        operation = Operation(size[1], length, record, self.node, around, {memory(out)}, [*kept, steps, *operands])
+        nodes = (self.node,) if self.pair is None else (self.pair.node, self.node)
+        operation = Operation(size[1], length, record, nodes, around, {memory(out)}, [*kept, steps, *operands])
         return operation, out
 
 
@@ -106,6 +127,11 @@ def shape_of(out: NDArray[Any], length: int) -> dict[str, int]:
         "far": out.strides[0],
         "down": out.strides[1],
     }
+
+
+def mask_of(mask: Floats) -> dict[str, int]:
+    """Fields of a record that say where it is needed."""
+    return {"mask": mask.ctypes.data, "mask_down": mask.strides[1]}
 
 
 def source_of(source: Floats) -> dict[str, int]:

@@ -32,13 +32,13 @@ FIELDS = (
     "kind", "channels", "width", "length", "out", "far", "down", "steps", "count", "flat", "clean", "mask",
     "mask_down", "source", "source_far", "source_down", "source_channels", "height", "columns", "edge",
     "stride", "offsets", "taps", "weights", "base", "base_far", "base_down", "base_along", "classes", "factor",
-    "bias", "shift", "threshold",
+    "bias", "shift", "threshold", "pair",
 )  # fmt: skip
 """Names of a record's fields."""
 (
     KIND, CHANNELS, WIDTH, LENGTH, OUT, FAR, DOWN, STEPS, COUNT, FLAT, CLEAN, MASK, MASK_DOWN, SOURCE, SOURCE_FAR,
     SOURCE_DOWN, SOURCE_CHANNELS, HEIGHT, COLUMNS, EDGE, STRIDE, OFFSETS, TAPS, WEIGHTS, BASE, BASE_FAR, BASE_DOWN,
-    BASE_ALONG, CLASSES, FACTOR, BIAS, SHIFT, THRESHOLD,
+    BASE_ALONG, CLASSES, FACTOR, BIAS, SHIFT, THRESHOLD, PAIR,
 ) = range(len(FIELDS))  # fmt: skip
 BINARY, FLOAT, EXACT, ALONE, ELEMENTWISE, PACK, PAD, HALVE, DOUBLE, ENLARGE = range(10)
 """Kinds of operations."""
@@ -59,27 +59,48 @@ def _needed(mask: int) -> Any:
 
 
 @exactly
-def _tiles(op: Any, o: int, outputs: int, size: int, y: int) -> None:
-    """A row of several outputs of a convolution."""
-    source, out = op[SOURCE] + y * op[SOURCE_DOWN], op[OUT] + o * op[FAR] + y * op[DOWN]
-    base, apart = op[BASE] + o * op[BASE_FAR], op[BASE_FAR]
-    if op[CLASSES] != 0:
-        base += numbers_at(op[CLASSES])[y] * op[BASE_DOWN]
-    weights = op[WEIGHTS] + o * op[TAPS] * size
+def _tile(op: Any, o: int, size: int, y: int, x: int, out: int, far: int) -> None:
+    """A tile of a convolution, from output ``o`` and pixel ``x`` of row ``y`` on."""
+    source, weights = op[SOURCE] + y * op[SOURCE_DOWN] + x * PIXEL, op[WEIGHTS] + o * op[TAPS] * size
     factor, bias = op[FACTOR] + o * PIXEL, op[BIAS] + o * PIXEL
+    if op[KIND] == BINARY:
+        base = op[BASE] + o * op[BASE_FAR] + x * op[BASE_ALONG]
+        if op[CLASSES] != 0:
+            base += numbers_at(op[CLASSES])[y] * op[BASE_DOWN]
+        binary_tile(source, op[OFFSETS], op[TAPS], weights, base, op[BASE_FAR], factor, bias, out, far)
+    elif op[KIND] == FLOAT:
+        float_tile(source, op[OFFSETS], op[TAPS], weights, 0, 0, bias, bias, out, far)
+    else:
+        exact_tile(source, op[OFFSETS], op[TAPS], weights, 0, 0, bias, bias, out, far)
+
+
+@exactly
+def _add_needed(op: Any, o: int, size: int, y: int, x: int, out: int, far: int, spare: Any) -> None:
+    """Add a tile of a convolution to another one's, where its mask is set: the sparse half of a sparse convolution."""
+    mask = op[MASK] + y * op[MASK_DOWN] + x * PIXEL
+    if not _needed(mask):
+        return
+    _tile(op, o, size, y, x, spare.ctypes.data, ACROSS * PIXEL)
+    share = floats_at(mask)
+    for number in range(min(spare.shape[0], op[CHANNELS] - o)):
+        row = floats_at(out + number * far)
+        for at in range(ACROSS):
+            row[at] = row[at] + spare[number, at] * share[at]
+
+
+@exactly
+def _tiles(op: Any, o: int, outputs: int, size: int, y: int, spare: Any) -> None:
+    """A row of several outputs of a convolution, and of the one that is added to it."""
+    out, far = op[OUT] + o * op[FAR] + y * op[DOWN], op[FAR]
     for x in range(0, op[LENGTH], ACROSS):
-        to, moved = out + x * PIXEL, source + x * PIXEL
+        to = out + x * PIXEL
         if op[MASK] != 0 and not _needed(op[MASK] + y * op[MASK_DOWN] + x * PIXEL):
             for number in range(outputs):
-                fill_row(to + number * op[FAR], ACROSS, ZERO)
-        elif op[KIND] == BINARY:
-            binary_tile(
-                moved, op[OFFSETS], op[TAPS], weights, base + x * op[BASE_ALONG], apart, factor, bias, to, op[FAR]
-            )
-        elif op[KIND] == FLOAT:
-            float_tile(moved, op[OFFSETS], op[TAPS], weights, 0, 0, bias, bias, to, op[FAR])
+                fill_row(to + number * far, ACROSS, ZERO)
         else:
-            exact_tile(moved, op[OFFSETS], op[TAPS], weights, 0, 0, bias, bias, to, op[FAR])
+            _tile(op, o, size, y, x, to, far)
+            if op[PAIR] != 0:
+                _add_needed(numbers_at(op[PAIR]), o, size, y, x, to, far, spare)
 
 
 @exactly
@@ -100,9 +121,10 @@ def _finish(op: Any, c: int, start: int, stop: int) -> None:
 def convolve(op: Any, start: int, stop: int) -> None:
     """A convolution of any kind, several outputs at once, and a chain behind it."""
     outputs, size = (EXACT_OUTPUTS, 8) if op[KIND] == EXACT else (OUTPUTS, 4)
+    spare = np.empty((outputs, ACROSS), np.float32)
     for o in range(0, op[CHANNELS], outputs):
         for y in range(start, stop):
-            _tiles(op, o, outputs, size, y)
+            _tiles(op, o, outputs, size, y, spare)
         for c in range(o, min(o + outputs, op[CHANNELS])):
             _finish(op, c, start, stop)
 

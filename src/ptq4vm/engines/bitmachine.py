@@ -8,7 +8,7 @@ Numba (the extra ``fast``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +76,7 @@ class Operation:
         rows: Rows of its result.
         pixels: Pixels of a row.
         record: Its fields, as :mod:`~ptq4vm.engines.bitkernels` names them.
-        node: Number of the program's node that it begins with.
+        nodes: Numbers of the program's nodes that it begins with.
         around: Memory of which other rows are read too.
         written: Memory that is written.
         kept: Arrays that only the record knows of.
@@ -85,7 +85,7 @@ class Operation:
     rows: int
     pixels: int
     record: dict[str, int]
-    node: int
+    nodes: tuple[int, ...]
     around: set[int]
     written: set[int]
     kept: list[NDArray[Any]] = field(default_factory=list)
@@ -96,6 +96,11 @@ def memory(array: NDArray[Any]) -> int:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array.ctypes.data
+
+
+def record_of(fields: Mapping[str, int]) -> NDArray[np.int64]:
+    """Fields by name as a record."""
+    return np.array([fields.get(name, 0) for name in bitkernels.FIELDS], np.int64)
 
 
 def grouped(operations: Sequence[Operation], threads: int) -> list[tuple[int, int, int, int]]:
@@ -160,8 +165,7 @@ class Machine:
         self._flush()
         self._records = np.zeros((len(self.operations), len(bitkernels.FIELDS)), np.int64)
         for record, operation in zip(self._records, self.operations, strict=True):
-            for name, value in operation.record.items():
-                record[bitkernels.FIELDS.index(name)] = value
+            record[:] = record_of(operation.record)
         self._table = np.array(self._groups, np.int64).reshape(-1, 4)
         self._shared = np.zeros((len(self._groups) + 1, LINE // 8), np.int64)
 

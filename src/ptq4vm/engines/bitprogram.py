@@ -136,7 +136,7 @@ class Program:
         record = {"kind": kind, **shape_of(place, rounded(place.shape[2], ACROSS)), **source_of(source), **fields}
         around = {memory(source)} if wide else set()
         pixels = record["length"]
-        operation = Operation(place.shape[1], pixels, record, self._number, around, {memory(place)}, [source, place])
+        operation = Operation(place.shape[1], pixels, record, (self._number,), around, {memory(place)}, [source, place])
         self.machine.add(operation)
 
     def _close(self, name: str) -> None:
@@ -182,6 +182,8 @@ class Program:
         elif kind == "Add" and other in self._scaled:
             factor, source = self._scaled.pop(other)
             group.add(loops.ADD_SCALED, source, factor)
+        elif kind == "Add" and self._read[other] == 1 and other in self._open and group.take_pair(self._open[other]):
+            self._open.pop(other)
         else:
             if kind == "Mul" and other in self._masks and not group.steps:
                 group.mask = self._place(other)
@@ -226,7 +228,7 @@ class Program:
                 "threshold": threshold.ctypes.data,
             }
             kept: list[NDArray[Any]] = [planes, shift, threshold, table, *parts]
-            self.machine.add(Operation(height, length, record, self._number, around, {memory(planes)}, kept))
+            self.machine.add(Operation(height, length, record, (self._number,), around, {memory(planes)}, kept))
             self._signs[out, stride] = Signs(planes, edge, stride, int(node["low"]), size)
 
     def _binaryconv(self, node: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ class BitsEngine(StepEngine):
         machine = engine._program.machine
         frame = matte_all(engine, frames, warm_up, machine.take_times)
         pairs = zip(machine.operations, machine.spent, strict=True)
-        taken = [(each.node, 1e3 * spent / len(frames)) for each, spent in pairs]
+        taken = [(each.nodes, 1e3 * spent / len(frames)) for each, spent in pairs]
         return Costs(operations(engine._nodes, engine._program.sizes, taken), frame)
 
     def executed_types(self) -> Mapping[tuple[str, str], int]:
