@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,8 +24,6 @@ pytest.importorskip("onnx")
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from ptq4vm.engines import bitkernels, rowkernels
-from ptq4vm.engines.bitlayout import listed, pack_channels
 from ptq4vm.engines.files.bits import PROGRAM, BitsEngine
 
 KINDS = {
@@ -104,47 +100,6 @@ def test_a_video_begins_anew_after_reset(file: Path) -> None:
     kept = first.copy()
     engine.reset()
     assert np.array_equal(engine.matte(frames()[0]).alpha, kept) and np.array_equal(first, kept), "memory of its own"
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    channels=st.sampled_from([3, 64, 70]),
-    stride=st.sampled_from([1, 2]),
-    dilation=st.sampled_from([1, 2]),
-    taps=st.sampled_from([1, 3]),
-    low=st.sampled_from([-1, 0]),
-    width=st.sampled_from([7, 40]),
-)
-def test_a_binary_convolution_of_any_shape(
-    channels: int, stride: int, dilation: int, taps: int, low: int, width: int
-) -> None:
-    generator = np.random.default_rng(channels + 2 * width)
-    edge, outputs = taps // 2 * dilation, 5
-    x = generator.normal(size=(channels, 9, width)).astype(np.float32)
-    signs = generator.choice([-1.0, 1.0], (outputs, channels, taps, taps)).astype(np.float32)
-    values = torch.from_numpy(np.where(x >= 0, 1.0, float(low)).astype(np.float32))
-    wanted = F.conv2d(values[None], torch.from_numpy(signs), None, stride, edge, dilation)[0].numpy()
-    planes = np.zeros((-(-channels // 64), 9 + 2 * edge, width + 2 * edge), np.uint64)
-    bitkernels.pack(x, np.zeros(1, np.float32), np.float32(0), planes, 0, edge, 0, 9)
-    bits = (signs > 0).astype(np.uint8).reshape(outputs, channels, -1)
-    geometry = np.array([taps, stride, dilation, edge, channels * taps * taps, 0, 0], np.int64)
-    out = np.full(wanted.shape, np.nan, np.float32)
-    sums, one = 2 * bits.sum(1, dtype=np.int64) - channels, np.ones(outputs, np.float32)
-    bitkernels.binary(
-        planes, pack_channels(bits), sums, geometry, np.array([9, width], np.int64), low, one,
-        np.zeros(0, np.float32), np.ones((1, 1, 1), np.float32), np.zeros((0, 2), np.int64), listed([]), out,
-        0, out.shape[1],
-    )  # fmt: skip
-    assert np.array_equal(out, wanted)
-
-
-def test_a_mask_leaves_out_what_is_not_needed() -> None:
-    ends = np.empty((301, 2), np.int64)
-    mask = np.zeros(300, np.float32)
-    mask[[10, 20, 200]] = 1
-    assert rowkernels.runs(mask, ends) == 2
-    assert ends[:2].tolist() == [[10, 21], [200, 201]], "a short gap is computed, a long one is not"
-    assert rowkernels.runs(np.zeros(300, np.float32), ends) == 0
 
 
 def program_of(file: Path) -> dict[str, Any]:

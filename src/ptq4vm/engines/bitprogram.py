@@ -1,4 +1,4 @@
-"""The list of operations of a ``.bits`` file as loops over rows: joined where one follows the other, shared by threads.
+"""The list of operations of a ``.bits`` file, laid out in memory: joined where one follows the other.
 
 All tensors have their place from the beginning, ``(C, H, W)`` float32; nothing is allocated while frames are matted.
 """
@@ -6,19 +6,20 @@ All tensors have their place from the beginning, ``(C, H, W)`` float32; nothing 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines import bitkernels
+from ptq4vm.engines import bitconvolutions as convolutions
+from ptq4vm.engines import bitkernels as kernels
 from ptq4vm.engines import rowkernels as loops
-from ptq4vm.engines.bitlayout import EVERYWHERE, Floats, as_it_is, edges, flat, listed, pack_channels, three
+from ptq4vm.engines.bitgroups import Group, Start, one_value, shape_of, source_of
+from ptq4vm.engines.bitlayout import MARGIN, Floats, Signs, columns, edges, room, rounded, strides, three, with_edge
+from ptq4vm.engines.bitmachine import Machine, Operation, memory
 from ptq4vm.engines.bitsizes import all_sizes
-from ptq4vm.engines.bittasks import Rows, Tasks
+from ptq4vm.engines.bittiles import ACROSS
 
 BINARY = {"Add": loops.ADD, "Mul": loops.MUL, "Sub": loops.SUB, "Div": loops.DIV, "PRelu": loops.PRELU}
 UNARY = {
@@ -28,34 +29,6 @@ UNARY = {
     "Hardsigmoid": loops.HARDSIGMOID,
     "Hardswish": loops.HARDSWISH,
 }
-_SMALL = 8192  # pixels of a picture whose rows are taken as one
-
-
-@dataclass
-class _Group:
-    """A loop whose result is still to be changed, element by element, before it is written.
-
-    Attributes:
-        make: Gives the loop, from the chain's steps and operands, the mask and the place of the result; ``None`` where
-            nothing is done but the chain.
-        source: Tensor that the chain begins with, where there is no loop before it.
-        steps: What is done to every value: a kind, and the number of an operand.
-        operands: Tensors that the steps take.
-        mask: Where its source is needed.
-        node: Number of the node that it begins with.
-    """
-
-    make: Callable[[Any, Any, Floats, Floats], Rows] | None
-    node: int
-    source: Floats | None = None
-    steps: list[tuple[int, int]] = field(default_factory=list)
-    operands: list[Floats] = field(default_factory=list)
-    mask: Floats = field(default_factory=lambda: EVERYWHERE)
-
-    def add(self, kind: int, operand: Floats | None = None) -> None:
-        self.steps.append((kind, len(self.operands)))
-        if operand is not None:
-            self.operands.append(operand)
 
 
 class Program:
@@ -71,38 +44,43 @@ class Program:
         ValueError: A shape does not fit.
 
     Attributes:
-        tasks: What is done for a frame.
+        machine: What is done for a frame.
         sizes: Channels, rows and columns of every tensor.
     """
 
     def __init__(self, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], threads: int | None) -> None:
-        self.tasks = Tasks(threads)
+        self.machine = Machine(threads)
         self._arrays = arrays
         ports = {name: tuple(map(int, size)) for name, size in described["inputs"].items()}
         constants = {name: three(value).shape for name, value in arrays.items() if value.dtype == np.float32}
-        self.sizes = all_sizes(described["nodes"], {**constants, **ports})
-        self._places: dict[str, Floats] = {name: np.zeros(size, np.float32) for name, size in ports.items()}
+        nodes = described["nodes"]
+        self.sizes = all_sizes(nodes, {**constants, **ports})
+        self._places: dict[str, Floats] = {name: room(size) for name, size in ports.items()}
         self._inputs = list(described["inputs"])
         self._outputs = list(described["outputs"])
-        nodes = described["nodes"]
         self._read = Counter(name for node in nodes for name in node["in"])
         self._read.update(self._outputs)
-        self._edges = edges(nodes)
-        self._packed: dict[str, tuple[NDArray[np.uint64], int, float]] = {}
+        self._summed = {name for node in nodes if node["op"] == "Add" for name in node["in"]}
+        self._edges, self._strides = edges(nodes), strides(nodes)
+        self._signs: dict[tuple[str, int], Signs] = {}
         self._joined: dict[str, list[str]] = {}
         self._masks: set[str] = set()
-        self._open: dict[str, _Group] = {}
+        self._open: dict[str, Group] = {}
+        self._scaled: dict[str, tuple[Floats, Floats]] = {}
+        self._halved: dict[str, Floats] = {}
+        self._doubled: dict[str, list[Floats]] = {}
         for self._number, node in enumerate(nodes):
             self._take(node)
-        for name in list(self._open):
-            self._close(name)
+        for name in self._outputs:
+            self._place(name)
+        self.machine.finish()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
         """Compute one frame: inputs ``(1, C, H, W)`` by name to outputs likewise, in memory of their own."""
         for name in self._inputs:
             np.copyto(self._places[name], inputs[name][0])
-        self.tasks.run()
-        return {name: self._place(name)[None].copy() for name in self._outputs}
+        self.machine.run()
+        return {name: self._places[name][None].copy() for name in self._outputs}
 
     # laying out
 
@@ -117,192 +95,240 @@ class Program:
         """The tensor's place, once it is written: what is open is closed, what is joined is copied together."""
         if name in self._open:
             self._close(name)
+        if name in self._scaled:
+            factor, source = self._scaled.pop(name)
+            self._open[name] = Group(self._number, None, source)
+            self._open[name].add(loops.MUL, factor)
+            self._close(name)
         if name in self._joined:
-            parts = [self._place(part) for part in self._joined.pop(name)]
-            whole = self._places[name] = np.empty(self.sizes[name], np.float32)
-            ends = np.cumsum([0, *(len(part) for part in parts)])
-            for part, start, stop in zip(parts, ends, ends[1:], strict=False):
-                self._do_once(partial(np.copyto, whole[start:stop], part))
+            self._join(name)
+        if name in self._doubled:
+            parts, (channels, height, width) = self._doubled.pop(name), self.sizes[name]
+            whole, start = room((channels, 2 * parts[0].shape[1], 2 * parts[0].shape[2])), 0
+            for part in parts:
+                self._enlarge_twice(part, whole[start : start + len(part)])
+                start += len(part)
+            self._places[name] = whole[:, :height, :width]
         if name not in self._places:
-            self._places[name] = three(self._arrays[name])
+            value = three(self._arrays[name])
+            self._places[name] = value if one_value(value) else room(value.shape)
+            self._places[name][:] = value
         return self._places[name]
+
+    def _join(self, name: str) -> None:
+        parts = [self._place(part) for part in self._joined.pop(name)]
+        whole, start = self._new(name), 0
+        for part in parts:
+            self._work(kernels.ELEMENTWISE, part, whole[start : start + len(part)], flat=0)
+            start += len(part)
 
     def _operand(self, name: str) -> Floats:
         """As :meth:`_place`; of what repeats one tensor, that tensor is enough."""
         parts = self._joined.get(name)
         return self._place(parts[0] if parts is not None and len(set(parts)) == 1 else name)
 
-    def _do_once(self, work: Callable[[], object]) -> None:
-        def rows(start: int, stop: int) -> None:
-            work()
+    def _new(self, name: str) -> Floats:
+        place = self._places[name] = room(self.sizes[name])
+        return place
 
-        self._add(1, rows)
-
-    def _add(self, rows: int, work: Rows) -> None:
-        self.tasks.add(rows, work, self._number)
+    def _work(self, kind: int, source: Floats, place: Floats, wide: bool = False, /, **fields: int) -> None:
+        """An operation that reads one tensor; ``wide`` where it reads other rows of it than it writes."""
+        record = {"kind": kind, **shape_of(place, rounded(place.shape[2], ACROSS)), **source_of(source), **fields}
+        around = {memory(source)} if wide else set()
+        pixels = record["length"]
+        operation = Operation(place.shape[1], pixels, record, (self._number,), around, {memory(place)}, [source, place])
+        self.machine.add(operation)
 
     def _close(self, name: str) -> None:
-        group = self._open.pop(name)
-        out = self._places[name] = np.zeros(self.sizes[name], np.float32)
-        steps = np.array(group.steps, np.int64).reshape(-1, 2)
-        small = out.shape[1] * out.shape[2] <= _SMALL
-        if group.make is not None:
-            first = steps[:0] if small else steps
-            work = group.make(first, listed([] if small else group.operands), group.mask, out)
-            self.tasks.add(out.shape[1], work, group.node)
-            if not small or not len(steps):
-                return
-        source = out if group.source is None else group.source
-        lay = flat if small else as_it_is
-        rows = partial(loops.elementwise, lay(source), steps, listed([lay(each) for each in group.operands]), lay(out))
-        self.tasks.add(len(out), rows, group.node)
+        operation, self._places[name] = self._open.pop(name).operation(self.sizes[name])
+        self.machine.add(operation)
 
-    def _begin(self, name: str, make: Callable[[Any, Any, Floats, Floats], Rows]) -> _Group:
-        group = self._open[name] = _Group(make, self._number)
-        return group
+    def _begin(self, name: str, start: Start) -> None:
+        self._open[name] = Group(self._number, start)
 
     def _elementwise(self, node: Mapping[str, Any]) -> None:
         out, size = node["out"][0], self.sizes[node["out"][0]]
         mine = [n for n in node["in"] if n in self._open and self._read[n] == 1 and self.sizes[n] == size]
+        if not mine and self._is_scaled(node):
+            return
         main = mine[-1] if mine else next((n for n in node["in"] if self.sizes[n][1:] == size[1:]), node["in"][0])
-        group = self._open.pop(main) if mine else _Group(None, self._number, self._operand(main))
+        group = self._open.pop(main) if mine else Group(self._number, None, self._operand(main))
         others = list(node["in"])
         others.remove(main)
-        first = node["in"][0] == main
-        self._step(group, node, others[0] if others else "", first)
+        self._step(group, node, others[0] if others else "", node["in"][0] == main)
         self._open[out] = group
 
-    def _step(self, group: _Group, node: Mapping[str, Any], other: str, first: bool) -> None:
+    def _is_scaled(self, node: Mapping[str, Any]) -> bool:
+        """Whether a node gives each channel of a tensor a factor, only to be added to something: no pass of its own."""
+        (out,), names = node["out"], node["in"]
+        if node["op"] != "Mul" or self._read[out] != 1 or out not in self._summed:
+            return False
+        factors = [name for name in names if name in self._arrays and self.sizes[name][1:] == (1, 1)]
+        if len(factors) != 1 or self.sizes[out][1:] == (1, 1):
+            return False
+        source = next(name for name in names if name != factors[0])
+        if self.sizes[source][1:] != self.sizes[out][1:]:
+            return False
+        self._scaled[out] = self._place(factors[0]), self._operand(source)
+        return True
+
+    def _step(self, group: Group, node: Mapping[str, Any], other: str, first: bool) -> None:
         kind = node["op"]
         if kind == "Clip":
             group.add(loops.MAX, np.full((1, 1, 1), node["low"], np.float32))
             group.add(loops.MIN, np.full((1, 1, 1), node["high"], np.float32))
         elif kind in UNARY:
             group.add(UNARY[kind])
+        elif kind == "Add" and other in self._scaled:
+            factor, source = self._scaled.pop(other)
+            group.add(loops.ADD_SCALED, source, factor)
+        elif kind == "Add" and self._read[other] == 1 and other in self._open and group.take_pair(self._open[other]):
+            self._open.pop(other)
         else:
             if kind == "Mul" and other in self._masks and not group.steps:
                 group.mask = self._place(other)
-            code = BINARY[kind]
             if not first and kind in ("Div", "PRelu"):
                 raise ValueError(f"{kind} of a constant")
-            group.add(loops.FROM if kind == "Sub" and not first else code, self._operand(other))
+            group.add(loops.FROM if kind == "Sub" and not first else BINARY[kind], self._operand(other))
+
+    def _table(self, source: str) -> tuple[NDArray[np.int64], list[NDArray[Any]], set[int]]:
+        """What signs are of, by channels; see :func:`~ptq4vm.engines.bitkernels.pack`. And the memory behind it."""
+        lines, parts, around, first = [], [], set(), True
+        for name in self._joined.get(source, [source]):
+            small = self._doubled.get(name, []) if first else []
+            first = bool(small)  # rows that are enlarged come before those that are not
+            for part in small or [self._place(name)]:
+                size = part.shape[1:] if small else (0, 0)
+                lines += [(row.ctypes.data, part.strides[1], *size) for row in part]
+                parts.append(part)
+            around |= {memory(part) for part in small}
+        return np.array(lines, np.int64), parts, around
 
     def _sign(self, node: Mapping[str, Any]) -> None:
         (out,), source = node["out"], node["in"][0]
-        channels, height, width = self.sizes[out]
-        edge = self._edges.get(out, 0)
-        planes = np.zeros((-(-channels // 64), height + 2 * edge, width + 2 * edge), np.uint64)
-        shift = np.ascontiguousarray(self._place(node["in"][1]).reshape(-1))
-        threshold = np.float32(0.5 if node["low"] == 0 else 0.0)
-        at = 0
-        for name in self._joined.get(source, [source]):
-            part = self._place(name)
-            self._add(height, partial(bitkernels.pack, part, shift, threshold, planes, at, edge))
-            at += len(part)
-        self._packed[out] = (planes, edge, node["low"])
+        size, edge = self.sizes[out], self._edges.get(out, 0)
+        channels, height, width = size
+        shift = np.array(np.broadcast_to(self._place(node["in"][1]).reshape(-1), channels))
+        threshold = np.array([0.5 if node["low"] == 0 else 0.0], np.float32)
+        table, parts, around = self._table(source)
+        length = rounded(width, ACROSS)
+        for stride in self._strides.get(out, set()):
+            column = columns(width, edge, stride)
+            planes = np.zeros((-(-channels // 32), height + 2 * edge, stride * column), np.uint32)
+            record = {
+                **shape_of(planes, length),
+                "kind": kernels.PACK,
+                "channels": channels,
+                "width": width,
+                "source": table.ctypes.data,
+                "edge": edge,
+                "stride": stride,
+                "columns": column,
+                "shift": shift.ctypes.data,
+                "threshold": threshold.ctypes.data,
+            }
+            kept: list[NDArray[Any]] = [planes, shift, threshold, table, *parts]
+            self.machine.add(Operation(height, length, record, (self._number,), around, {memory(planes)}, kept))
+            self._signs[out, stride] = Signs(planes, edge, stride, int(node["low"]), size)
 
     def _binaryconv(self, node: Mapping[str, Any]) -> None:
-        planes, plane_edge, low = self._packed[node["in"][0]]
+        signs = self._signs[node["in"][0], node["stride"]]
         outputs, inputs, taps, across = node["shape"]
-        alone, edge = node["groups"] > 1, node["padding"]
-        if taps != across or plane_edge < edge:
+        if taps != across or signs.edge < node["padding"]:
             raise ValueError(f"a filter of {taps}x{across}")
         bits = np.unpackbits(self._arrays[node["bits"]], count=outputs * inputs * taps * taps)
-        signs = bits.reshape(outputs, inputs, taps * taps)
-        words = signs.astype(np.uint64) if alone else pack_channels(signs)
-        sums = 2 * signs.sum(1, dtype=np.int64) - inputs
-        rest = (taps, node["stride"], node["dilation"], edge, inputs * taps * taps, int(alone), plane_edge - edge)
-        geometry = np.array(rest, np.int64)
-        size = np.array([planes.shape[1] - 2 * plane_edge, planes.shape[2] - 2 * plane_edge], np.int64)
-        scale, *bias = (np.ascontiguousarray(self._place(name).reshape(-1)) for name in node["in"][1:])
-        fixed = (planes, words, sums, geometry, size, int(low), scale, bias[0] if bias else np.zeros(0, np.float32))
-        self._begin(
-            node["out"][0],
-            lambda steps, operands, mask, out: partial(bitkernels.binary, *fixed, mask, steps, operands, out),
-        )
+        scale, *bias = (self._place(name).reshape(-1) for name in node["in"][1:])
+        weights, out = bits.reshape(outputs, inputs, taps * taps), self.sizes[node["out"][0]][1:]
+        shift = bias[0] if bias else scale[:0]
+        self._begin(node["out"][0], convolutions.binary(signs, weights, node, out, scale, shift))
 
-    def _padded(self, name: str, edge: int) -> Floats:
+    def _padded(self, name: str, edge: int, stride: int) -> tuple[Floats, int]:
+        """A tensor from its edge on, and how far the phases of its rows are apart, in bytes."""
+        if edge == 0 and stride == 1:
+            return self._place(name), 0
+        if stride == 1 and name in self._open and edge <= MARGIN:
+            self._open[name].edge = edge
+            return with_edge(self._place(name), edge), 0
         source = self._place(name)
-        if edge == 0:
-            return source
-        padded = np.zeros((source.shape[0], source.shape[1] + 2 * edge, source.shape[2] + 2 * edge), np.float32)
-        self._do_once(partial(np.copyto, padded[:, edge:-edge, edge:-edge], source))
-        return padded
+        channels, height, width = source.shape
+        column = columns(width, edge, stride)
+        padded = np.zeros((channels, height + 2 * edge, stride * column), np.float32)
+        inner = padded[:, edge : edge + height]
+        self._work(
+            kernels.PAD, source, inner, edge=edge, stride=stride, columns=column, width=width, out=padded.ctypes.data
+        )
+        return padded, 4 * column
 
     def _exactconv(self, node: Mapping[str, Any]) -> None:
-        source = self._padded(node["in"][0], node["padding"])
-        weight, bias = self._weights(node)
-        self._begin(
-            node["out"][0],
-            lambda steps, operands, mask, out: partial(
-                loops.exact_conv, source, weight, bias, node["stride"], steps, operands, out
-            ),
-        )
+        self._floating(node, exact=True)
 
     def _conv(self, node: Mapping[str, Any]) -> None:
-        source = self._padded(node["in"][0], node["padding"])
-        weight, bias = self._weights(node)
-        self._begin(
-            node["out"][0],
-            lambda steps, operands, mask, out: partial(loops.conv, source, weight, bias, mask, steps, operands, out),
-        )
+        self._floating(node, exact=False)
 
-    def _weights(self, node: Mapping[str, Any]) -> tuple[Floats, Floats]:
-        """Weight and bias of a float convolution, of the shape that was checked."""
+    def _floating(self, node: Mapping[str, Any], exact: bool) -> None:
+        source, column = self._padded(node["in"][0], node["padding"], node["stride"])
         weight, bias = self._arrays[f"{node['weight']}.w"], self._arrays[f"{node['weight']}.b"]
         if weight.shape != tuple(node["shape"]) or bias.shape != weight.shape[:1]:
             raise ValueError(f"weights of {weight.shape}")
-        return weight, bias
-
-    def _new(self, node: Mapping[str, Any]) -> Floats:
-        name = node["out"][0]
-        place = self._places[name] = np.zeros(self.sizes[name], np.float32)
-        return place
+        self._begin(node["out"][0], convolutions.floating(source, column, weight, bias, node["stride"], exact))
 
     def _halve(self, node: Mapping[str, Any]) -> None:
-        source, out = self._place(node["in"][0]), self._new(node)
-        self._add(out.shape[1], partial(loops.halve, source, out))
+        (name,), (out,) = node["in"], node["out"]
+        if name not in self._halved:
+            source, place = self._place(name), self._new(out)
+            self._work(kernels.HALVE, source, place, True, height=source.shape[1], columns=source.shape[2])
+            self._halved[name] = place
+        self._places[out] = self._halved[name]
+
+    def _enlarge_twice(self, source: Floats, out: Floats) -> None:
+        self._work(kernels.DOUBLE, source, out, True, height=source.shape[1], columns=source.shape[2])
 
     def _double(self, node: Mapping[str, Any]) -> None:
-        source, out = self._place(node["in"][0]), self._new(node)
-        self._add(out.shape[1], partial(loops.double, source, out))
+        """Nothing yet: where only signs are taken, they are taken of rows that are enlarged then."""
+        (name,) = node["in"]
+        self._doubled[node["out"][0]] = [self._place(part) for part in self._joined.get(name, [name])]
 
     def _slice(self, node: Mapping[str, Any]) -> None:
-        source, out = self._place(node["in"][0]), self._new(node)
-        self._do_once(partial(np.copyto, out, source[:, : out.shape[1], : out.shape[2]]))
-        if node["in"][0] in self._masks:
-            self._masks.add(node["out"][0])
+        (name,), (out,) = node["in"], node["out"]
+        _, height, width = self.sizes[out]
+        if name in self._doubled:
+            self._doubled[out] = self._doubled[name]
+            return
+        self._places[out] = self._place(name)[:, :height, :width]
+        if name in self._masks:
+            self._masks.add(out)
 
     def _mean(self, node: Mapping[str, Any]) -> None:
-        source, out = self._place(node["in"][0]), self._new(node)
-        self._do_once(lambda: np.copyto(out, source.mean((1, 2), np.float64, keepdims=True).astype(np.float32)))
+        source, out = self._place(node["in"][0]), self._new(node["out"][0])
+        self.machine.call(lambda: np.copyto(out, source.mean((1, 2), np.float64, keepdims=True).astype(np.float32)))
 
     def _mask(self, node: Mapping[str, Any]) -> None:
-        source, out = self._place(node["in"][0]), self._new(node)
+        source, out = self._place(node["in"][0]), self._new(node["out"][0])
         threshold = self._place(node["in"][1]).reshape(-1)[0]
-        small = np.zeros((len(source), -(-source.shape[1] // 2), -(-source.shape[2] // 2)), np.float32)
-        smooth = np.zeros_like(source)
+        channels, height, width = source.shape
+        small = room((channels, -(-height // 2), -(-width // 2)))
+        smooth = room((channels, 2 * small.shape[1], 2 * small.shape[2]))
+        self._work(kernels.HALVE, source, small, True, height=height, columns=width)
+        self._enlarge_twice(small, smooth)
 
         def work() -> None:
-            loops.halve(source, small, 0, small.shape[1])
-            loops.double(small, smooth, 0, smooth.shape[1])
-            away = np.abs(source - smooth).mean(0, np.float64)
+            away = np.abs(source - smooth[:, :height, :width]).mean(0, np.float64)
             spread = max(np.sqrt(np.square(away - away.mean()).mean()), 1e-6)
             out[0] = np.tanh(away / spread) > threshold
 
-        self._do_once(work)
+        self.machine.call(work)
         self._masks.add(node["out"][0])
 
     def _resize(self, node: Mapping[str, Any]) -> None:
-        source, out, factor = self._place(node["in"][0]), self._new(node), node["factor"]
-        height, width = out.shape[1:]
-        self._do_once(lambda: np.copyto(out, source.repeat(factor, 1).repeat(factor, 2)[:, :height, :width]))
+        source, out = self._place(node["in"][0]), self._new(node["out"][0])
+        self._work(kernels.ENLARGE, source, out, True, stride=node["factor"])
         if node["in"][0] in self._masks:
             self._masks.add(node["out"][0])
 
     def _concat(self, node: Mapping[str, Any]) -> None:
         for name in node["in"]:
-            self._place(name)
+            if name not in self._doubled:
+                self._place(name)
         self._joined[node["out"][0]] = list(node["in"])
 
     def _split(self, node: Mapping[str, Any]) -> None:

@@ -17,26 +17,31 @@ PACKED = "conversion: signs of floats become bits"
 
 
 def operations(
-    nodes: Sequence[Mapping[str, Any]], sizes: Mapping[str, Size], tasks: Sequence[tuple[int, float]]
+    nodes: Sequence[Mapping[str, Any]], sizes: Mapping[str, Size], tasks: Sequence[tuple[tuple[int, ...], float]]
 ) -> list[Operation]:
-    """Loops as operations, in the order in which they begin; several of one node are one.
+    """Loops as operations, in the order in which they begin; several of the same nodes are one.
 
     Args:
         nodes: What the file says is to be done.
         sizes: Channels, rows and columns of every tensor.
-        tasks: The number of every loop's node, and the milliseconds that the loop took of a frame.
+        tasks: The numbers of every loop's nodes, and the milliseconds that the loop took of a frame.
     """
-    spent: dict[int, float] = {}
-    for number, milliseconds in tasks:
-        spent[number] = spent.get(number, 0.0) + milliseconds
-    return [_operation(number, nodes[number], sizes, milliseconds) for number, milliseconds in spent.items()]
+    spent: dict[tuple[int, ...], float] = {}
+    for numbers, milliseconds in tasks:
+        spent[numbers] = spent.get(numbers, 0.0) + milliseconds
+    return [_operation(numbers, nodes, sizes, milliseconds) for numbers, milliseconds in spent.items()]
 
 
-def _operation(number: int, node: Mapping[str, Any], sizes: Mapping[str, Size], milliseconds: float) -> Operation:
+def _operation(
+    numbers: tuple[int, ...], nodes: Sequence[Mapping[str, Any]], sizes: Mapping[str, Size], milliseconds: float
+) -> Operation:
+    """One loop; of convolutions that are added up in it, the first is the one with more products."""
+    node = nodes[numbers[0]]
     kind, (channels, rows, columns) = node["op"], sizes[node["out"][0]]
     convolves = kind == BINARY or kind in FLOAT_CONVOLUTIONS
-    weight = "x".join(map(str, node["shape"])) if convolves else str(channels)  # a .bits file has no names of layers
+    # a .bits file has no names of layers
+    weights = ["x".join(map(str, nodes[number]["shape"])) for number in numbers] if convolves else [str(channels)]
     reason = {BINARY: "", SIGNS: PACKED}.get(kind, FLOAT_LAYER if convolves else BETWEEN)
-    macs = math.prod(node["shape"]) * rows * columns if convolves else 0
-    name = f"{number}: {weight} at {columns}x{rows}"
+    macs = sum(math.prod(nodes[number]["shape"]) for number in numbers) * rows * columns if convolves else 0
+    name = f"{numbers[0]}: {' + '.join(weights)} at {columns}x{rows}"
     return Operation(name, kind, "bin" if kind in (BINARY, SIGNS) else "f32", milliseconds, macs, reason)

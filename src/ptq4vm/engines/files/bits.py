@@ -71,9 +71,10 @@ class BitsEngine(StepEngine):
     def costs(cls, file: Path, frames: Frames, threads: int | None = None, warm_up: int = 0) -> Costs:
         """See :meth:`StepEngine.costs`; a loop is called by its number, its weight and its result's size."""
         engine = cls(file, threads)
-        tasks = engine._program.tasks
-        frame = matte_all(engine, frames, warm_up, tasks.take_times)
-        taken = [(each.node, 1e3 * spent / len(frames)) for each, spent in zip(tasks.all, tasks.spent, strict=True)]
+        machine = engine._program.machine
+        frame = matte_all(engine, frames, warm_up, machine.take_times)
+        pairs = zip(machine.operations, machine.spent, strict=True)
+        taken = [(each.nodes, 1e3 * spent / len(frames)) for each, spent in pairs]
         return Costs(operations(engine._nodes, engine._program.sizes, taken), frame)
 
     def executed_types(self) -> Mapping[tuple[str, str], int]:
