@@ -95,7 +95,9 @@ class Group:
                 kept.append(self.mask)
             if self.pair is not None:
                 assert self.pair.start is not None and self.pair.mask is not None
-                table = record_of({**self.pair.start.record, **mask_of(self.pair.mask), "channels": len(out)})
+                table = record_of(
+                    {**self.pair.start.record, **mask_of(self.pair.mask), "channels": len(out), "length": length}
+                )
                 record["pair"] = table.ctypes.data
                 kept += [table, self.pair.mask, *self.pair.start.kept]
                 around = around | self.pair.start.around
