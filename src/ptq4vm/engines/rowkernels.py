@@ -13,6 +13,7 @@ from numba import njit
 
 from ptq4vm.engines.bittiles import floats_at, numbers_at
 
+# Numba's cache sees changes of a function's own file only: when a loop that others call is edited, remove __pycache__.
 exactly = njit(nogil=True, cache=True, error_model="numpy")
 
 ADD, MUL, SUB, FROM, DIV, PRELU, RELU, TANH, SIGMOID, HARDSIGMOID, HARDSWISH, MIN, MAX, ADD_SCALED, BENT = range(15)
