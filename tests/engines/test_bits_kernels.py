@@ -310,6 +310,28 @@ def test_threads_wait_where_other_rows_are_read() -> None:
     assert grouped([Operation(1, 32, {}, (0,), set(), {1})], 4) == [(0, 1, 1, 1)]
 
 
+def test_tensors_share_memory_only_where_none_is_needed_any_more() -> None:
+    """A long chain of enlarged and halved pictures, one of which is read again at its end."""
+    x = np.random.default_rng(0).normal(size=(3, 12, 40)).astype(np.float32)
+    arrays: Arrays = {"two": np.full((3, 1, 1), 2, np.float32)}
+    nodes, results, wanted, name = [], [], x, "x"
+    for number in range(6):
+        nodes += [node("Double", [name], f"d{number}"), node("Relu", [f"d{number}"], f"e{number}")]
+        nodes += [node("Halve", [f"e{number}"], f"h{number}"), node("Mul", [f"h{number}", "two"], f"m{number}")]
+        large = np.maximum(doubled(wanted), 0)
+        rows = large[:, ::2], large[:, 1::2]
+        wanted = sum((row[..., ::2] + row[..., 1::2] for row in rows), np.float32(0)) * np.float32(0.25)
+        wanted, name = wanted * 2, f"m{number}"
+        results.append(wanted)
+    nodes.append(node("Add", [name, "m0"], "out"))
+    for threads in (1, 3):
+        assert np.array_equal(ran(nodes, {"x": x}, arrays, ["out"], threads)["out"], wanted + results[0])
+    described = {"inputs": {"x": list(x.shape)}, "outputs": ["out"], "nodes": nodes}
+    arena = Program(described, arrays, 1)._arena
+    places = [where for where, _ in arena.made]
+    assert len(set(places)) < len(places) / 2
+
+
 def test_a_bit_is_where_its_channel_says() -> None:
     signs = np.zeros((1, 70, 1), np.uint8)
     signs[0, [0, 33, 69]] = 1
