@@ -127,6 +127,16 @@ def profile(engine: BitsEngine, frames: list[np.ndarray], turns: int) -> tuple[l
     return np.array(rows).min(0).tolist(), whole
 
 
+def share_of_mask(engine: BitsEngine, frame: np.ndarray) -> float:
+    """On which share of a frame the mask is set, with the states that the engine has; 1 where there is none."""
+    names = [node["out"][0] for node in engine._nodes if node["op"] == "Mask"]
+    if not names:
+        return 1.0
+    program = engine._lay_out({**engine._described, "outputs": names})
+    src = frame.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+    return float(program.run({"src": src, **engine._states})[names[0]].mean())
+
+
 def table(file: str, threads: int, count: int, turns: int, limit: int) -> None:
     """Print the profile of a file."""
     engine, peak = BitsEngine(file, threads), peaks()
@@ -134,10 +144,9 @@ def table(file: str, threads: int, count: int, turns: int, limit: int) -> None:
     frames = list(draw_portrait((height, width), count)[0])
     milliseconds, whole = profile(engine, frames, turns)
     program = engine._program
-    masks = [program._places[node["out"][0]].mean() for node in engine._nodes if node["op"] == "Mask"]
     print(f"{this_cpu()}, {threads} threads; a frame {np.median(whole):.1f} ms ", end="")
     print(f"({np.percentile(whole, 5):.1f} to {np.percentile(whole, 95):.1f}, least {min(whole):.1f}), ", end="")
-    print(f"mask set on {100 * float(np.mean(masks or [1])):.0f} %")
+    print(f"mask set on {100 * share_of_mask(engine, frames[-1]):.0f} %")
     print("peaks on one thread: " + ", ".join(f"{kind} {each / 1e9:.0f} GMAC/s" for kind, each in peak.items()))
     pairs = zip(program.machine.operations, milliseconds, strict=True)
     rows = operations(engine._nodes, program.sizes, [(each.nodes, spent) for each, spent in pairs])

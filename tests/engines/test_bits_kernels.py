@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("numba")
 
 from ptq4vm.engines.bitlayout import pack_channels
+from ptq4vm.engines.bitmachine import Operation, grouped
 from ptq4vm.engines.bitprogram import Program
 
 THREADS = st.sampled_from([1, 2, 5])
@@ -181,6 +182,35 @@ def test_a_mask_leaves_out_what_is_not_needed() -> None:
     assert np.array_equal(found["z"] == 0, np.broadcast_to(~needed, found["z"].shape))
 
 
+@pytest.mark.parametrize("outputs", [4, 19])
+@pytest.mark.parametrize("floats", [False, True])
+def test_the_sparse_half_is_added_where_it_is_needed(floats: bool, outputs: int) -> None:
+    generator = np.random.default_rng(5)
+    x, signs = np.zeros((4, 8, 12), np.float32), generator.normal(size=(7, 32, 48)).astype(np.float32)
+    x[:, 3, 3:5] = 50
+    limit, shift = np.full((1, 1, 1), 0.5, np.float32), np.zeros((1, 1, 1), np.float32)
+    arrays: Arrays = {"limit": limit, "shift": shift}
+    sparse, dense = (generator.choice([-1.0, 1.0], (outputs, 7, n, n)).astype(np.float32) for n in (3, 1))
+    nodes = [node("Mask", ["x", "limit"], "m"), node("Resize", ["m"], "mask", factor=4)]
+    if floats:
+        for name, weight in (("a", sparse), ("b", dense)):
+            arrays |= {f"{name}.w": weight, f"{name}.b": generator.normal(size=outputs).astype(np.float32)}
+            geometry = {"stride": 1, "padding": weight.shape[2] // 2, "shape": list(weight.shape), "weight": name}
+            nodes.append(node("Conv", ["s"], name, **geometry))
+        halves = [convolved(signs, w, 1, 1) + arrays[f"{n}.b"][:, None, None] for n, w in (("a", sparse), ("b", dense))]
+    else:
+        nodes += [node("Sign", ["s", "shift"], "signs", low=-1.0), binary("signs", "a", sparse, arrays)]
+        nodes.append(binary("signs", "b", dense, arrays))
+        bits = signs_of(signs, shift, -1)
+        halves = [finished(convolved(bits, w, 1, 1), arrays, n) for n, w in (("a", sparse), ("b", dense))]
+    nodes += [node("Mul", ["mask", "a"], "ma"), node("Add", ["ma", "b"], "sum"), node("Relu", ["sum"], "z")]
+    for threads in (1, 3):
+        found = ran(nodes, {"x": x, "s": signs}, arrays, ["z", "mask"], threads)
+        assert 0 < found["mask"].mean() < 0.25
+        wanted = np.maximum(halves[0] * found["mask"] + halves[1], 0)
+        np.testing.assert_allclose(found["z"], wanted, atol=1e-4 if floats else 0, rtol=0)
+
+
 def elementwise(values: Mapping[str, np.ndarray]) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Chains as the networks have them, and what NumPy gives."""
     x, y, b, s, half = (values[name] for name in ("x", "y", "b", "s", "half"))
@@ -268,6 +298,38 @@ def test_signs_of_enlarged_pictures(
         found = ran(nodes[: len(nodes) - 2 + len(outputs)], inputs, arrays, outputs, threads)
         assert np.array_equal(found["z"], finished(sums, arrays, "z"))
     assert np.array_equal(found["seen"], np.maximum(cut, 0))
+
+
+def test_threads_wait_where_other_rows_are_read() -> None:
+    """Of four operations on 40 rows the second reads around what the first writes, the fourth on other rows."""
+    given = [(40, set(), {1}), (40, {1}, {2}), (40, {1}, {3}), (20, {3}, {4})]
+    operations = [Operation(rows, 512, {}, (0,), around, written) for rows, around, written in given]
+    found = grouped(operations, 3)
+    assert [group[:3] for group in found] == [(0, 1, 40), (1, 3, 40), (3, 4, 20)]
+    assert all(3 <= -(-rows // strip) <= rows for _, _, rows, strip in found), "something for every thread"
+    assert grouped([Operation(1, 32, {}, (0,), set(), {1})], 4) == [(0, 1, 1, 1)]
+
+
+def test_tensors_share_memory_only_where_none_is_needed_any_more() -> None:
+    """A long chain of enlarged and halved pictures, one of which is read again at its end."""
+    x = np.random.default_rng(0).normal(size=(3, 12, 40)).astype(np.float32)
+    arrays: Arrays = {"two": np.full((3, 1, 1), 2, np.float32)}
+    nodes, results, wanted, name = [], [], x, "x"
+    for number in range(6):
+        nodes += [node("Double", [name], f"d{number}"), node("Relu", [f"d{number}"], f"e{number}")]
+        nodes += [node("Halve", [f"e{number}"], f"h{number}"), node("Mul", [f"h{number}", "two"], f"m{number}")]
+        large = np.maximum(doubled(wanted), 0)
+        rows = large[:, ::2], large[:, 1::2]
+        wanted = sum((row[..., ::2] + row[..., 1::2] for row in rows), np.float32(0)) * np.float32(0.25)
+        wanted, name = wanted * 2, f"m{number}"
+        results.append(wanted)
+    nodes.append(node("Add", [name, "m0"], "out"))
+    for threads in (1, 3):
+        assert np.array_equal(ran(nodes, {"x": x}, arrays, ["out"], threads)["out"], wanted + results[0])
+    described = {"inputs": {"x": list(x.shape)}, "outputs": ["out"], "nodes": nodes}
+    arena = Program(described, arrays, 1)._arena
+    places = [where for where, _ in arena.made]
+    assert len(set(places)) < len(places) / 2
 
 
 def test_a_bit_is_where_its_channel_says() -> None:

@@ -84,6 +84,9 @@ def floating(source: Floats, column: int, weight: Floats, bias: Floats, stride: 
         "kind": kernels.EXACT if exact else kernels.FLOAT,
         "source": source.ctypes.data,
         "source_down": source.strides[1] * stride,
+        "source_far": source.strides[0],
+        "source_channels": source.shape[0],
+        "height": taps if stride == 1 else 0,  # rows that an output reads
         "offsets": reads.ctypes.data,
         "taps": len(reads),
         "weights": packed.ctypes.data,

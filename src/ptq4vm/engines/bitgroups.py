@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ptq4vm.engines import bitkernels as kernels
 from ptq4vm.engines import rowkernels as loops
-from ptq4vm.engines.bitlayout import Floats, room, rounded
+from ptq4vm.engines.bitlayout import Floats, rounded
 from ptq4vm.engines.bitmachine import Operation, memory, record_of
 from ptq4vm.engines.bittiles import ACROSS
 
@@ -79,9 +79,8 @@ class Group:
                 return
         self.steps.append(Step(kind, operand, second))
 
-    def operation(self, size: tuple[int, ...]) -> tuple[Operation, Floats]:
-        """The operation that computes it, and the place of the result, of ``size``."""
-        out = room(size, self.edge)
+    def operation(self, size: tuple[int, ...], out: Floats) -> Operation:
+        """The operation that computes it into the place of the result, of ``size``."""
         length = rounded(size[2], ACROSS)
         rows = [step.operand for step in self.steps if step.operand is not None and not one_value(step.operand)]
         record = {**shape_of(out, length), "clean": int(self.edge > 0 and size[2] < length)}
@@ -95,7 +94,9 @@ class Group:
                 kept.append(self.mask)
             if self.pair is not None:
                 assert self.pair.start is not None and self.pair.mask is not None
-                table = record_of({**self.pair.start.record, **mask_of(self.pair.mask), "channels": len(out)})
+                table = record_of(
+                    {**self.pair.start.record, **mask_of(self.pair.mask), "channels": len(out), "length": length}
+                )
                 record["pair"] = table.ctypes.data
                 kept += [table, self.pair.mask, *self.pair.start.kept]
                 around = around | self.pair.start.around
@@ -108,8 +109,7 @@ class Group:
         steps, operands = chain_of(self.steps)
         record |= {"steps": steps.ctypes.data, "count": len(steps)}
         nodes = (self.node,) if self.pair is None else (self.pair.node, self.node)
-        operation = Operation(size[1], length, record, nodes, around, {memory(out)}, [*kept, steps, *operands])
-        return operation, out
+        return Operation(size[1], length, record, nodes, around, {memory(out)}, [*kept, steps, *operands])
 
 
 def one_value(value: Floats | None) -> bool:

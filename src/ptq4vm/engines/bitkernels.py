@@ -23,6 +23,7 @@ from ptq4vm.engines.bittiles import (
     floats_at,
     numbers_at,
     sign_tile,
+    touch,
     wide_sign_tile,
     words_at,
 )
@@ -118,12 +119,25 @@ def _finish(op: Any, c: int, start: int, stop: int) -> None:
 
 
 @exactly
+def _fetch(op: Any, first: int, last: int) -> None:
+    """Read rows of all channels one after the other: as a convolution reads them the CPU does not see them coming."""
+    for c in range(op[SOURCE_CHANNELS]):
+        for y in range(first, last):
+            row = op[SOURCE] + c * op[SOURCE_FAR] + y * op[SOURCE_DOWN]
+            for place in range(row, row + op[LENGTH] * PIXEL, 64):
+                touch(place)
+
+
+@exactly
 def convolve(op: Any, start: int, stop: int) -> None:
     """A convolution of any kind, several outputs at once, and a chain behind it."""
     outputs, size = (EXACT_OUTPUTS, 8) if op[KIND] == EXACT else (OUTPUTS, 4)
     spare = np.empty((outputs, ACROSS), np.float32)
+    reader = op if op[PAIR] == 0 else numbers_at(op[PAIR])
     for o in range(0, op[CHANNELS], outputs):
         for y in range(start, stop):
+            if o == 0 and reader[HEIGHT] > 1:
+                _fetch(reader, y if y == start else y + reader[HEIGHT] - 1, y + reader[HEIGHT])
             _tiles(op, o, outputs, size, y, spare)
         for c in range(o, min(o + outputs, op[CHANNELS])):
             _finish(op, c, start, stop)

@@ -40,19 +40,30 @@ def rounded(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
-def room(size: Sequence[int], edge: int = 0) -> Floats:
-    """Zeros ``(C, H, W)`` whose rows have room for whole tiles, with room for channels of whole tiles.
+def space(size: Sequence[int], edge: int = 0) -> tuple[int, int]:
+    """Channels, and floats of a channel, that a tensor takes; see :func:`shaped`."""
+    channels, height, width = size
+    row = rounded(width, ACROSS) + (2 * MARGIN if edge else 0)
+    return rounded(channels, 8), (height + 2 * edge) * row + APART
+
+
+def shaped(flat: Floats, size: Sequence[int], edge: int = 0) -> Floats:
+    """A tensor ``(C, H, W)`` whose rows have room for whole tiles, with room for channels of whole tiles.
 
     Args:
+        flat: Its memory, of the shape that :func:`space` says.
         size: Channels, rows and columns.
-        edge: Rows and columns of zeros around, which are read with it.
+        edge: Rows and columns around, which are read with it.
     """
     channels, height, width = size
-    before, behind = (MARGIN, MARGIN) if edge else (0, 0)
-    rows, row = height + 2 * edge, before + rounded(width, ACROSS) + behind
-    apart = np.zeros((rounded(channels, 8), rows * row + APART), np.float32)
-    whole = apart[:, : rows * row].reshape(-1, rows, row)
+    rows, row, before = height + 2 * edge, rounded(width, ACROSS) + (2 * MARGIN if edge else 0), MARGIN if edge else 0
+    whole = flat[:, : rows * row].reshape(-1, rows, row)
     return whole[:channels, edge : edge + height, before : before + width]
+
+
+def room(size: Sequence[int], edge: int = 0) -> Floats:
+    """A tensor of zeros, in memory of its own; see :func:`shaped`."""
+    return shaped(np.zeros(space(size, edge), np.float32), size, edge)
 
 
 def with_edge(place: Floats, edge: int) -> Floats:

@@ -140,14 +140,16 @@ class Machine:
         self.operations: list[Operation] = []
         self._groups: list[tuple[int, int, int, int]] = []
         self._times: NDArray[np.int64] | None = None
+        self._called: list[tuple[int, tuple[NDArray[Any], ...]]] = []
 
     def add(self, operation: Operation) -> None:
         """Put an operation behind the others."""
         self._pending.append(operation)
 
-    def call(self, function: Callable[[], object]) -> None:
-        """Put a call of a function behind the operations so far."""
+    def call(self, function: Callable[[], object], *arrays: NDArray[Any]) -> None:
+        """Put a call of a function, which reads and writes these arrays, behind the operations so far."""
         self._flush()
+        self._called.append((len(self._groups), arrays))
         self._parts.append((function, 0, 0))
 
     def _flush(self) -> None:
@@ -168,6 +170,21 @@ class Machine:
             record[:] = record_of(operation.record)
         self._table = np.array(self._groups, np.int64).reshape(-1, 4)
         self._shared = np.zeros((len(self._groups) + 1, LINE // 8), np.int64)
+
+    def lives(self) -> dict[int, tuple[int, int]]:
+        """The first and the last group that needs each memory; what is called between two counts to both."""
+        found: dict[int, tuple[int, int]] = {}
+        users = [
+            (number, array)
+            for number, (first, last, _, _) in enumerate(self._groups)
+            for operation in self.operations[first:last]
+            for array in operation.kept
+        ]
+        users += [(at - before, array) for at, arrays in self._called for array in arrays for before in (0, 1)]
+        for number, array in users:
+            born, last = found.get(memory(array), (number, number))
+            found[memory(array)] = (min(born, number), max(last, number))
+        return found
 
     def take_times(self) -> None:
         """Take the time of every operation from now on."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ptq4vm.engines import bitconvolutions as convolutions
 from ptq4vm.engines import bitkernels as kernels
 from ptq4vm.engines import rowkernels as loops
+from ptq4vm.engines.bitarena import Arena, roots
 from ptq4vm.engines.bitgroups import Group, Start, one_value, shape_of, source_of
 from ptq4vm.engines.bitlayout import MARGIN, Floats, Signs, columns, edges, room, rounded, strides, three, with_edge
 from ptq4vm.engines.bitmachine import Machine, Operation, memory
@@ -49,15 +50,21 @@ class Program:
     """
 
     def __init__(self, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], threads: int | None) -> None:
-        self.machine = Machine(threads)
-        self._arrays = arrays
-        ports = {name: tuple(map(int, size)) for name, size in described["inputs"].items()}
-        constants = {name: three(value).shape for name, value in arrays.items() if value.dtype == np.float32}
-        nodes = described["nodes"]
-        self.sizes = all_sizes(nodes, {**constants, **ports})
-        self._places: dict[str, Floats] = {name: room(size) for name, size in ports.items()}
+        self._arrays, self._described = arrays, described
         self._inputs = list(described["inputs"])
         self._outputs = list(described["outputs"])
+        first = Arena()
+        self._lay_out(first, threads)
+        pinned = roots([self._places[name] for name in (*self._inputs, *self._outputs)])
+        self._lay_out(Arena(*first.plan(self.machine, pinned)), threads)
+
+    def _lay_out(self, arena: Arena, threads: int | None) -> None:
+        self.machine, self._arena = Machine(threads), arena
+        ports = {name: tuple(map(int, size)) for name, size in self._described["inputs"].items()}
+        constants = {name: three(value).shape for name, value in self._arrays.items() if value.dtype == np.float32}
+        nodes = self._described["nodes"]
+        self.sizes = all_sizes(nodes, {**constants, **ports})
+        self._places: dict[str, Floats] = {name: arena.room(size) for name, size in ports.items()}
         self._read = Counter(name for node in nodes for name in node["in"])
         self._read.update(self._outputs)
         self._summed = {name for node in nodes if node["op"] == "Add" for name in node["in"]}
@@ -104,7 +111,7 @@ class Program:
             self._join(name)
         if name in self._doubled:
             parts, (channels, height, width) = self._doubled.pop(name), self.sizes[name]
-            whole, start = room((channels, 2 * parts[0].shape[1], 2 * parts[0].shape[2])), 0
+            whole, start = self._arena.room((channels, 2 * parts[0].shape[1], 2 * parts[0].shape[2])), 0
             for part in parts:
                 self._enlarge_twice(part, whole[start : start + len(part)])
                 start += len(part)
@@ -128,7 +135,7 @@ class Program:
         return self._place(parts[0] if parts is not None and len(set(parts)) == 1 else name)
 
     def _new(self, name: str) -> Floats:
-        place = self._places[name] = room(self.sizes[name])
+        place = self._places[name] = self._arena.room(self.sizes[name])
         return place
 
     def _work(self, kind: int, source: Floats, place: Floats, wide: bool = False, /, **fields: int) -> None:
@@ -140,8 +147,9 @@ class Program:
         self.machine.add(operation)
 
     def _close(self, name: str) -> None:
-        operation, self._places[name] = self._open.pop(name).operation(self.sizes[name])
-        self.machine.add(operation)
+        group, size = self._open.pop(name), self.sizes[name]
+        out = self._places[name] = self._arena.room(size, group.edge)
+        self.machine.add(group.operation(size, out))
 
     def _begin(self, name: str, start: Start) -> None:
         self._open[name] = Group(self._number, start)
@@ -300,14 +308,18 @@ class Program:
 
     def _mean(self, node: Mapping[str, Any]) -> None:
         source, out = self._place(node["in"][0]), self._new(node["out"][0])
-        self.machine.call(lambda: np.copyto(out, source.mean((1, 2), np.float64, keepdims=True).astype(np.float32)))
+
+        def work() -> None:
+            np.copyto(out, source.mean((1, 2), np.float64, keepdims=True).astype(np.float32))
+
+        self.machine.call(work, source, out)
 
     def _mask(self, node: Mapping[str, Any]) -> None:
         source, out = self._place(node["in"][0]), self._new(node["out"][0])
         threshold = self._place(node["in"][1]).reshape(-1)[0]
         channels, height, width = source.shape
-        small = room((channels, -(-height // 2), -(-width // 2)))
-        smooth = room((channels, 2 * small.shape[1], 2 * small.shape[2]))
+        small = self._arena.room((channels, -(-height // 2), -(-width // 2)))
+        smooth = self._arena.room((channels, 2 * small.shape[1], 2 * small.shape[2]))
         self._work(kernels.HALVE, source, small, True, height=height, columns=width)
         self._enlarge_twice(small, smooth)
 
@@ -316,7 +328,7 @@ class Program:
             spread = max(np.sqrt(np.square(away - away.mean()).mean()), 1e-6)
             out[0] = np.tanh(away / spread) > threshold
 
-        self.machine.call(work)
+        self.machine.call(work, source, smooth, out)
         self._masks.add(node["out"][0])
 
     def _resize(self, node: Mapping[str, Any]) -> None:

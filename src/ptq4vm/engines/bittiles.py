@@ -302,6 +302,16 @@ _times = _from_system("clock_gettime", _I32, _I32, ir.PointerType(ir.IntType(8))
 _MONOTONIC = 6 if sys.platform == "darwin" else 1
 
 
+def _touch(typing: Any, address: Any) -> Any:
+    """Read four bytes at an address, only so that they are in the cache."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.load_atomic(_at(builder, args[0], _I32), "monotonic", 4)  # which LLVM does not leave out
+        return context.get_dummy_value()
+
+    return types.void(types.int64), build
+
+
 def _give_way(typing: Any) -> Any:
     """Let another thread have the CPU, where the system can."""
 
@@ -331,5 +341,6 @@ def _nanoseconds(typing: Any) -> Any:
 
 take: Any = intrinsic(_take)
 look: Any = intrinsic(_look)
+touch: Any = intrinsic(_touch)
 give_way: Any = intrinsic(_give_way)
 nanoseconds: Any = intrinsic(_nanoseconds)

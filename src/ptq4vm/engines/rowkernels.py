@@ -13,6 +13,7 @@ from numba import njit
 
 from ptq4vm.engines.bittiles import floats_at, numbers_at
 
+# Numba's cache sees changes of a function's own file only: when a loop that others call is edited, remove __pycache__.
 exactly = njit(nogil=True, cache=True, error_model="numpy")
 
 ADD, MUL, SUB, FROM, DIV, PRELU, RELU, TANH, SIGMOID, HARDSIGMOID, HARDSWISH, MIN, MAX, ADD_SCALED, BENT = range(15)
@@ -113,16 +114,32 @@ def _alone(kind: int, row: Any, length: int) -> None:
 
 
 @exactly
+def _elastic(row: Any, length: int, c: int, y: int, step: Any, bent: Any) -> None:
+    """``ADD_SCALED`` and the ``BENT`` behind it in one pass: what binary blocks do most."""
+    other = floats_at(step[1] + (c % step[2]) * step[3] + y * step[4])
+    scale, slope = floats_at(step[5])[c % step[6]], floats_at(bent[5])[c % bent[6]]
+    value = floats_at(bent[1] + (c % bent[2]) * bent[3])[0]
+    for x in range(length):
+        v = row[x] + other[x] * scale - value
+        row[x] = (v if v >= ZERO else v * slope) + value
+
+
+@exactly
 def chain(address: int, length: int, c: int, y: int, steps: int, count: int) -> None:
     """All steps of a chain on what lies at an address: channel ``c`` from row ``y`` on.
 
     An operand with fewer channels is repeated. Rows of operands are as far apart as those of the result where
     ``length`` is more than one row.
     """
-    row = floats_at(address)
-    for number in range(count):
+    row, number = floats_at(address), 0
+    while number < count:
         step = numbers_at(steps + number * STEP * 8)
         kind, down = step[0], step[4]
+        number += 1
+        if kind == ADD_SCALED and number < count and step[STEP] == BENT:
+            _elastic(row, length, c, y, step, numbers_at(steps + number * STEP * 8))
+            number += 1
+            continue
         if step[1] == 0:
             _alone(kind, row, length)
             continue
