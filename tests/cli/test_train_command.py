@@ -79,6 +79,14 @@ def test_a_trained_network_is_a_checkpoint_like_any_other(workplace: Workplace, 
     assert done.status == 0 and files(tmp_path / "out"), done.err
 
 
+def test_a_float_twin_is_a_checkpoint_too(workplace: Workplace, float_network: None, tmp_path: Path) -> None:
+    twin = ("model=rvm_reactnet", "model.arguments.binarizer=none", f"{STAGE}.epochs=0", f"{STAGE}.mimic_weight=0")
+    done = train(workplace, tmp_path / "run", *twin)
+    assert done.status == 0, done.err
+    assert yaml.safe_load((tmp_path / "run" / "quantizer.yaml").read_text())["label"] == "FP32"
+    assert api.load_checkpoint(tmp_path / "run").num_states == 4
+
+
 def test_training_goes_on_where_it_was_and_gives_the_same(
     workplace: Workplace, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +137,7 @@ def test_every_stage_of_the_paper_runs(workplace: Workplace, float_network: None
     ("arguments", "said"),
     [
         (["model=rvm_mobilenetv3"], "model.family=rvm is not trained but quantized"),
-        (["schedule=nonsense"], "schedule=nonsense is unknown: use one of paper, quick"),
+        (["schedule=nonsense"], "schedule=nonsense is unknown: use one of paper, quick, transformer"),
         ([f"{STAGE}.labels=guess"], "labels='guess' is unknown: use one of truth, teacher"),
         ([f"{STAGE}.epochs=-1"], "epochs=-1: use 0 or more"),
         ([f"{STAGE}.downsample_ratio=2"], "downsample_ratio=2 is out of range: use 1 at most"),

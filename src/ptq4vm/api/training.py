@@ -1,4 +1,4 @@
-"""Training of binary networks from Python (BiVM)."""
+"""Training of networks from Python: binary ones (BiVM), and float ones that have no published weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ptq4vm.data.base import ClipDataset, NeedsTruth
 from ptq4vm.errors import ConfigError
 from ptq4vm.limits import check_number
 from ptq4vm.methods.binary.schedule import Schedule
-from ptq4vm.models.bivm.network import BiVM
+from ptq4vm.models.base import TrainableMatting
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.pipeline.binary import BinaryTraining
 from ptq4vm.pipeline.pipeline import QuantizationResult
@@ -37,7 +37,7 @@ def load_schedule(name: str) -> Schedule:
 
 
 def untrained(name: str = "bivm", seed: int = 0, weights: str | Path | None = None) -> Model:
-    """Build a binary network by its name in ``conf/model``, to be trained.
+    """Build a network by its name in ``conf/model``, to be trained.
 
     Args:
         name: A name in ``conf/model``, such as ``bivm``.
@@ -55,12 +55,12 @@ def untrained(name: str = "bivm", seed: int = 0, weights: str | Path | None = No
 def untrained_model(
     family: str, arguments: Mapping[str, Any], seed: int = 0, weights: str | Path | None = None
 ) -> Model:
-    """Build a binary network from its parts; see :func:`untrained`."""
+    """Build a network that is trained from its parts; see :func:`untrained`."""
     check_number("seed", seed)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         network = build_network(family, arguments, weights, pretrained=weights is not None)
-    if not isinstance(network, BiVM):
+    if not isinstance(network, TrainableMatting):
         raise ConfigError(f"model.family={family} is not trained but quantized: use ptq4vm quantize, or model=bivm")
     partition = settings.partition(FAMILIES[family]().partition(arguments))
     return Model(network, partition, {"family": family, "arguments": dict(arguments)})
@@ -83,13 +83,13 @@ def train(
     loggers: LoggerFactory | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> QuantizationResult:
-    """Train a binary network on a data set's calibration clips and evaluate it on its evaluation clips.
+    """Train a network on a data set's calibration clips and evaluate it on its evaluation clips.
 
     The same call on the same ``run_dir`` goes on where an earlier one was interrupted. The folder is then a checkpoint
     like any other: for :func:`ptq4vm.api.evaluate`, :func:`ptq4vm.api.matte` and :func:`ptq4vm.api.export`.
 
     Args:
-        model: The binary network, from :func:`untrained`; not changed.
+        model: The network, from :func:`untrained`; not changed.
         data: The data set, from :func:`ptq4vm.api.load_data`.
         schedule: A name in ``conf/schedule``, or the stages themselves.
         teacher: The float network, or its name in ``conf/model``; ``None`` trains on the truth alone.
@@ -105,14 +105,14 @@ def train(
         notes: Values for people and other tools that go into ``quantizer.yaml``.
 
     Returns:
-        The binary network, its metrics beside the float network's, seconds, steps and cost.
+        The trained network, its metrics beside the float network's, seconds, steps and cost.
 
     Raises:
         PTQ4VMError: With one line that says what is wrong and what to do.
     """
     check_number("seed", seed)
     check_number("downsample_ratio", downsample_ratio)
-    if not isinstance(model.network, BiVM):
+    if not isinstance(model.network, TrainableMatting):
         raise ConfigError(f"{type(model.network).__name__} is not trained but quantized: use quantize, or model=bivm")
     chosen = load_schedule(schedule) if isinstance(schedule, str) else schedule
     source = load_model(teacher) if isinstance(teacher, str) else teacher
@@ -120,7 +120,7 @@ def train(
         if source is None:
             raise ConfigError("these clips have no alpha, and there is no float network to make it: give teacher=")
         make_truth(data, source.network, source.partition, downsample_ratio)
-    folder = Path(run_dir)
+    folder, bits = Path(run_dir), model.network.weight_bits
     pictures = SheetCollector([clip.name for clip in data.clips().evaluation])
     training = BinaryTraining(
         network=model.network,
@@ -139,7 +139,7 @@ def train(
         num_workers=num_workers,
         memory_mib=memory_mib,
         notes={"version": __version__, "seed": seed, **(notes or {})},
-        finish=lambda result: write_run_folder(folder, result, pictures, "1 bit"),
+        finish=lambda result: write_run_folder(folder, result, pictures, "1 bit" if bits == 1 else "trained"),
     )
     with taken(folder, overwrite):
         return training.run()

@@ -1,4 +1,4 @@
-"""``ptq4vm train``: train one binary network on one dataset, measure it, leave a checkpoint."""
+"""``ptq4vm train``: train one network on one dataset, measure it, leave a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def train(cfg: DictConfig) -> float | None:
     """Train the network of a composed configuration and print the table.
 
     Returns:
-        MAD of the binary network, for sweepers that look for the best; ``None`` without evaluation clips.
+        MAD of the trained network, for sweepers that look for the best; ``None`` without evaluation clips.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     check_run_folder(run_dir)
@@ -79,7 +79,8 @@ def _train(cfg: DictConfig, run_dir: Path) -> float | None:
 def describe(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Gather what ``run.json`` says before the training begins."""
     choices = group_choices()
-    bits = 32 if cfg.model.get("arguments", {}).get("binarizer") == "none" else 1
+    binary = cfg.model.get("family") == "bivm" and cfg.model.get("arguments", {}).get("binarizer") != "none"
+    bits = 1 if binary else 32
     return {
         **common(cfg, run_dir, "train", f"model={choices['model']},schedule={choices['schedule']}"),
         "method": choices["model"],

@@ -82,6 +82,25 @@ class MattingNetwork(nn.Module, ABC):
         return {}
 
 
+class TrainableMatting(MattingNetwork):
+    """A network that ``ptq4vm train`` learns the weights of: by distillation from a float one, or on true alphas."""
+
+    weight_bits: int = 32
+    """Bits of a trained weight: 1 in binary networks."""
+
+    def advance(self, progress: float) -> None:
+        """Be told before every epoch how far training is, from 0 to 1; nothing by default."""
+        return None
+
+    def decide(self) -> None:
+        """Bring the trained network into the form that is stored and run, in place; by default to eval mode."""
+        self.eval().requires_grad_(False)
+
+    def decided_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What builds the stored form, where ``arguments`` built this network; the same by default."""
+        return dict(arguments)
+
+
 class FrameMatting(MattingNetwork):
     """A network that sees every frame alone, at a size of its own, and gives alpha only.
 

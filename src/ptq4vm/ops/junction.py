@@ -15,3 +15,10 @@ class Junction(nn.Identity):
 
 class Regrid(Junction):
     """The place of a tensor resampled from others: an engine rounds it to the codes of what it was made from."""
+
+
+class Operand(Junction):
+    """The place of a factor of a product of two activations, as attention has them: queries, keys, weights, values.
+
+    No layer reads it, so no placement finds it by looking at layers: whatever the placement, a quantizer stands here.
+    """

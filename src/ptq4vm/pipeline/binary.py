@@ -1,4 +1,7 @@
-"""A whole training of a binary network: pre-training, the stages of matting, evaluation; resumable at every epoch."""
+"""A whole training of a network, binary or in float: pre-training, the stages of matting, evaluation.
+
+It can be resumed at every epoch.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,12 @@ from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.data.base import ClipDataset
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.data.classification import ImageFolder
+from ptq4vm.errors import ConfigError
 from ptq4vm.evaluation.cost import Cost
 from ptq4vm.methods.binary.matting import BinaryMatting
 from ptq4vm.methods.binary.pretraining import Pretraining
 from ptq4vm.methods.binary.schedule import MattingStage, Schedule
-from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.base import MattingNetwork, TrainableMatting
 from ptq4vm.models.bivm.cost import BinaryCost, measure
 from ptq4vm.models.bivm.network import BiVM
 from ptq4vm.ops.formats import channels_last
@@ -30,6 +34,7 @@ from ptq4vm.pipeline.measuring import measure_stage, measured, seconds
 from ptq4vm.pipeline.pipeline import ObserverFactory, QuantizationResult
 from ptq4vm.pipeline.training import fit, saved_by_epochs
 from ptq4vm.quant.checkpoint import CheckpointInfo, save_quantized
+from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
 from ptq4vm.runs.progress import RunState, fingerprint, tensors_hash
@@ -41,15 +46,15 @@ TRAINED = "trained"
 """Name of the stage that measures the network in the end."""
 _PRETRAINING = "pretraining"
 FLOAT_SPEC = QuantSpec(WeightSpec(FLOAT_BITS), ActivationSpec(FLOAT_BITS))
-"""What quantization does to a binary network: nothing. Its bits are its own."""
+"""What quantization does to a trained network: nothing. Its bits are its own."""
 
 
 @dataclass
 class BinaryTraining:
-    """The training of one binary network on one data set.
+    """The training of one network on one data set.
 
     Attributes:
-        network: The binary network with the weights that it begins with; it is not changed.
+        network: The network with the weights that it begins with; it is not changed.
         model: The entry of ``quantizer.yaml`` that rebuilds the network's architecture.
         partition: What quantization would leave alone in the network.
         teacher: The float network that gives targets, features and initial values; ``None`` without one.
@@ -68,7 +73,7 @@ class BinaryTraining:
         finish: Function that is called with the result before the run counts as finished.
     """
 
-    network: BiVM
+    network: TrainableMatting
     model: Mapping[str, Any]
     partition: Partition
     teacher: MattingNetwork | None
@@ -104,12 +109,13 @@ class BinaryTraining:
         for name, stage in self.schedule.stages.items():
             self._train(network, name, stage)
         network.decide()
-        arguments = {**self.model["arguments"], "decided": True}
+        partition = resolve(network, self.partition)
+        fold_batch_norm(network, partition.float_modules)
         info = CheckpointInfo(
-            {**self.model, "arguments": arguments},
+            {**self.model, "arguments": network.decided_arguments(self.model["arguments"])},
             FLOAT_SPEC,
-            resolve(network, self.partition),
-            {"label": "FP32" if network.binarizer is None else "W1A1", **self.notes},
+            partition,
+            {"label": "W1A1" if network.weight_bits == 1 else "FP32", **self.notes},
         )
         save_quantized(self.run_dir, network, info)
         result = self._result(network)
@@ -133,10 +139,15 @@ class BinaryTraining:
             augmentation=self.augmentation,
         )
 
-    def _pretrain(self, network: BiVM) -> None:
+    def _pretrain(self, network: TrainableMatting) -> None:
         """Train the encoder on pictures, unless that was done."""
         stage = self.schedule.pretraining
         assert stage.root is not None
+        if not isinstance(network, BiVM):
+            raise ConfigError(
+                f"schedule.pretraining is for binary networks, which {type(network).__name__} is not: "
+                "set its root to null"
+            )
         if self._restored(network, _PRETRAINING):
             return
         pictures = ImageFolder(stage.root, stage.size)
@@ -144,7 +155,7 @@ class BinaryTraining:
         module = Pretraining(network, len(pictures.classes), stage)
         self._fit(network, _PRETRAINING, module, stage.epochs, {"train_dataloaders": loader})
 
-    def _train(self, network: BiVM, name: str, stage: MattingStage) -> None:
+    def _train(self, network: TrainableMatting, name: str, stage: MattingStage) -> None:
         """Train one stage of matting, unless that was done."""
         if self._restored(network, name):
             return
@@ -159,7 +170,9 @@ class BinaryTraining:
             network.load_state_dict(saved[0])
         return saved is not None
 
-    def _fit(self, network: BiVM, name: str, module: pl.LightningModule, epochs: int, data: Mapping[str, Any]) -> None:
+    def _fit(
+        self, network: TrainableMatting, name: str, module: pl.LightningModule, epochs: int, data: Mapping[str, Any]
+    ) -> None:
         """Train ``module``, of which ``network`` is a part, going on after the last epoch that was saved."""
         if epochs > 0:
             folder = self._state.path(name)
@@ -185,7 +198,7 @@ class BinaryTraining:
             evaluation_clips=[(clip.name, clip.num_frames, clip.size) for clip in self._data.evaluation_clips],
         )
 
-    def _result(self, network: BiVM) -> QuantizationResult:
+    def _result(self, network: TrainableMatting) -> QuantizationResult:
         if self.teacher is not None:
             self._evaluate(self.teacher, "fp32")
         self._evaluate(network, TRAINED)

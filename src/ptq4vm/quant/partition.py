@@ -13,7 +13,8 @@ from ptq4vm.quant.spec import Partition
 QUANTIZABLE = (nn.Conv2d, nn.Linear)
 
 
-def _inside(path: str, parents: Iterable[str]) -> bool:
+def inside(path: str, parents: Iterable[str]) -> bool:
+    """Whether a module is one of ``parents``, or below one."""
     return any(path == parent or path.startswith(parent + ".") for parent in parents)
 
 
@@ -46,11 +47,11 @@ def resolve(network: nn.Module, partition: Partition) -> Partition:
     floats = expand(network, partition.float_modules, "float_modules")
     blocks = expand(network, partition.blocks, "blocks")
     for i, block in enumerate(blocks):
-        if block and _inside(block, blocks[:i] + blocks[i + 1 :]):
+        if block and inside(block, blocks[:i] + blocks[i + 1 :]):
             raise ConfigError(f"blocks: {block!r} lies inside another block; a layer belongs to one block")
     if "" not in blocks:
         for name, module in network.named_modules():
-            if isinstance(module, QUANTIZABLE) and not _inside(name, [*blocks, *floats]):
+            if isinstance(module, QUANTIZABLE) and not inside(name, [*blocks, *floats]):
                 raise ConfigError(f"layer {name!r} is in no block: add its block, or declare it in float_modules")
     branches = {}
     for pattern, channels in partition.branches.items():
@@ -68,13 +69,13 @@ def layers(network: nn.Module, partition: Partition) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, QUANTIZABLE) and not _inside(name, partition.float_modules)
+        if isinstance(module, QUANTIZABLE) and not inside(name, partition.float_modules)
     }
 
 
 def block_of(path: str, blocks: Iterable[str]) -> str:
     """The block that holds a layer. Raises KeyError when none does."""
     for block in blocks:
-        if block == "" or _inside(path, [block]):
+        if block == "" or inside(path, [block]):
             return block
     raise KeyError(path)

@@ -238,7 +238,8 @@ class Partition:
     Attributes:
         blocks: Blocks to reconstruct, in topological order. Each is called once in the forward of a clip.
         float_modules: Subtrees that stay float and unfolded.
-        edge_layers: Layers that take :attr:`QuantSpec.edge_bits`.
+        edge_layers: Layers that take :attr:`QuantSpec.edge_bits`, and factors of products of activations
+            (:class:`ptq4vm.ops.junction.Operand`) that do.
         branches: For layers whose input is a concatenation, the channel counts of what is joined; their scales may
             then differ (``granularity: branch``).
     """

@@ -77,7 +77,12 @@ def _fold(editor: Editor) -> bool:
             value = np.array(sizes, np.int64).reshape(index.shape)
         elif len(feeds) == len(set(node.input)):
             value = np.asarray(evaluator(node).run(None, feeds)[0])
-        elif node.op_type == "Slice" and shape is not None and None not in shape:
+        elif (
+            node.op_type == "Slice"
+            and shape is not None
+            and None not in shape
+            and all(name in constants for name in node.input[1:])
+        ):
             feeds[node.input[0]] = np.array(shape, np.int64)
             value = np.asarray(evaluator(node).run(None, feeds)[0])
         else:

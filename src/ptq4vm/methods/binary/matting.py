@@ -1,4 +1,4 @@
-"""One stage of matting of a binary network, as a LightningModule."""
+"""One stage of matting of a network that is trained, binary or in float, as a LightningModule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ptq4vm.errors import ConfigError, TrainingError
 from ptq4vm.methods.binary.losses import alpha_loss, foreground_loss, mimicking_loss, segmentation_loss
 from ptq4vm.methods.binary.schedule import MattingStage
-from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.base import MattingNetwork, TrainableMatting
 from ptq4vm.models.bivm.decoder import choose_threshold, residue
 from ptq4vm.models.bivm.encoder import elastic_penalty
 from ptq4vm.models.bivm.network import BiVM
@@ -63,26 +63,34 @@ def unclipped(alpha: Tensor, raw: Tensor) -> Tensor:
 
 
 class BinaryMatting(pl.LightningModule):
-    """Trains a binary network on clips, against their true alpha or a float network's.
+    """Trains a network on clips, against their true alpha or a float network's.
 
     Args:
-        network: The binary network; changed in place.
+        network: The network; changed in place. Segmentation and LBM need the parts of RVM that binary networks have.
         teacher: The float network, in eval mode, which is not changed; needed where the stage asks for it.
         stage: What is learned, and how.
 
     Raises:
-        ConfigError: The stage needs a float network, and there is none.
+        ConfigError: The stage needs a float network, and there is none, or parts that the network has not.
     """
 
-    def __init__(self, network: BiVM, teacher: MattingNetwork | None, stage: MattingStage) -> None:
+    def __init__(self, network: TrainableMatting, teacher: MattingNetwork | None, stage: MattingStage) -> None:
         super().__init__()
         if teacher is None and stage.needs_teacher:
             raise ConfigError("this stage learns from a float network: give teacher=rvm_mobilenetv3")
+        if not isinstance(network, BiVM):
+            for name in ("segmentation_weight", "mimic_weight", "elastic_weight"):
+                if getattr(stage, name) > 0:
+                    raise ConfigError(
+                        f"{name}={getattr(stage, name):g} is for binary networks, which {type(network).__name__} "
+                        "is not: use schedule=transformer, or 0"
+                    )
         self.network = network
         self.stage = stage
         self._teacher = [teacher] if teacher is not None else []  # in a list: no part of what is saved and trained
         self._projected: list[Tensor] = []
-        network.project_mat.register_forward_hook(self._keep_projected)
+        if isinstance(network, BiVM):
+            network.project_mat.register_forward_hook(self._keep_projected)
         self._seen = (Features(network), Features(teacher)) if teacher is not None and stage.mimic_weight > 0 else None
 
     def _keep_projected(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -109,10 +117,9 @@ class BinaryMatting(pl.LightningModule):
             teacher.to(self.device).eval().requires_grad_(False)
 
     def on_train_epoch_start(self) -> None:
-        """Tell the binarizer how far training is."""
+        """Tell the network how far training is."""
         self.network.train()
-        if self.network.binarizer is not None:
-            self.network.binarizer.advance(self.current_epoch / max(1, self.stage.epochs - 1))
+        self.network.advance(self.current_epoch / max(1, self.stage.epochs - 1))
 
     def training_step(self, batch: ClipBatch, step: int) -> Tensor:
         """Loss of a batch: of the matte, or of the segmentation in every second step where the stage wants it."""
@@ -140,8 +147,9 @@ class BinaryMatting(pl.LightningModule):
                 wanted = self._teacher[0].matte(batch.frames, downsample_ratio=ratio)
             foreground = wanted.foreground
             alpha = wanted.alpha if stage.labels == "teacher" else alpha
-        # behind a refiner alpha is another one, which was not clipped from this
-        ours = found.alpha if ratio != 1 else unclipped(found.alpha, self._projected[0][..., 3:, :, :])
+        ours = found.alpha
+        if self._projected and ratio == 1:  # behind a refiner alpha is another one, which was not clipped from this
+            ours = unclipped(ours, self._projected[0][..., 3:, :, :])
         losses = {"alpha": alpha_loss(ours, alpha)}
         if foreground is not None:
             losses["foreground"] = foreground_loss(found.foreground, foreground, alpha)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from ptq4vm.errors import ConfigError
-from ptq4vm.models.base import Replacements
+from ptq4vm.models.base import Replacements, TrainableMatting
 from ptq4vm.models.bivm.decoder import SparseDecoder, exchange_units
 from ptq4vm.models.bivm.encoder import ElasticBinaryEncoder
 from ptq4vm.models.bivm.exact import ExactConv2d
@@ -26,7 +27,7 @@ _KEPT = ("features.0.0", "decode0.conv.3")  # first and last convolutions stay i
 _POOLED, _WIDTHS = 128, (80, 40, 32, 16)
 
 
-class BiVM(RecurrentMatting):
+class BiVM(RecurrentMatting, TrainableMatting):
     """RVM's recurrent matting with a binary encoder and decoder; see :class:`RecurrentMatting`.
 
     Args:
@@ -57,6 +58,20 @@ class BiVM(RecurrentMatting):
         self.binarizer = make.binarizer
         if decided:
             self.decide()
+
+    @property
+    def weight_bits(self) -> int:  # type: ignore[override]
+        """See :attr:`TrainableMatting.weight_bits`."""
+        return super().weight_bits if self.binarizer is None else 1
+
+    def advance(self, progress: float) -> None:
+        """See :meth:`TrainableMatting.advance`: the binarizer is told."""
+        if self.binarizer is not None:
+            self.binarizer.advance(progress)
+
+    def decided_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`TrainableMatting.decided_arguments`."""
+        return {**arguments, "decided": True}
 
     def export_replacements(self, target: str) -> Replacements:
         """See :meth:`MattingNetwork.export_replacements`: for ``bits``, what its engine computes as one operation."""

@@ -9,8 +9,9 @@ from typing import Protocol
 from torch import nn
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.ops.junction import Operand
 from ptq4vm.quant.overflow import grid_may_saturate
-from ptq4vm.quant.partition import layers
+from ptq4vm.quant.partition import inside, layers
 from ptq4vm.quant.placement.wiring import Segments
 from ptq4vm.quant.registries import PLACEMENTS
 from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec, with_bits
@@ -143,9 +144,24 @@ def make_plan(network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan
     _check_known(spec.weight_bits, bits.weights, "weight_bits")
     for path in [path for path, weight in bits.weights.items() if weight.bits == FLOAT_BITS]:
         del bits.weights[path]
-    plan = PLACEMENTS[spec.placement](network, partition, spec, bits)
+    plan = _with_operands(PLACEMENTS[spec.placement](network, partition, spec, bits), network, partition, spec)
     plan = _with_site_bits(plan, spec.activation_bits)
     return plan if spec.overflow == "vnni" else _without_overflow(plan)
+
+
+def _with_operands(plan: Plan, network: nn.Module, partition: Partition, spec: QuantSpec) -> Plan:
+    """Give the factors of products of activations a site of one scale each, where the placement gave them none."""
+    if spec.activation.bits == FLOAT_BITS:
+        return plan
+    sites = dict(plan.sites)
+    read = {segment.site for segments in plan.inputs.values() for segment in segments}
+    for path, module in network.named_modules():
+        if isinstance(module, Operand) and path not in read and not inside(path, partition.float_modules):
+            own = spec.activation
+            if path in partition.edge_layers:
+                own = with_bits(own, max(spec.edge_bits, own.bits))
+            sites[path] = Site(path, path, "output", own)
+    return replace(plan, sites=sites)
 
 
 def _with_site_bits(plan: Plan, chosen: Mapping[str, int]) -> Plan:
