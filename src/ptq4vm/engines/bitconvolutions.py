@@ -71,8 +71,8 @@ def floating(source: Floats, column: int, weight: Floats, bias: Floats, stride: 
         source: What it reads, from where the first output's first tap is.
         column: How far the phases of a row are apart, in bytes.
         weight: ``(O, C, taps, taps)``.
-        bias: ``(O,)``.
-        stride: Its stride.
+        bias: Added to every output channel, ``(O,)`` float32.
+        stride: Pixels of the input from one output to the next.
         exact: Whether sums are taken in float64.
     """
     taps = weight.shape[2]
