@@ -51,7 +51,7 @@ def shaped(flat: Floats, size: Sequence[int], edge: int = 0) -> Floats:
     """A tensor ``(C, H, W)`` whose rows have room for whole tiles, with room for channels of whole tiles.
 
     Args:
-        flat: Its memory, of the shape that :func:`space` says.
+        flat: The memory that is used, of the shape that :func:`space` says.
         size: Channels, rows and columns.
         edge: Rows and columns around, which are read with it.
     """
@@ -101,7 +101,7 @@ def offsets(
 
 
 class Signs(NamedTuple):
-    """Packed signs.
+    """Signs packed into words, 64 to one.
 
     Attributes:
         planes: The words; see :mod:`~ptq4vm.engines.bitkernels`.

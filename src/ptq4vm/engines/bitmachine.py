@@ -70,12 +70,12 @@ def run(
 
 @dataclass
 class Operation:
-    """One operation.
+    """One operation of a frame, as the compiled call reads it.
 
     Attributes:
         rows: Rows of its result.
         pixels: Pixels of a row.
-        record: Its fields, as :mod:`~ptq4vm.engines.bitkernels` names them.
+        record: Numbers of the operation, as :mod:`~ptq4vm.engines.bitkernels` names them.
         nodes: Numbers of the program's nodes that it begins with.
         around: Memory of which other rows are read too.
         written: Memory that is written.
