@@ -217,7 +217,10 @@ def _options(name: str, shared: Path | None = None) -> tuple[str, ...]:
     return (f"method={name}", "baseline=false", *([f"stage_cache={shared}"] if shared is not None else []))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in ("qdrop", "naive_full") else []) for name in METHODS],
+)
 def test_whole_runs(
     workplace: Workplace, tmp_path: Path, shared_folder: Path, whole: Callable[[str], Path], name: str
 ) -> None:
@@ -241,7 +244,14 @@ def test_whole_runs(
     assert times[0] == times[1], "its seconds count in every run"
 
 
-@pytest.mark.parametrize(("name", "fit", "epoch"), [("adaround", 0, 5), ("brecq", 1, 3), ("brecq", 0, 20)])
+@pytest.mark.parametrize(
+    ("name", "fit", "epoch"),
+    [
+        pytest.param("adaround", 0, 5, marks=pytest.mark.slow),
+        ("brecq", 1, 3),
+        pytest.param("brecq", 0, 20, marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_in_any_pass(
     workplace: Workplace, tmp_path: Path, whole: Callable[[str], Path], name: str, fit: int, epoch: int
 ) -> None:
