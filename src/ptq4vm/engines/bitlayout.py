@@ -101,7 +101,7 @@ def offsets(
 
 
 class Signs(NamedTuple):
-    """Signs packed into words, 64 to one.
+    """Signs packed into words, 32 to one.
 
     Attributes:
         planes: The words; see :mod:`~ptq4vm.engines.bitkernels`.

@@ -59,12 +59,14 @@ SPEEDS = ("slow", "medium", "fast", "faster", "veryfast", "superfast", "ultrafas
 """x264's and x265's names. The aim for quality stays the same; faster encoders need more bits for it."""
 _PRESETS = {name: {"preset": name} for name in SPEEDS}
 
+_FILMS = (".mp4", ".mov", ".mkv")
+
 CODECS = {
     "h264": Codec(
         "libx264",
         "yuv420p",
         None,
-        (".mp4", ".mov", ".mkv"),
+        _FILMS,
         {"crf": "17", "preset": "veryfast"},
         even=True,
         speeds=_PRESETS,
@@ -73,7 +75,7 @@ CODECS = {
         "libx265",
         "yuv420p",
         None,
-        (".mp4", ".mov", ".mkv"),
+        _FILMS,
         {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
         even=True,
         deep="yuv420p10le",
@@ -98,16 +100,15 @@ CODECS = {
         deep="yuv444p10le",
     ),
 }
-_FILMS = (".mp4", ".mov", ".mkv")
 _NVENC = {name: {"preset": f"p{7 - number}"} for number, name in enumerate(SPEEDS)}
 _QSV = {name: {"preset": name if name in SPEEDS[:5] else "veryfast"} for name in SPEEDS}
 HARDWARE = {
-    f"{name}_{kind}": Codec(f"{encoder}_{kind}", form, None, _FILMS, options, even=True, aspect=aspect, speeds=speeds)
+    f"{name}_{kind}": Codec(f"{encoder}_{kind}", form, None, _FILMS, options, even=True, speeds=speeds)
     for name, encoder in (("h264", "h264"), ("h265", "hevc"))
-    for kind, form, options, aspect, speeds in (
-        ("nvenc", "yuv420p", {"rc": "vbr", "cq": "19", "b": "0", "preset": "p4"}, True, _NVENC),
-        ("qsv", "nv12", {"global_quality": "20", "preset": "fast"}, True, _QSV),
-        ("videotoolbox", "yuv420p", {"q": "65"}, True, {}),
+    for kind, form, options, speeds in (
+        ("nvenc", "yuv420p", {"rc": "vbr", "cq": "19", "b": "0", "preset": "p4"}, _NVENC),
+        ("qsv", "nv12", {"global_quality": "20", "preset": "fast"}, _QSV),
+        ("videotoolbox", "yuv420p", {"q": "65"}, {}),
     )
 }
 """Encoders of graphics cards (NVIDIA, Intel) and of Apple's computers: never chosen by themselves."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ptq4vm.errors import WeightsError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.weights.cache import Wanted, find
-from ptq4vm.models.weights.files import read_state
+from ptq4vm.models.weights.files import check_entries, read_state
 from ptq4vm.system.registry import Registry
 
 Arguments = Mapping[str, Any]
@@ -92,6 +96,42 @@ class NetworkFamily(ABC):
     def downloads(self) -> Mapping[str, Arguments]:
         """Arguments of the networks whose weights ``ptq4vm weights NAME`` finds, by names that no other family has."""
         return {}
+
+
+class TrainedFamily(NetworkFamily):
+    """A family whose weights are nowhere to be fetched: ``ptq4vm train`` makes them."""
+
+    schedule = ""
+    """What the command that trains one wants besides ``model=``, with a space before it."""
+    then = "checkpoint=RUN"
+    """How a network is used that was trained in the folder ``RUN``."""
+
+    @property
+    def licence(self) -> str:
+        """See :attr:`NetworkFamily.licence`."""
+        return "weights trained by whoever made this file; where they were distilled from RVM, its GPL-3.0 may apply"
+
+    def wanted(self, arguments: Arguments) -> Wanted:
+        """See :meth:`NetworkFamily.wanted`: nowhere; they are trained."""
+        name = self.model_name(arguments)
+        with torch.device("meta"):
+            network = self.build(arguments)
+        check = partial(check_entries, network=network, title=name)
+        return Wanted(f"{name} (train it: ptq4vm train)", f"{name}.safetensors", name, (), check)
+
+    def load(self, arguments: Arguments, weights: str | Path | None = None) -> MattingNetwork:
+        """See :meth:`NetworkFamily.load`.
+
+        Raises:
+            WeightsError: No file is given, since none can be fetched, or it is not this network's.
+        """
+        if weights is None:
+            name = self.model_name(arguments)
+            raise WeightsError(
+                f"{name} has no published weights: train it (ptq4vm train model={name}{self.schedule}), "
+                f"then {self.then}"
+            )
+        return super().load(arguments, weights)
 
 
 FAMILIES: Registry[type[NetworkFamily]] = Registry("model.family", "ptq4vm.models", "ptq4vm.model_families")

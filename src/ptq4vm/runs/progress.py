@@ -213,8 +213,7 @@ def _is(value: Any, kind: Any) -> bool:
 
 def _keep(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors, and what tells :func:`_undamaged` that they are those."""
-    notes = {key: text for key, text in metadata.items() if key != _HASH}
-    write_tensors(path, tensors, {**notes, _HASH: _hash_of(tensors, notes)})
+    write_tensors(path, tensors, {**metadata, _HASH: _hash_of(tensors, metadata)})
 
 
 def _hash_of(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from ptq4vm.errors import WeightsError
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.models.bivm.network import BiVM
-from ptq4vm.models.family import FAMILIES, Arguments, NetworkFamily
-from ptq4vm.models.weights.cache import Wanted
-from ptq4vm.models.weights.files import check_entries
+from ptq4vm.models.family import FAMILIES, Arguments, TrainedFamily
 
 _NAMES = {
     ("ebb", "shb"): "bivm",
@@ -25,35 +18,12 @@ _NAMES = {
 
 
 @FAMILIES.register("bivm")
-class BiVMFamily(NetworkFamily):
+class BiVMFamily(TrainedFamily):
     """Binary networks; their arguments are those of :class:`ptq4vm.models.bivm.network.BiVM`."""
-
-    licence = "weights trained by whoever made this file; where they were distilled from RVM, its GPL-3.0 may apply"
 
     def build(self, arguments: Arguments) -> MattingNetwork:
         """See :meth:`NetworkFamily.build`."""
         return BiVM(**arguments).eval()
-
-    def wanted(self, arguments: Arguments) -> Wanted:
-        """See :meth:`NetworkFamily.wanted`: nowhere; they are trained."""
-        name = self.model_name(arguments)
-        with torch.device("meta"):
-            network = self.build(arguments)
-        check = partial(check_entries, network=network, title=name)
-        return Wanted(f"{name} (train it: ptq4vm train)", f"{name}.safetensors", name, (), check)
-
-    def load(self, arguments: Arguments, weights: str | Path | None = None) -> MattingNetwork:
-        """See :meth:`NetworkFamily.load`.
-
-        Raises:
-            WeightsError: No file is given, since none can be fetched, or it is not this network's.
-        """
-        if weights is None:
-            name = self.model_name(arguments)
-            raise WeightsError(
-                f"{name} has no published weights: train it (ptq4vm train model={name}), then checkpoint=RUN"
-            )
-        return super().load(arguments, weights)
 
     def partition(self, arguments: Arguments) -> dict[str, Any]:
         """See :meth:`NetworkFamily.partition`: what is binary is no quantizer's, and keeps its batch norms."""

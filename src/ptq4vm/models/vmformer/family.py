@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from ptq4vm.errors import WeightsError
 from ptq4vm.models.base import MattingNetwork
-from ptq4vm.models.family import FAMILIES, Arguments, NetworkFamily
+from ptq4vm.models.family import FAMILIES, Arguments, TrainedFamily
 from ptq4vm.models.vmformer.network import VMFormerMini
-from ptq4vm.models.weights.cache import Wanted
-from ptq4vm.models.weights.files import check_entries
 
 _NAME = "vmformer_mini"
 
 
 @FAMILIES.register("vmformer")
-class VMFormerFamily(NetworkFamily):
+class VMFormerFamily(TrainedFamily):
     """The small transformer; its argument is ``layers``, optionally."""
 
-    licence = "weights trained by whoever made this file; where they were distilled from RVM, its GPL-3.0 may apply"
+    schedule = " schedule=transformer"
+    then = "model.weights=RUN/state/distill.safetensors"
 
     def build(self, arguments: Arguments) -> MattingNetwork:
         """See :meth:`NetworkFamily.build`."""
         return VMFormerMini(**arguments).eval()
-
-    def wanted(self, arguments: Arguments) -> Wanted:
-        """See :meth:`NetworkFamily.wanted`: nowhere; they are trained."""
-        with torch.device("meta"):
-            network = self.build(arguments)
-        check = partial(check_entries, network=network, title=_NAME)
-        return Wanted(f"{_NAME} (train it: ptq4vm train)", f"{_NAME}.safetensors", _NAME, (), check)
-
-    def load(self, arguments: Arguments, weights: str | Path | None = None) -> MattingNetwork:
-        """See :meth:`NetworkFamily.load`.
-
-        Raises:
-            WeightsError: No file is given, since none can be fetched, or it is not this network's.
-        """
-        if weights is None:
-            raise WeightsError(
-                f"{_NAME} has no published weights: train it (ptq4vm train model={_NAME} schedule=transformer), then "
-                "model.weights=RUN/state/distill.safetensors"
-            )
-        return super().load(arguments, weights)
 
     def model_name(self, arguments: Arguments) -> str:
         """``vmformer_mini``; see :meth:`NetworkFamily.model_name`."""

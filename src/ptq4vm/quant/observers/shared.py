@@ -58,18 +58,18 @@ class SharedZeroObserver(JointObserver):
     def observe(self, parts: Sequence[Tensor], first: int = 0) -> None:
         """Take in the values of consecutive groups from ``first`` on, each of any shape."""
         rows = [part.detach().flatten() for part in parts]
-        for length, groups in groupby(range(len(rows)), key=lambda group: rows[group].numel()):
+        for _, groups in groupby(range(len(rows)), key=lambda group: rows[group].numel()):
             # groups of one size in one go: thousands of channels by themselves take longer than the network
             chosen = list(groups)
-            self._observe(torch.stack([rows[group] for group in chosen]), first + chosen[0], length)
+            self._observe(torch.stack([rows[group] for group in chosen]), first + chosen[0])
 
-    def _observe(self, values: Tensor, first: int, length: int) -> None:
-        """Take in as many values, ``(G, length)``, of each of consecutive groups from ``first`` on."""
+    def _observe(self, values: Tensor, first: int) -> None:
+        """Take in as many values, ``(G, N)``, of each of consecutive groups from ``first`` on."""
         span = slice(first, first + len(values))
         low, high = torch.aminmax(values, dim=1)
         self.low[span] = torch.minimum(self.low[span], low.float().cpu())
         self.high[span] = torch.maximum(self.high[span], high.float().cpu())
-        places = torch.randint(length, (len(values), self.per_call), generator=self._generator)
+        places = torch.randint(values.shape[1], (len(values), self.per_call), generator=self._generator)
         kept = values.gather(1, places.to(values.device)).float().cpu()
         for group, row in enumerate(kept.unbind(), first):
             self._samples[group].append(row)
