@@ -141,7 +141,11 @@ class GuidedMatte:
 
     def altered(self, matte: Matte) -> GuidedMatte:
         """The same frame with another small matte."""
-        return GuidedMatte(self._enlarger, self._frame, self.small, matte)
+        return self.of(self._frame, self.small, matte)
+
+    def of(self, frame: Codes, small: Codes, matte: Matte) -> GuidedMatte:
+        """Another frame and its small matte, to be enlarged by the same."""
+        return GuidedMatte(self._enlarger, frame, small, matte)
 
     @cached_property
     def _planes(self) -> Floats:
