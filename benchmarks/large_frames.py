@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 import ptq4vm
 from ptq4vm.engines.base import MattingEngine
 from ptq4vm.media.frames import Frame
+from ptq4vm.system.allocator import keep_freed_memory
 from ptq4vm.system.cpu import this_cpu
 from ptq4vm.video.composing import Colour, composer
 
@@ -123,6 +124,7 @@ def enlarged(clip: object, size: tuple[int, int]) -> tuple[list[Codes], list[NDA
 
 def main() -> None:
     """Print a line for each size."""
+    keep_freed_memory()  # as every command does
     if sys.argv[1:2] == ["--memory"]:
         memory(*sys.argv[2:])
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,9 +79,7 @@ class PropagatingEngine(MattingEngine):
 
     def _moved(self, key: Key, frame: NDArray[np.uint8]) -> Matte | GuidedMatte | None:
         """The matte of a frame between; ``None`` where it looks too little like the key frame."""
-        small = frame
-        if frame.shape != key.seen.shape:
-            small = np.asarray(cv2.resize(frame, key.grey.shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        small = key.found.shrunk(frame) if isinstance(key.found, GuidedMatte) else frame
         places = self._follower.places(grey_of(small), key.grey)
         if float((places.alike == 0).mean()) > CHANGED:
             return None
