@@ -92,7 +92,8 @@ def portrait(size: tuple[int, int], count: int) -> list[Codes]:
     """Frames of a moving figure."""
     from ptq4vm.exporting.verify import moving_portrait  # brings torch, which would count as memory
 
-    return [np.asarray(frame) for frame in moving_portrait(size, count).frames.permute(0, 2, 3, 1).numpy()]
+    frames = moving_portrait(size, count).frames.permute(0, 2, 3, 1).numpy()
+    return [np.ascontiguousarray(frame) for frame in frames]  # as a reader gives them
 
 
 def mad(engine: MattingEngine, frames: list[Codes], alphas: list[NDArray[np.float32]]) -> float:
