@@ -15,6 +15,9 @@ from ptq4vm.video.following import Follower, grey_of
 CHANGED = 0.2
 """Share of a picture that does not look like what it was, moved, beyond which the network sees the frame after all."""
 
+MOVED = 0.01
+"""How much alpha may differ from the key frame's on average: of what moves farther, the flow errs at the rim by a fifth."""
+
 
 class Key(NamedTuple):
     """A frame that the network saw.
@@ -33,7 +36,7 @@ class Key(NamedTuple):
 
 
 class PropagatingEngine(MattingEngine):
-    """An engine whose network sees every n-th frame, and every frame of which much has changed since.
+    """An engine whose network sees every n-th frame, and every frame in which much has moved or changed since.
 
     Alpha, and what the foreground differs from the picture by, are moved from the key frame; the frame itself guides
     them to its full size where they are small.
@@ -78,12 +81,14 @@ class PropagatingEngine(MattingEngine):
         return found
 
     def _moved(self, key: Key, frame: NDArray[np.uint8]) -> Matte | GuidedMatte | None:
-        """The matte of a frame between; ``None`` where it looks too little like the key frame."""
+        """The matte of a frame between; ``None`` where too much has moved or changed since the key frame."""
         small = key.found.shrunk(frame) if isinstance(key.found, GuidedMatte) else frame
         places = self._follower.places(grey_of(small), key.grey)
         if float((places.alike == 0).mean()) > CHANGED:
             return None
         alpha = places.moved(key.matte.alpha)
+        if float(np.abs(alpha - key.matte.alpha).mean()) > MOVED:
+            return None
         residual = key.matte.foreground - np.divide(key.seen, 255, dtype=np.float32)
         foreground = np.clip(places.moved(residual) + np.divide(small, 255, dtype=np.float32), 0, 1)
         matte = Matte(alpha, np.asarray(foreground, np.float32))
