@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 import ptq4vm
 from ptq4vm.engines.base import MattingEngine
 from ptq4vm.media.frames import Frame
+from ptq4vm.system.allocator import keep_freed_memory
 from ptq4vm.system.cpu import this_cpu
 from ptq4vm.video.composing import Colour, composer
 
@@ -91,7 +92,8 @@ def portrait(size: tuple[int, int], count: int) -> list[Codes]:
     """Frames of a moving figure."""
     from ptq4vm.exporting.verify import moving_portrait  # brings torch, which would count as memory
 
-    return [np.asarray(frame) for frame in moving_portrait(size, count).frames.permute(0, 2, 3, 1).numpy()]
+    frames = moving_portrait(size, count).frames.permute(0, 2, 3, 1).numpy()
+    return [np.ascontiguousarray(frame) for frame in frames]  # as a reader gives them
 
 
 def mad(engine: MattingEngine, frames: list[Codes], alphas: list[NDArray[np.float32]]) -> float:
@@ -123,6 +125,7 @@ def enlarged(clip: object, size: tuple[int, int]) -> tuple[list[Codes], list[NDA
 
 def main() -> None:
     """Print a line for each size."""
+    keep_freed_memory()  # as every command does
     if sys.argv[1:2] == ["--memory"]:
         memory(*sys.argv[2:])
         return

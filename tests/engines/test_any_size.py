@@ -88,6 +88,26 @@ def test_enlarging_is_torchs_bilinear(large: int, small: int) -> None:
     assert np.allclose(values[first] * (1 - share) + values[second] * share, expected, atol=1e-5)
 
 
+def covered(large: int, small: int) -> NDArray[np.float64]:
+    """``(small, large)``: the share of each small pixel that each large one covers."""
+    edges, pixels = np.arange(small + 1) * large / small, np.arange(large)
+    begins, ends = np.maximum(edges[:-1, None], pixels), np.minimum(edges[1:, None], pixels + 1)
+    return np.clip(ends - begins, 0, None) * small / large
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_shrinking_gives_the_means_of_what_is_covered(a: int, b: int, c: int, d: int, compiled: bool) -> None:
+    (rows, height), (columns, width) = sorted((a, b)), sorted((c, d))
+    frame = np.random.default_rng(a).integers(0, 256, (height, width, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(enlarging, "_kernels", lambda: None)
+        found = Enlarger(2).shrunk(frame, (rows, columns))
+    expected = np.einsum("yj,xi,jik->yxk", covered(height, rows), covered(width, columns), frame)
+    assert found.dtype == np.uint8 and np.abs(found - expected).max() < 0.501
+
+
 @pytest.mark.parametrize("size", [(72, 128), (144, 64), (40, 200), (18, 32), (9, 40), (36, 50), (1080, 1920)])
 def test_frames_of_every_size(way: str, size: tuple[int, int]) -> None:
     if way == "numpy" and size[0] > 1000:

@@ -163,7 +163,7 @@ def test_points_are_pixels_or_shares() -> None:
 
 def test_the_command_grants_them(workplace: Workplace, tmp_path: Path) -> None:
     film, out = encode(tmp_path / "in.mp4", count=3), tmp_path / "out.mp4"
-    wishes = ("subject=0.5,0.5", "smooth=0.3", "decontaminate=true")
+    wishes = ("subject=0.5,0.5", "smooth=0.3", "decontaminate=true", "every=2")
     done = workplace.run("matte", f"input={film}", f"out={out}", f"weights={workplace.weights}", *wishes)
     assert done.status == 0 and len(decode(out)[0]) == 3, done.err
     done = workplace.run("matte", f"input={film}", f"out={tmp_path / 'b.mp4'}", "subject=x")

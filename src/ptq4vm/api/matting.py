@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from ptq4vm.video.composing import (
 )
 from ptq4vm.video.destinations import Destination, StreamDestination, choose_destination
 from ptq4vm.video.loop import Busy, matte_video
-from ptq4vm.video.refining import RefinedEngine
 from ptq4vm.video.scenes import SceneCuts
 
 OnFrame = Callable[[int, int | None], None]
@@ -86,6 +85,7 @@ def matte(
     mask: str | Path | None = None,
     smooth: float = 0.0,
     decontaminate: bool = False,
+    every: int = 1,
     drop: str = "none",
     pace: bool = False,
     allow_network: bool = False,
@@ -129,6 +129,8 @@ def matte(
         smooth: Against flicker: the share, in [0, 1), that alpha's rim takes of the alpha before along the optical
             flow.
         decontaminate: Whether the foreground's colours at the rim are estimated anew, free of the old background's.
+        every: The network sees every n-th frame, 1 to 30, and where much has changed; mattes of those between are moved
+            along the optical flow.
         drop: ``late`` leaves a frame out that still waits when the next one comes, so that what is written stays
             close to what comes; ``none`` keeps them all.
         pace: Whether frames of a file are read at the speed at which they are to be played.
@@ -153,7 +155,7 @@ def matte(
         WeightsError: The float network's weights cannot be found.
     """
     _check(output, frames, fps, downsample_ratio, compare and checkpoint == FLOAT)
-    wishes = Wishes(subject, mask, smooth, decontaminate)
+    wishes = Wishes(subject, mask, smooth, decontaminate, every)
     if drop not in ("none", "late"):
         raise ConfigError(f"drop={drop} is unknown: use none or late")
     for key, text in (("input", str(input)), ("out", str(out))):
@@ -190,11 +192,12 @@ def matte(
                 identity=identity,
                 source=Path(input),
             )
-        refiners = [wishes.refiners(reader.info.size) for _ in range(2 if compare else 1)]  # each engine has its own
+        each = [replace(wishes, every=1), wishes] if compare else [wishes]  # the float network sees every frame
+        refiners = [own.refiners(reader.info.size) for own in each]
         behind = _background(str(background), reader.info.rate)
         engines = open_engines(checkpoint, engine, model, weights, downsample_ratio, compare=compare, size=size)
-        pairs = zip(engines.engines, refiners, strict=True)
-        refined = [RefinedEngine(engine, own) if own else engine for engine, own in pairs]
+        pairs = zip(each, engines.engines, refiners, strict=True)
+        refined = [own.engine(engine, its) for own, engine, its in pairs]
         compose, written = _compose(output, behind, engines, compare, reader.info.size)
         outcome = destination.fill(
             reader,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ptq4vm.engines.base import MattingEngine
 from ptq4vm.errors import ConfigError, DataError
 from ptq4vm.media.images import open_alpha
 from ptq4vm.video.colours import Decontamination
-from ptq4vm.video.refining import Refiner
+from ptq4vm.video.propagating import PropagatingEngine
+from ptq4vm.video.refining import RefinedEngine, Refiner
 from ptq4vm.video.smoothing import Smoothing
 from ptq4vm.video.subject import Subject
+
+MOST_BETWEEN = 30
+"""Frames from one that the network sees to the next at most."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Wishes:
         mask: A picture of the subject in the first frame, as a matte.
         smooth: The share of the alpha before that the rim takes, in [0, 1); 0 leaves it as it is.
         decontaminate: Whether the foreground's colours at the rim are taken from where it is opaque.
+        every: The network sees every n-th frame, 1 to 30; mattes of those between are moved along the optical flow.
 
     Raises:
         ConfigError: A value is out of range, or there are two subjects.
@@ -34,8 +40,11 @@ class Wishes:
     mask: str | Path | None = None
     smooth: float = 0.0
     decontaminate: bool = False
+    every: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.every <= MOST_BETWEEN:
+            raise ConfigError(f"every={self.every} is out of range: use 1, for every frame, to {MOST_BETWEEN}")
         if not 0 <= self.smooth < 1:
             raise ConfigError(f"smooth={self.smooth:g} is out of range: use 0 up to below 1")
         if self.subject is not None and self.mask is not None:
@@ -49,8 +58,14 @@ class Wishes:
             "mask": self.mask,
             "smooth": self.smooth,
             "decontaminate": self.decontaminate,
+            "every": self.every if self.every > 1 else None,
         }
         return {key: str(value) for key, value in values.items() if value}
+
+    def engine(self, engine: MattingEngine, refiners: Sequence[Refiner]) -> MattingEngine:
+        """The engine with what is wished for, refiners of :meth:`refiners` among it."""
+        between = PropagatingEngine(engine, self.every) if self.every > 1 else engine
+        return RefinedEngine(between, refiners) if refiners else between
 
     def refiners(self, size: tuple[int, int]) -> list[Refiner]:
         """New refiners for a video of ``size`` = ``(H, W)``, in the order in which they work.

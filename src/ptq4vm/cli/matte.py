@@ -40,6 +40,7 @@ USAGE = """usage: ptq4vm matte input=PATH out=PATH [KEY=VALUE...]
   subject=null      x,y of the one subject that is kept, in the first frame; mask=PICTURE of it does as well
   smooth=0          against flicker: share of the alpha before that the rim takes, such as 0.3
   decontaminate=false  free colours at the rim of the old background
+  every=1           2: the network sees every second frame; mattes of those between are moved along the optical flow
   scene_cut=false   forget what was seen where a scene begins
   frames=null       stop after so many
   fps=30            frames per second of a video made from images
@@ -77,6 +78,7 @@ class MatteOptions:
     mask: str | None = None
     smooth: float = 0.0
     decontaminate: bool = False
+    every: int = 1
     drop: str = "none"
     pace: bool = False
     allow_network: bool = False

@@ -78,7 +78,10 @@ class AnySizeEngine(MattingEngine):
             return self.engine.matte(frame)
         inner = fitting(size, own)
         smaller = inner[0] < size[0] or inner[1] < size[1]
-        small = cv2.resize(frame, inner[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+        if smaller:
+            small = self._enlarger.shrunk(frame, inner)
+        else:
+            small = np.asarray(cv2.resize(frame, inner[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
         rest = own[0] - inner[0], own[1] - inner[1]
         top, left = rest[0] // 2, rest[1] // 2
         # copies of the picture beside it keep portraits what they are: streaks of its edge took their MAD from 13 to 42
@@ -90,7 +93,7 @@ class AnySizeEngine(MattingEngine):
         if not smaller:
             shrunk = (cv2.resize(each, size[::-1], interpolation=cv2.INTER_AREA) for each in matte)
             return Matte(*(np.asarray(each, np.float32) for each in shrunk))
-        return GuidedMatte(self._enlarger, frame, np.asarray(small, np.uint8), matte)
+        return GuidedMatte(self._enlarger, frame, small, matte)
 
     def _begin(self, size: Size) -> None:
         """Choose what the file runs at for frames of ``size``, which are another video."""

@@ -109,6 +109,20 @@ class Enlarger:
             self._each(kernels.alpha, frame, np.ascontiguousarray(planes[3::4]), result)
         return result
 
+    def shrunk(self, frame: Codes, size: tuple[int, int]) -> Codes:
+        """A frame brought to a smaller size, ``(h, w, 3)`` uint8: means of what lies in each pixel.
+
+        Args:
+            frame: ``(H, W, 3)`` uint8.
+            size: ``(h, w)``. Where a side is longer than the frame's, OpenCV says what the means are.
+        """
+        kernels = _kernels()
+        if kernels is None or size[0] > frame.shape[0] or size[1] > frame.shape[1]:
+            return np.asarray(cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        result, frame = np.empty((*size, 3), np.uint8), np.ascontiguousarray(frame)
+        self.share(lambda start, stop: kernels.shrink(frame, result, start, stop), size[0])
+        return result
+
     def _each(self, loop: Callable[..., None], frame: Codes, planes: Floats, *rest: NDArray[Any]) -> None:
         """Run a loop over the rows of a frame, in stripes."""
         height, width = frame.shape[:2]
@@ -141,7 +155,15 @@ class GuidedMatte:
 
     def altered(self, matte: Matte) -> GuidedMatte:
         """The same frame with another small matte."""
-        return GuidedMatte(self._enlarger, self._frame, self.small, matte)
+        return self.of(self._frame, self.small, matte)
+
+    def of(self, frame: Codes, small: Codes, matte: Matte) -> GuidedMatte:
+        """Another frame and its small matte, to be enlarged by the same."""
+        return GuidedMatte(self._enlarger, frame, small, matte)
+
+    def shrunk(self, frame: Codes) -> Codes:
+        """Another frame at the small matte's size."""
+        return self._enlarger.shrunk(frame, (self.small.shape[0], self.small.shape[1]))
 
     @cached_property
     def _planes(self) -> Floats:

@@ -17,6 +17,7 @@ from numba import njit
 
 compiled = njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 ZERO, ONE, WHITE = np.float32(0), np.float32(1), np.float32(255)
+EDGE = 1e-9  # of a pixel: less is not beyond an edge
 THIRD, HALF, SCALE = np.float32(1 / 765), np.float32(0.5), np.float32(1 / 255)
 
 
@@ -221,3 +222,35 @@ def _solve(
         square = (squares[x] + squares[x + 1] + squares[x + 2]) * ninth
         slope = (product - mean_guide * mean_wanted) / (square - mean_guide * mean_guide + eps)
         slopes[x], offsets[x] = slope, (mean_wanted - slope * mean_guide) * unit
+
+
+@compiled
+def shrink(frame: Any, out: Any, start: int, stop: int) -> None:
+    """Means of the pixels that lie in each pixel of a smaller picture, in part where they do in part, uint8.
+
+    ``frame`` ``(H, W, 3)``, ``out`` ``(h, w, 3)``, neither side of which is longer. Rows are added up first, which a
+    CPU does for many values at once.
+    """
+    height, width, (rows, columns) = frame.shape[0], frame.shape[1], out.shape[:2]
+    flat, total = frame.reshape(height, 3 * width), np.empty(3 * width, np.float32)
+    downwards, across = height / rows, width / columns
+    scale = np.float32(1 / (downwards * across))
+    for y in range(start, stop):
+        top, bottom = y * downwards, min((y + 1) * downwards, height)
+        total[:] = 0
+        for j in range(int(top), int(np.ceil(bottom - EDGE))):
+            share, line = np.float32(min(j + 1, bottom) - max(j, top)), flat[j]
+            for x in range(3 * width):
+                total[x] += share * np.float32(line[x])
+        for x in range(columns):
+            left, right = x * across, min((x + 1) * across, width)
+            red, green, blue = ZERO, ZERO, ZERO
+            for i in range(int(left), int(np.ceil(right - EDGE))):
+                share = np.float32(min(i + 1, right) - max(i, left))
+                red += share * total[3 * i]
+                green += share * total[3 * i + 1]
+                blue += share * total[3 * i + 2]
+            place = out[y, x]
+            place[0] = np.uint8(np.int32(red * scale + HALF))
+            place[1] = np.uint8(np.int32(green * scale + HALF))
+            place[2] = np.uint8(np.int32(blue * scale + HALF))
