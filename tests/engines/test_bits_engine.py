@@ -68,8 +68,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(decided({}), tmp_path_factory.mktemp("bits") / "bivm.bits")
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("kind", KINDS)
+OTHERS = tuple(kind for kind in KINDS if kind != "bivm")
+
+
+@pytest.mark.parametrize(
+    ("kind", "threads"),
+    [*((kind, 3) for kind in KINDS), ("bivm", 1), *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in OTHERS)],
+)
 def test_states_are_those_of_pytorch_to_the_bit(kind: str, threads: int, tmp_path: Path) -> None:
     network = decided(KINDS[kind])
     engine = BitsEngine(written(network, tmp_path / "x.bits"), threads)

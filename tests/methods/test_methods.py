@@ -219,7 +219,7 @@ def _options(name: str, shared: Path | None = None) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in ("qdrop", "naive_full") else []) for name in METHODS],
+    [pytest.param(name, marks=[pytest.mark.slow] if name != "brecq" else []) for name in METHODS],
 )
 def test_whole_runs(
     workplace: Workplace, tmp_path: Path, shared_folder: Path, whole: Callable[[str], Path], name: str
