@@ -16,7 +16,7 @@ CHANGED = 0.2
 """Share of a picture that does not look like what it was, moved, beyond which the network sees the frame after all."""
 
 MOVED = 0.01
-"""How much alpha may differ from the key frame's on average: of what moves farther, the flow errs at the rim by a fifth."""
+"""How much alpha may differ from the key frame's on average: the flow errs at the rim by about a fifth of that."""
 
 
 class Key(NamedTuple):
