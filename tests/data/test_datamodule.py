@@ -166,6 +166,21 @@ def test_whole_frames_are_scaled_and_half_of_them_are_a_part() -> None:
     assert {(sample.size, sample.output) for sample in crops} == {((32, 32), (16, 16))}
 
 
+@pytest.mark.parametrize(("longest", "shape"), [(32, (24, 32)), (64, (48, 64)), (200, (48, 64))])
+def test_whole_frames_have_a_longest_side(longest: int, shape: tuple[int, int]) -> None:
+    """That of the first clip; frames of another shape are cut to its, of another size scaled."""
+    sources = (Moving(), Moving("tall", size=(120, 64)), Moving("large", size=(96, 128)))
+    values = {"clip_length": 2, "clips": 9, "longest": longest}
+    module = MattingDataModule(Fixed(sources), crop=None, **values)
+    assert {tuple(module.calibration[index].frames.shape) for index in range(9)} == {(2, 3, *shape)}
+    if shape == (48, 64):
+        plain = MattingDataModule(Fixed(sources[:1]), crop=None, **values)
+        bare = MattingDataModule(Fixed(sources[:1]), crop=None, clip_length=2, clips=9)
+        assert plain.samples == bare.samples, "frames that are small enough stay as they are"
+    crops = MattingDataModule(Fixed(sources), crop=(40, 40), **values)
+    assert {sample.size for sample in crops.samples} == {(40, 40)}
+
+
 def test_crops_show_the_subject() -> None:
     for sample in draw_samples([Moving(count=3, size=(200, 300))], 40, 3, (32, 32), 0.5, 0):
         alpha = Moving(count=3, size=(200, 300)).read(sample.start, sample.stop).alpha
@@ -225,6 +240,7 @@ def test_clips_that_do_not_fit() -> None:
         {"crop": (3,)},
         {"hflip": 1.5},
         {"size": (4,)},
+        {"longest": 0},
     ],
 )
 def test_numbers_out_of_range(wrong: dict) -> None:

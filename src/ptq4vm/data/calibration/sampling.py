@@ -114,6 +114,12 @@ def draw_samples(
     return samples
 
 
+def within(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """``(h, w)`` of frames of ``size`` once their longer side has ``longest`` pixels at most."""
+    share = min(1.0, longest / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
 def draw_order(clips: int, count: int, seed: int) -> list[tuple[int, int]]:
     """``(number of the sample, index of its clip)`` of ``count`` samples from ``clips`` clips."""
     drawn = []
@@ -163,10 +169,12 @@ def check_numbers(
     crop: Sequence[int] | None,
     hflip: float,
     size: Sequence[int] | None = None,
+    longest: int | None = None,
 ) -> None:
     """Check what a data module is given. Raises :class:`ConfigError`."""
     lowest = {"clip_length": (clip_length, 1), "clips": (clips, 1), "batch_size": (batch_size, 1)}
     lowest |= {"num_workers": (num_workers, 0), "eval_chunk": (eval_chunk, 1)}
+    lowest |= {} if longest is None else {"longest": (longest, 1)}
     for key, (value, least) in lowest.items():
         if value < least:
             raise ConfigError(f"calibration.{key} must be at least {least}, not {value}")
