@@ -177,8 +177,6 @@ def test_whole_frames_have_a_longest_side(longest: int, shape: tuple[int, int]) 
         plain = MattingDataModule(Fixed(sources[:1]), crop=None, **values)
         bare = MattingDataModule(Fixed(sources[:1]), crop=None, clip_length=2, clips=9)
         assert plain.samples == bare.samples, "frames that are small enough stay as they are"
-    crops = MattingDataModule(Fixed(sources), crop=(40, 40), **values)
-    assert {sample.size for sample in crops.samples} == {(40, 40)}
 
 
 def test_crops_show_the_subject() -> None:

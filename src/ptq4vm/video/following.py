@@ -62,7 +62,7 @@ class Follower:
         border = cv2.BORDER_REPLICATE
         looked = cv2.remap(before.astype(np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=border)
         alike = np.clip(2 - np.abs(now - looked) / (ALIKE / 2), 0, 1)
-        return Places(columns, rows, np.asarray(alike, np.float32))
+        return Places(*(np.asarray(each, np.float32) for each in (columns, rows, alike)))
 
 
 def grey_of(picture: NDArray[np.uint8]) -> Grey:
