@@ -40,8 +40,8 @@ ODD = (
 )
 STAGE = "schedule.stages.distill"
 TRAINED = {
-    "model": "bivm", "trainer": "cpu", "data.pairs_per_clip": "1", f"{STAGE}.clips": "4", f"{STAGE}.crop": "[64,64]",
-    f"{STAGE}.batch_size": "2", f"{STAGE}.epochs": "2",
+    "model": "bivm", "trainer": "cpu", "data.pairs_per_clip": "1", f"{STAGE}.clips": "4", f"{STAGE}.size": "[64,64]",
+    f"{STAGE}.batch_size": "2", f"{STAGE}.epochs": "2", "schedule.stages.norms.epochs": "0",
 }  # fmt: skip
 """Values of a training of seconds."""
 KEYS = {
@@ -59,8 +59,8 @@ KEYS = {
     "sensitivity": ("data", "data.root", "bits", "model.weights", "preset.calibration.clips", "seed", "run_dir"),
     "train": ("data", "data.root", "model", "model.arguments.binarizer", "model.weights", "augmentation", "schedule",
               "trainer", "teacher", "seed", "downsample_ratio", "num_workers", "memory_mib", "run_dir",
-              f"{STAGE}.clips", f"{STAGE}.crop", f"{STAGE}.epochs", f"{STAGE}.lr", f"{STAGE}.labels",
-              "schedule.pretraining.root"),
+              f"{STAGE}.clips", f"{STAGE}.size", f"{STAGE}.norms", f"{STAGE}.epochs", f"{STAGE}.lr",
+              f"{STAGE}.labels", "schedule.pretraining.root"),
     "web": ("file", "out", "serve", "port"),
 }  # fmt: skip
 READS = {

@@ -86,8 +86,26 @@ def _inherited(group: str, name: str) -> Any:
     if not path.is_file():
         raise ConfigError(unknown_choice(group, name))
     own: Any = OmegaConf.load(path)
-    order = own.pop("defaults", ["_self_"])
+    order = [other for other in own.pop("defaults", ["_self_"]) if isinstance(other, str)]  # others are of other groups
     return OmegaConf.merge(*(own if other == "_self_" else _inherited(group, other) for other in order))
+
+
+def preset_of(method: str) -> str:
+    """Name of the preset that a method's file, or one that it inherits from, chooses; else the one of ``config.yaml``.
+
+    A method without a file, which somebody has put together in Python, takes that one as well.
+    """
+    path = config_folder() / "method" / f"{method}.yaml"
+    loaded: Any = OmegaConf.load(path) if path.is_file() else {}
+    for other in reversed(loaded.get("defaults", [])):
+        if not isinstance(other, str):
+            (key, name), *_ = other.items()
+            if key.startswith("override /preset"):
+                return str(name)
+        elif other != "_self_":
+            return preset_of(other)
+    whole: Any = OmegaConf.load(config_folder() / "config.yaml")
+    return next(str(entry["preset"]) for entry in whole["defaults"] if "preset" in entry)
 
 
 def renamed(argument: str) -> str:

@@ -144,6 +144,18 @@ def test_methods(name: str) -> None:
     assert (method, spec) == api.load_method(name, "w4a4")
 
 
+@pytest.mark.parametrize("name", names("method"))
+def test_a_method_may_choose_its_preset(name: str) -> None:
+    chosen = settings.read_choice("preset", settings.preset_of(name))
+    assert (
+        plain(compose(f"method={name}").preset)
+        == chosen
+        == (settings.read_choice("preset", "whole" if name.startswith("closed_form") else "quick"))
+    )
+    assert plain(compose(f"method={name}", "preset=paper").preset) == settings.read_choice("preset", "paper")
+    assert settings.preset_of("made by hand") == "quick"
+
+
 @pytest.mark.parametrize("name", names("data"))
 def test_data(name: str, tmp_path: Path) -> None:
     cfg = compose(f"data={name}", f"data.root={tmp_path}")

@@ -25,9 +25,11 @@ from ptq4vm.pipeline.binary import initialise
 STAGE = "schedule.stages.distill"
 TINY = (
     f"{STAGE}.clips=4",
-    f"{STAGE}.crop=[64,64]",
+    f"{STAGE}.size=[64,64]",
     f"{STAGE}.batch_size=2",
     f"{STAGE}.epochs=2",
+    "schedule.stages.norms.clips=2",
+    "schedule.stages.norms.size=[64,96]",
     "trainer=cpu",
     "data.pairs_per_clip=1",
 )
@@ -64,7 +66,7 @@ def test_a_trained_network_is_a_checkpoint_like_any_other(workplace: Workplace, 
     assert list(stages) == ["fp32", "trained"]
     record = json.loads((trained / "run.json").read_text())
     assert record["status"] == "finished" and record["bits"] == {"weight": 1, "activation": 1}
-    assert record["command"].startswith("ptq4vm train ") and record["steps"] == {"distill": 4}
+    assert record["command"].startswith("ptq4vm train ") and record["steps"] == {"distill": 4, "norms": 0}
     assert list((trained / "sheets").glob("*")), "pictures are drawn"
     assert yaml.safe_load((trained / "quantizer.yaml").read_text())["label"] == "W1A1"
     network = api.load_checkpoint(trained)
@@ -139,6 +141,7 @@ def test_every_stage_of_the_paper_runs(workplace: Workplace, float_network: None
         (["model=rvm_mobilenetv3"], "model.family=rvm is not trained but quantized"),
         (["schedule=nonsense"], "schedule=nonsense is unknown: use one of paper, quick, transformer"),
         ([f"{STAGE}.labels=guess"], "labels='guess' is unknown: use one of truth, teacher"),
+        ([f"{STAGE}.norms=guess"], "norms='guess' is unknown: use one of follow, measure"),
         ([f"{STAGE}.epochs=-1"], "epochs=-1: use 0 or more"),
         ([f"{STAGE}.downsample_ratio=2"], "downsample_ratio=2 is out of range: use 1 at most"),
         (["model.arguments.encoder=vit"], "unknown encoder 'vit'"),
@@ -183,7 +186,8 @@ def test_pretraining_learns_classes_and_hands_the_encoder_on(tmp_path: Path) -> 
 def test_pretraining_is_a_stage_of_the_run(workplace: Workplace, float_network: None, tmp_path: Path) -> None:
     root = pictures(tmp_path / "pictures")
     small = [f"schedule.pretraining.{v}" for v in (f"root={root}", "epochs=2", "size=64", "batch_size=3")]
-    done = train(workplace, tmp_path / "run", "model=bivm", *small, f"{STAGE}.epochs=0")
+    small += ["schedule.stages.norms.epochs=0", f"{STAGE}.epochs=0"]
+    done = train(workplace, tmp_path / "run", "model=bivm", *small)
     assert done.status == 0, done.err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == {"pretraining": 4}
     start, after = (load_file(tmp_path / "run" / "state" / f"{n}.safetensors") for n in ("pretraining", "distill"))

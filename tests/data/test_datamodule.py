@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ptq4vm.data.base import ClipSets
 from ptq4vm.data.calibration.datamodule import MattingDataModule
@@ -140,6 +141,44 @@ def test_zoom_out_of_range(zoom: float, crop: tuple[int, int] | None) -> None:
         draw_samples([Moving()], 1, 3, crop, 0.5, 0, zoom)
 
 
+def test_whole_frames_are_scaled_and_half_of_them_are_a_part() -> None:
+    """One size for frames of all shapes: their middle, or with a zoom a smaller box of its shape."""
+    sources = [Moving(), Moving("tall", size=(120, 64))]
+    module = MattingDataModule(Fixed(tuple(sources)), clip_length=3, crop=None, clips=40, zoom=2.0, size=(24, 32))
+    boxes = {"moving": (48, 64), "tall": (48, 64)}
+    parts = 0
+    for index, sample in enumerate(module.samples):
+        clip, source = module.calibration[index], sources[sample.clip]
+        assert clip.frames.shape == (3, 3, 24, 32) and clip.alpha.shape == (3, 1, 24, 32)
+        if sample.size == boxes[source.name]:
+            middle = (source.size[0] - 48) // 2, (source.size[1] - 64) // 2
+            assert (sample.top, sample.left) == middle and sample.output == (24, 32)
+        else:
+            parts += 1
+            assert 24 <= sample.size[0] < 48 and abs(sample.size[1] / sample.size[0] - 4 / 3) < 0.05
+    assert 10 < parts < 30
+    first = module.samples[0]
+    whole = sources[first.clip].read(first.start, first.stop).alpha.float() / 255
+    box = whole[..., first.top : first.top + first.size[0], first.left : first.left + first.size[1]]
+    small = F.interpolate(box.flip(-1) if first.flip else box, (24, 32), mode="area")
+    assert (module.calibration[0].alpha - small).abs().mean() < 0.02
+    crops = draw_samples(sources, 20, 3, (32, 32), 0.5, 0, size=(16, 16))
+    assert {(sample.size, sample.output) for sample in crops} == {((32, 32), (16, 16))}
+
+
+@pytest.mark.parametrize(("longest", "shape"), [(32, (24, 32)), (64, (48, 64)), (200, (48, 64))])
+def test_whole_frames_have_a_longest_side(longest: int, shape: tuple[int, int]) -> None:
+    """That of the first clip; frames of another shape are cut to its, of another size scaled."""
+    sources = (Moving(), Moving("tall", size=(120, 64)), Moving("large", size=(96, 128)))
+    values = {"clip_length": 2, "clips": 9, "longest": longest}
+    module = MattingDataModule(Fixed(sources), crop=None, **values)
+    assert {tuple(module.calibration[index].frames.shape) for index in range(9)} == {(2, 3, *shape)}
+    if shape == (48, 64):
+        plain = MattingDataModule(Fixed(sources[:1]), crop=None, **values)
+        bare = MattingDataModule(Fixed(sources[:1]), crop=None, clip_length=2, clips=9)
+        assert plain.samples == bare.samples, "frames that are small enough stay as they are"
+
+
 def test_crops_show_the_subject() -> None:
     for sample in draw_samples([Moving(count=3, size=(200, 300))], 40, 3, (32, 32), 0.5, 0):
         alpha = Moving(count=3, size=(200, 300)).read(sample.start, sample.stop).alpha
@@ -190,7 +229,17 @@ def test_clips_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"clips": 0}, {"batch_size": 0}, {"clip_length": 0}, {"crop": (0, 3)}, {"crop": (3,)}, {"hflip": 1.5}]
+    "wrong",
+    [
+        {"clips": 0},
+        {"batch_size": 0},
+        {"clip_length": 0},
+        {"crop": (0, 3)},
+        {"crop": (3,)},
+        {"hflip": 1.5},
+        {"size": (4,)},
+        {"longest": 0},
+    ],
 )
 def test_numbers_out_of_range(wrong: dict) -> None:
     (key,) = wrong

@@ -13,6 +13,17 @@ def load_preset(name: str) -> Preset:
     return settings.preset(settings.read_choice("preset", name))
 
 
+def chosen_preset(preset: str | Preset | None, method: str | Method) -> Preset:
+    """The schedules of a preset's name; of the one that the method's file chooses when ``preset`` is ``None``.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    return load_preset(preset or settings.preset_of(method if isinstance(method, str) else method.name))
+
+
 def load_augmentation(name: str) -> Augmentation:
     """Load a choice of ``conf/augmentation``; change it with :func:`dataclasses.replace`. Raises
     :class:`ConfigError`."""

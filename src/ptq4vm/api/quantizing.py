@@ -10,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger
 
-from ptq4vm.api.choices import load_augmentation, load_method, load_preset, needs_flow
+from ptq4vm.api.choices import chosen_preset, load_augmentation, load_method, needs_flow
 from ptq4vm.api.clips import load_flow
 from ptq4vm.api.models import Model
 from ptq4vm.data.augmentation.recipes import Augmentation
@@ -42,7 +42,7 @@ def quantize(
     bits: str | QuantSpec = "w4a4",
     method: str | Method = "ptq4vm",
     overflow: str = "safe",
-    preset: str | Preset = "quick",
+    preset: str | Preset | None = None,
     budget: Budget | None = None,
     flow: str | FlowEstimator | SourceFlow | None = "dis",
     run_dir: str | Path,
@@ -69,7 +69,8 @@ def quantize(
         method: A name in ``conf/method``, or its switches; with the latter give ``bits`` as a :class:`QuantSpec`.
         overflow: ``safe``: the exported integers are exact on every CPU; ``vnni``: on those with VNNI. A
             :class:`QuantSpec` has its own.
-        preset: A name in ``conf/preset``, or the schedules themselves.
+        preset: A name in ``conf/preset``, or the schedules themselves. When not given it is what the method's file
+            chooses, and ``quick`` where that chooses none.
         budget: Limit of mixed bits, whose layers and stored tensors get bits of their own; uniform bits without one.
         flow: Where optical flow comes from, looked at only when the method needs it.
         run_dir: Gets the network, metrics, timing, logs and pictures.
@@ -96,7 +97,7 @@ def quantize(
     chosen, spec = _chosen(method, bits, overflow)
     if isinstance(data, NeedsTruth):
         make_truth(data, model.network, model.partition, downsample_ratio)
-    schedule = load_preset(preset) if isinstance(preset, str) else preset
+    schedule = chosen_preset(preset, method)
     folder = Path(run_dir)
     flows = None
     if needs_flow(chosen, spec, schedule):

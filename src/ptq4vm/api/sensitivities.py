@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ptq4vm.api.choices import load_method, load_preset
+from ptq4vm.api.choices import chosen_preset, load_method
 from ptq4vm.api.models import Model
 from ptq4vm.data.base import ClipDataset, NeedsTruth
 from ptq4vm.data.calibration.datamodule import MattingDataModule
@@ -23,7 +23,7 @@ def sensitivity(
     *,
     bits: str | QuantSpec = "w4a4",
     method: str = "closed_form",
-    preset: str | Preset = "quick",
+    preset: str | Preset | None = None,
     widths: Sequence[int] = (4,),
     seed: int = 0,
     edges: bool = True,
@@ -35,7 +35,8 @@ def sensitivity(
         data: The data set, from :func:`load_data`; its calibration clips are looked at.
         bits: Bits as text, ``wXaY``, or every choice at once.
         method: A name in ``conf/method``, which says where quantizers stand; not looked at where ``bits`` says all.
-        preset: A name in ``conf/preset``, or the schedules themselves: how calibration samples are drawn.
+        preset: A name in ``conf/preset``, or the schedules themselves: how calibration samples are drawn. When not
+            given it is what the method's file chooses, and ``quick`` where that chooses none.
         widths: Bit-widths to measure.
         seed: Seed of samples and observers.
         edges: Whether the first and last layers, which have more bits otherwise, are measured too.
@@ -46,7 +47,7 @@ def sensitivity(
     if isinstance(data, NeedsTruth):
         make_truth(data, model.network, model.partition)
     spec = bits if isinstance(bits, QuantSpec) else load_method(method, bits)[1]
-    schedule = load_preset(preset) if isinstance(preset, str) else preset
+    schedule = chosen_preset(preset, method)
     datamodule = MattingDataModule(data, None, **asdict(schedule.calibration), seed=seed)
     partition = resolve(model.network, model.partition)
     frames = looked_at(datamodule.calibration_batch().frames)

@@ -168,6 +168,8 @@ class CalibrationSettings:
         batch_size: Samples in a step of the global stage.
         hflip: Probability of mirroring a sample.
         zoom: Largest factor by which half of the samples are enlarged; 1 for none.
+        longest: Pixels of the longer side of whole frames at most, which are scaled to it; ``None`` leaves them as they
+            are.
     """
 
     clips: int = 64
@@ -176,6 +178,7 @@ class CalibrationSettings:
     batch_size: int = 4
     hflip: float = 0.5
     zoom: float = 1.0
+    longest: int | None = None
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,7 @@ class BinaryTraining:
             memory_mib=self.memory_mib,
             seed=self.seed,
             augmentation=self.augmentation,
+            size=stage.size,
         )
 
     def _pretrain(self, network: TrainableMatting) -> None:

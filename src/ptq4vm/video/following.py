@@ -61,7 +61,8 @@ class Follower:
         rows = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
         border = cv2.BORDER_REPLICATE
         looked = cv2.remap(before.astype(np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=border)
-        return Places(columns, rows, np.clip(2 - np.abs(now - looked) / (ALIKE / 2), 0, 1))
+        alike = np.clip(2 - np.abs(now - looked) / (ALIKE / 2), 0, 1)
+        return Places(*(np.asarray(each, np.float32) for each in (columns, rows, alike)))
 
 
 def grey_of(picture: NDArray[np.uint8]) -> Grey:

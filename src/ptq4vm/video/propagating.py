@@ -24,7 +24,7 @@ class Key(NamedTuple):
 
     Attributes:
         seen: ``(h, w, 3)`` uint8 RGB: the frame at the matte's size.
-        grey: Its grey ``(h, w)`` uint8.
+        grey: ``(h, w)`` uint8: the same as grey.
         found: What the engine gave for it.
         matte: The matte at that size.
     """

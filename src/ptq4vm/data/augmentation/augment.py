@@ -114,6 +114,7 @@ def draw_augmented(
     hflip: float,
     seed: int,
     zoom: float = 1.0,
+    size: tuple[int, int] | None = None,
 ) -> tuple[list[AugmentedClip], list[CalibrationSample]]:
     """Draw samples as :func:`ptq4vm.data.calibration.sampling.draw_samples` does, and augment each: one clip a sample.
 
@@ -129,12 +130,14 @@ def draw_augmented(
         hflip: Probability of mirroring a whole sample, after all else.
         seed: The draw is a function of this, of the clips and of ``augmentation``.
         zoom: Largest factor by which half of the samples are enlarged; 1 for none.
+        size: ``(h, w)`` that crops are scaled to, pixels.
 
     Raises:
         DataError: As :func:`~ptq4vm.data.calibration.sampling.draw_samples`.
         ConfigError: As :func:`~ptq4vm.data.calibration.sampling.draw_samples`; or a clip is too short for every speed.
     """
-    check_clips(clips, clip_length, crop, zoom)
+    check_clips(clips, clip_length, crop, zoom, size)
+    whole = size or clips[0].size
     _tell_what_is_left_out(clips)
     augmented, samples = [], []
     for number, index in track(draw_order(len(clips), count, seed), description="augmented samples", transient=True):
@@ -142,7 +145,7 @@ def draw_augmented(
         generator = sample_generator(seed, number)
         flip = bool(torch.rand(1, generator=generator) < hflip)
         samples.append(
-            cut_sample(alpha, number, 0, crop=crop, flip=flip, zoom=zoom, generator=generator, whole=clips[0].size)
+            cut_sample(alpha, number, 0, crop=crop, flip=flip, zoom=zoom, generator=generator, whole=whole, size=size)
         )
         augmented.append(clip)
     return augmented, samples

@@ -18,7 +18,7 @@ from ptq4vm.data.augmentation.augment import draw_augmented
 from ptq4vm.data.augmentation.recipes import Augmentation
 from ptq4vm.data.base import ClipDataset, ClipSets
 from ptq4vm.data.calibration.chunks import EvaluationData
-from ptq4vm.data.calibration.sampling import CalibrationSample, EpochShuffleSampler, check_numbers, draw_samples
+from ptq4vm.data.calibration.sampling import CalibrationSample, EpochShuffleSampler, check_numbers, draw_samples, within
 from ptq4vm.data.clips.sources import check_has_subject
 from ptq4vm.data.cutting import batch, cut_clip, cut_flow
 from ptq4vm.errors import ConfigError, DataError
@@ -50,6 +50,9 @@ class MattingDataModule(pl.LightningDataModule):
         memory_mib: Keep decoded samples up to this many MiB; beyond it they are decoded whenever they are used.
         seed: Seed of all that is drawn.
         augmentation: How samples are augmented; flow is then that of the augmented sample.
+        size: ``(h, w)`` that samples are scaled to, pixels; see ``draw_samples``. ``None`` leaves them as they are.
+        longest: Pixels of the longer side of whole frames at most: those of all clips are scaled, and cut where their
+            shape is another, to what that makes of the first clip's. ``None`` leaves them as they are.
 
     Raises:
         ConfigError: A number is out of range, or flow is known for clips as they are only.
@@ -70,13 +73,17 @@ class MattingDataModule(pl.LightningDataModule):
         memory_mib: float = 1024,
         seed: int = 0,
         augmentation: Augmentation | None = None,
+        size: Sequence[int] | None = None,
+        longest: int | None = None,
     ) -> None:
         super().__init__()
-        check_numbers(clip_length, clips, batch_size, num_workers, eval_chunk, crop, hflip)
+        check_numbers(clip_length, clips, batch_size, num_workers, eval_chunk, crop, hflip, size, longest)
         self.dataset = dataset
         self.flow = flow
         self.clip_length = clip_length
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
+        self.size = None if size is None else (int(size[0]), int(size[1]))
+        self.longest = longest
         self.clips = clips
         self.batch_size = batch_size
         self.hflip = hflip
@@ -151,7 +158,10 @@ class MattingDataModule(pl.LightningDataModule):
         sources = self.clip_sets.calibration
         if not sources:
             raise DataError("the dataset gives no calibration clips; check data.root")
-        how = (self.clips, self.clip_length, self.crop, self.hflip, self.seed, self.zoom)
+        size = self.size
+        if size is None and self.crop is None and self.longest is not None:
+            size = within(sources[0].size, self.longest)
+        how = (self.clips, self.clip_length, self.crop, self.hflip, self.seed, self.zoom, size)
         if self.augmentation is None:
             return sources, draw_samples(sources, *how)
         return draw_augmented(sources, self.augmentation, *how)

@@ -83,6 +83,7 @@ def draw_samples(
     hflip: float,
     seed: int,
     zoom: float = 1.0,
+    size: tuple[int, int] | None = None,
 ) -> list[CalibrationSample]:
     """Draw calibration samples, using every clip equally often (to within one).
 
@@ -97,19 +98,26 @@ def draw_samples(
             pictures) cut and scaled to the size of the first clip's.
         hflip: Probability of mirroring.
         zoom: Half of the samples show a smaller box, enlarged by up to this factor: close and blurred, as people are in
-            calls and in upscaled footage. 1 enlarges none; needs ``crop``.
+            calls and in upscaled footage. 1 enlarges none; needs ``crop`` or ``size``.
         seed: The draw is a function of this and of the clips.
+        size: ``(h, w)`` that crops are scaled to, pixels. Whole frames, then of any sizes, are cut to its shape before.
 
     Raises:
         DataError: A clip is too short, cannot be read or has an alpha of zero in every frame.
-        ConfigError: The crop is larger than a clip's frames, or crops are off and clips differ in size.
+        ConfigError: The crop is larger than a clip's frames, or crops and ``size`` are off and clips differ in size.
     """
-    check_clips(clips, clip_length, crop, zoom)
-    cut = partial(cut_sample, crop=crop, zoom=zoom, whole=clips[0].size)
+    check_clips(clips, clip_length, crop, zoom, size)
+    cut = partial(cut_sample, crop=crop, zoom=zoom, whole=size or clips[0].size, size=size)
     samples = []
     for number, clip in track(draw_order(len(clips), count, seed), description="calibration samples", transient=True):
         samples.append(_draw_one(clips[clip], clip, clip_length, hflip, sample_generator(seed, number), cut))
     return samples
+
+
+def within(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """``(h, w)`` of frames of ``size`` once their longer side has ``longest`` pixels at most."""
+    share = min(1.0, longest / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
 def draw_order(clips: int, count: int, seed: int) -> list[tuple[int, int]]:
@@ -123,9 +131,15 @@ def draw_order(clips: int, count: int, seed: int) -> list[tuple[int, int]]:
     return drawn
 
 
-def check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int, int] | None, zoom: float) -> None:
+def check_clips(
+    clips: Sequence[ClipSource],
+    clip_length: int,
+    crop: tuple[int, int] | None,
+    zoom: float,
+    size: tuple[int, int] | None = None,
+) -> None:
     """Whether samples can be cut from ``clips``. Raises what :func:`draw_samples` does."""
-    if zoom < 1 or (zoom > 1 and crop is None):
+    if zoom < 1 or (zoom > 1 and crop is None and size is None):
         raise ConfigError(f"calibration.zoom={zoom}: use at least 1, and a calibration.crop with more than 1")
     first = clips[0].size
     for clip in clips:
@@ -135,7 +149,7 @@ def check_clips(clips: Sequence[ClipSource], clip_length: int, crop: tuple[int, 
                 "remove the clip or lower calibration.clip_length"
             )
         height, width = clip.size
-        if crop is None and (height, width) != first and not may_be_empty(clip):
+        if crop is None and size is None and (height, width) != first and not may_be_empty(clip):
             raise ConfigError(
                 f"clip {clip.name} is {width}x{height} but {clips[0].name} is {first[1]}x{first[0]}; "
                 "set calibration.crop so that clips can be batched"
@@ -154,15 +168,19 @@ def check_numbers(
     eval_chunk: int,
     crop: Sequence[int] | None,
     hflip: float,
+    size: Sequence[int] | None = None,
+    longest: int | None = None,
 ) -> None:
     """Check what a data module is given. Raises :class:`ConfigError`."""
     lowest = {"clip_length": (clip_length, 1), "clips": (clips, 1), "batch_size": (batch_size, 1)}
     lowest |= {"num_workers": (num_workers, 0), "eval_chunk": (eval_chunk, 1)}
+    lowest |= {} if longest is None else {"longest": (longest, 1)}
     for key, (value, least) in lowest.items():
         if value < least:
             raise ConfigError(f"calibration.{key} must be at least {least}, not {value}")
-    if crop is not None and (len(crop) != 2 or min(crop) < 1):
-        raise ConfigError(f"calibration.crop must be two positive numbers, height and width, not {list(crop)}")
+    for key, sides in (("crop", crop), ("size", size)):
+        if sides is not None and (len(sides) != 2 or min(sides) < 1):
+            raise ConfigError(f"calibration.{key} must be two positive numbers, height and width, not {list(sides)}")
     if not 0 <= hflip <= 1:
         raise ConfigError(f"calibration.hflip must be a probability from 0 to 1, not {hflip}")
 
@@ -208,6 +226,7 @@ def cut_sample(
     zoom: float,
     generator: torch.Generator,
     whole: tuple[int, int],
+    size: tuple[int, int] | None = None,
 ) -> CalibrationSample:
     """Choose the crop of a sample by its alpha, ``(T, 1, H, W)`` uint8: where the subject is, where there is one.
 
@@ -220,27 +239,26 @@ def cut_sample(
         zoom: See :func:`draw_samples`.
         generator: Source of randomness, from :func:`sample_generator`.
         whole: ``(h, w)`` in pixels that samples have when ``crop`` is ``None``.
+        size: See :func:`draw_samples`.
     """
-    stop = start + len(alpha)
-    if crop is None:
-        return _whole_frame(alpha, CalibrationSample(clip, start, stop, 0, 0, whole, flip))
-    box = crop
+    sample = CalibrationSample(clip, start, start + len(alpha), 0, 0, whole, flip)
+    frame = (alpha.shape[-2], alpha.shape[-1])
+    factor = 1.0
     if zoom > 1:
         factor = 1 + (zoom - 1) * max(0.0, 2 * float(torch.rand(1, generator=generator)) - 1)
-        box = (max(1, round(crop[0] / factor)), max(1, round(crop[1] / factor)))
-    top, left = _choose_crop(alpha, box, generator)
-    return CalibrationSample(clip, start, stop, top, left, box, flip, None if box == crop else crop)
+    box = crop or _largest(frame, whole)
+    middle = ((frame[0] - box[0]) // 2, (frame[1] - box[1]) // 2)
+    if factor > 1:
+        box = (max(1, round(box[0] / factor)), max(1, round(box[1] / factor)))
+    top, left = middle if crop is None and factor == 1 else _choose_crop(alpha, box, generator)
+    output = size or crop or whole
+    return replace(sample, top=top, left=left, size=box, output=None if box == output else output)
 
 
-def _whole_frame(alpha: Tensor, sample: CalibrationSample) -> CalibrationSample:
-    """The middle of frames of another size, as large as the sample's shape allows, scaled to its size."""
-    frame, wanted = (alpha.shape[-2], alpha.shape[-1]), sample.size
-    if frame == wanted:
-        return sample
-    share = min(frame[0] / wanted[0], frame[1] / wanted[1])
-    box = (max(1, int(wanted[0] * share)), max(1, int(wanted[1] * share)))
-    top, left = (frame[0] - box[0]) // 2, (frame[1] - box[1]) // 2
-    return replace(sample, top=top, left=left, size=box, output=None if box == wanted else wanted)
+def _largest(frame: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """The largest box in a frame that has the shape of ``shape``; all are ``(h, w)`` in pixels."""
+    share = min(frame[0] / shape[0], frame[1] / shape[1])
+    return max(1, int(shape[0] * share + 1e-6)), max(1, int(shape[1] * share + 1e-6))
 
 
 def window_with_subject(source: ClipSource, clip_length: int) -> tuple[int, Tensor]:

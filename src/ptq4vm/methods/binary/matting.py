@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from ptq4vm.errors import ConfigError, TrainingError
 from ptq4vm.methods.binary.losses import alpha_loss, foreground_loss, mimicking_loss, segmentation_loss
+from ptq4vm.methods.binary.norms import MEASURE, NormStatistics
 from ptq4vm.methods.binary.schedule import MattingStage
 from ptq4vm.models.base import MattingNetwork, TrainableMatting
 from ptq4vm.models.bivm.decoder import choose_threshold, residue
 from ptq4vm.models.bivm.encoder import elastic_penalty
 from ptq4vm.models.bivm.network import BiVM
+from ptq4vm.ops.formats import channels_last
 from ptq4vm.types import ClipBatch
 
 MIMICKED = ("decode3", "decode2", "decode1")
@@ -87,6 +89,8 @@ class BinaryMatting(pl.LightningModule):
                     )
         self.network = network
         self.stage = stage
+        self._norms = NormStatistics(network, stage.norms)
+        self.automatic_optimization = stage.norms != MEASURE
         self._teacher = [teacher] if teacher is not None else []  # in a list: no part of what is saved and trained
         self._projected: list[Tensor] = []
         if isinstance(network, BiVM):
@@ -112,17 +116,32 @@ class BinaryMatting(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Bring the float network to where the binary one is."""
+        """Bring the float network to where the binary one is, and both into the layout that is fast on a CPU."""
+        if isinstance(self.network, BiVM):
+            for network in (self.network, *self._teacher):
+                channels_last(network)
         for teacher in self._teacher:
             teacher.to(self.device).eval().requires_grad_(False)
+        self._norms.begin(anew=self.current_epoch == 0)
+
+    def on_fit_end(self) -> None:
+        """Leave the batch norms as they were found, but for their statistics."""
+        self._norms.end()
 
     def on_train_epoch_start(self) -> None:
         """Tell the network how far training is."""
         self.network.train()
         self.network.advance(self.current_epoch / max(1, self.stage.epochs - 1))
 
-    def training_step(self, batch: ClipBatch, step: int) -> Tensor:
-        """Loss of a batch: of the matte, or of the segmentation in every second step where the stage wants it."""
+    def training_step(self, batch: ClipBatch, step: int) -> Tensor | None:
+        """Loss of a batch: of the matte, or of the segmentation in every second step where the stage wants it.
+
+        ``None`` where norms are measured: the network has seen the batch, and that is all.
+        """
+        if self.stage.norms == MEASURE:
+            with torch.no_grad():
+                self.network.matte(batch.frames, downsample_ratio=self.stage.downsample_ratio)
+            return None
         if self.stage.segmentation_weight > 0 and step % 2:
             logits, *_ = self.network(batch.frames, segmentation_pass=True)
             losses: Mapping[str, Tensor] = {

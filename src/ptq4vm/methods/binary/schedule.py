@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.methods.binary.norms import FOLLOW, MEASURE, MODES
 
 LABELS = ("truth", "teacher")
 
@@ -19,6 +20,8 @@ class MattingStage:
         clips: Samples that are drawn.
         clip_length: Frames of each sample.
         crop: ``(h, w)`` of each sample, pixels; whole frames when ``None``.
+        size: ``(h, w)`` that samples are scaled to, pixels; ``None`` leaves them as they are. Whole frames are cut to
+            its shape before.
         batch_size: Samples in a batch.
         hflip: Probability that a sample is mirrored.
         zoom: Largest enlargement of half of the samples.
@@ -33,12 +36,15 @@ class MattingStage:
             nothing else; 0 leaves these steps out.
         mimic_weight: Weight of LBM, the mimicking of the float network's features; 0 leaves it out.
         elastic_weight: Weight of the elastic regularization of shortcuts; 0 leaves it out.
+        norms: ``follow``: statistics of batch norms are running means; ``measure``: nothing is learned in this stage,
+            they are measured anew over its samples.
     """
 
     epochs: int = 1
     clips: int = 64
     clip_length: int = 4
     crop: tuple[int, int] | None = (256, 256)
+    size: tuple[int, int] | None = None
     batch_size: int = 4
     hflip: float = 0.5
     zoom: float = 1.0
@@ -51,10 +57,13 @@ class MattingStage:
     segmentation_weight: float = 0.0
     mimic_weight: float = 0.0
     elastic_weight: float = 0.0
+    norms: str = FOLLOW
 
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
             raise ConfigError(f"labels={self.labels!r} is unknown: use one of {', '.join(LABELS)}")
+        if self.norms not in MODES:
+            raise ConfigError(f"norms={self.norms!r} is unknown: use one of {', '.join(MODES)}")
         if self.epochs < 0:
             raise ConfigError(f"epochs={self.epochs}: use 0 or more")
         if not 0 < self.downsample_ratio <= 1:
@@ -63,7 +72,7 @@ class MattingStage:
     @property
     def needs_teacher(self) -> bool:
         """Whether the float network gives targets or features."""
-        return self.labels == "teacher" or self.mimic_weight > 0
+        return self.norms != MEASURE and (self.labels == "teacher" or self.mimic_weight > 0)
 
 
 @dataclass(frozen=True)
