@@ -8,6 +8,9 @@ Writes, beside the float network's own files (`fp32.onnx`, `fp32.xml`):
                      channel
     nncf_mixed.xml   NNCF, preset MIXED, everything else as it is by default
     nncf_head.xml    the same with the network's head ignored: its last convolution and what comes after it
+    nncf_bias.xml    the same as nncf_mixed with accurate bias correction (fast_bias_correction=False)
+    nncf_accuracy.xml  with accuracy control: operations go back to float until alpha is near the float network's
+    ort_entropy.onnx  as ort_static with entropy calibration
 
 All are calibrated on the same frames of the training clips in VideoMatte's layout (ROOT/train/{fgr,pha} over
 ROOT/backgrounds) with the recurrent states that the float network has at these frames. Needs the extra `peers`.
@@ -18,7 +21,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,7 @@ Feed = dict[str, NDArray[np.float32]]
 HEAD = "project_mat"
 REFINER = "refiner"
 PERCENTILE = 99.99
+MOST_OFF = 5e-4  # of alpha, the mean absolute difference to the float network's that accuracy control has to hold
 STRIDE = 4  # frames whose activations are in memory at a time
 
 
@@ -92,8 +97,22 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def ort_static(out: Path, feeds: list[Feed]) -> Path:
-    """ONNX Runtime's own static quantization."""
-    source, target = out / "fp32.onnx", out / "ort_static.onnx"
+    """ONNX Runtime's own static quantization, with percentile calibration."""
+    options = {"CalibPercentile": PERCENTILE, "CalibStridedMinMax": STRIDE}
+    said = f"onnxruntime static, {PERCENTILE}%"
+    return _ort(out, "ort_static.onnx", said, feeds, CalibrationMethod.Percentile, options)
+
+
+def ort_entropy(out: Path, feeds: list[Feed]) -> Path:
+    """ONNX Runtime's own static quantization, with entropy calibration."""
+    options = {"CalibStridedMinMax": STRIDE}
+    return _ort(out, "ort_entropy.onnx", "onnxruntime static, entropy", feeds, CalibrationMethod.Entropy, options)
+
+
+def _ort(
+    out: Path, name: str, method: str, feeds: list[Feed], calibration: CalibrationMethod, options: dict[str, Any]
+) -> Path:  # fmt: skip
+    source, target = out / "fp32.onnx", out / name
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared)
@@ -105,37 +124,57 @@ def ort_static(out: Path, feeds: list[Feed]) -> Path:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.Percentile,
-            extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": STRIDE},
+            calibrate_method=calibration,
+            extra_options=options,
         )
     model = onnx.load(target)
     said = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
-    onnx.helper.set_model_props(model, {**said, "bits": "w8a8", "method": f"onnxruntime static, {PERCENTILE}%"})
+    onnx.helper.set_model_props(model, {**said, "bits": "w8a8", "method": method})
     onnx.save(model, target)
     return target
 
 
 def nncf_mixed(out: Path, feeds: list[Feed]) -> Path:
     """NNCF's preset MIXED."""
-    return _nncf(out, "nncf_mixed.xml", "nncf mixed", feeds, None)
+    return _nncf(out, "nncf_mixed.xml", "nncf mixed", feeds, nncf.quantize)
+
+
+def nncf_bias(out: Path, feeds: list[Feed]) -> Path:
+    """NNCF's preset MIXED with accurate bias correction."""
+    return _nncf(out, "nncf_bias.xml", "nncf mixed, bias", feeds, partial(nncf.quantize, fast_bias_correction=False))
 
 
 def nncf_head(out: Path, feeds: list[Feed]) -> Path:
     """NNCF's preset MIXED without the network's head."""
     names = after(openvino.Core().read_model(out / "fp32.xml"), HEAD)
-    return _nncf(out, "nncf_head.xml", "nncf mixed, head ignored", feeds, nncf.IgnoredScope(names=names))
+    quantize = partial(nncf.quantize, ignored_scope=nncf.IgnoredScope(names=names))
+    return _nncf(out, "nncf_head.xml", "nncf mixed, head ignored", feeds, quantize)
 
 
-def _nncf(out: Path, name: str, method: str, feeds: list[Feed], ignored: nncf.IgnoredScope | None) -> Path:
+def nncf_accuracy(out: Path, feeds: list[Feed]) -> Path:
+    """NNCF's preset MIXED with accuracy control, judged by alpha's distance to the float network's."""
+    session = openvino.Core().compile_model(out / "fp32.xml", "CPU")
+    wanted = [np.array(session(feed)["pha"]) for feed in feeds]
+    known = {id(feed): alpha for feed, alpha in zip(feeds, wanted, strict=True)}
+
+    def near(network: Any, data: Iterable[Feed]) -> tuple[float, list[float]]:
+        each = [1 - float(np.abs(network(feed)["pha"] - known[id(feed)]).mean()) for feed in data]
+        return float(np.mean(each)), each
+
+    quantize = partial(
+        nncf.quantize_with_accuracy_control,
+        validation_dataset=nncf.Dataset(feeds),
+        validation_fn=near,
+        max_drop=MOST_OFF,
+    )
+    return _nncf(out, "nncf_accuracy.xml", f"nncf mixed, accuracy control {MOST_OFF:g}", feeds, quantize)
+
+
+def _nncf(out: Path, name: str, method: str, feeds: list[Feed], quantize: Callable[..., openvino.Model]) -> Path:
     model = openvino.Core().read_model(out / "fp32.xml")
     said = read_metadata(model)
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(feeds),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(feeds),
-        ignored_scope=ignored,
-    )
+    mixed = nncf.QuantizationPreset.MIXED
+    quantized = quantize(model, nncf.Dataset(feeds), preset=mixed, subset_size=len(feeds))
     for key, value in {**said, "bits": "w8a8", "method": method}.items():
         quantized.set_rt_info(value, [RT_INFO, key])
     openvino.save_model(quantized, out / name, compress_to_fp16=False)
@@ -160,6 +199,9 @@ PEERS: dict[str, Callable[[Path, list[Feed]], Path]] = {
     "ort_static": ort_static,
     "nncf_mixed": nncf_mixed,
     "nncf_head": nncf_head,
+    "nncf_bias": nncf_bias,
+    "nncf_accuracy": nncf_accuracy,
+    "ort_entropy": ort_entropy,
 }
 
 
