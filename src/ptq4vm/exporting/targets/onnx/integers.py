@@ -136,16 +136,17 @@ def _upsample_by_convolutions(editor: Editor) -> None:
 
     Each gives the pixels of one of four places; they are rounded to the nearest code, where a Resize of codes would
     cut off. Two run as one, over a doubled picture, and their pixels lie side by side without being moved. No constant
-    holds a size, so that the graph is the same for every size of frames.
+    holds a size, so that the graph is the same for every size of frames. Floats that are upsampled (a matte brought
+    back to its frame's size) stay with Resize, which is exact for them.
     """
-    shapes = editor.known_shapes()
+    shapes, held = editor.known_shapes(), editor.code_tensors()
     for node in editor.nodes("Resize"):
         codes = node.input[0]
         attributes = editor.attributes(node)
         scales = editor.value(node.input[2]) if len(node.input) == 3 else None
         if (
             codes not in shapes
-            or editor.producer(codes, "DequantizeLinear") is not None
+            or codes not in held
             or scales is None
             or scales.tolist() != [1, 1, 2, 2]
             or attributes["mode"] != b"linear"
