@@ -28,8 +28,8 @@ class Operation:
         kind: What the engine calls such operations: ``QLinearConv``, ``Convolution``.
         type: In which type it computes: ``u8``, ``i8``, ``f32``, ``bin``.
         milliseconds: What it took of a frame, on average.
-        macs: Products that it sums up for a frame, padding included; 0 where it has no weights, ``None`` where its size
-            is not known.
+        macs: Products that it sums up for a frame, with weights or of two activations, padding included; 0 where there
+            are none, ``None`` where its size is not known.
         reason: Why it computes in float, or is no computation with codes at all; empty where it is one.
         kernel: What the engine calls the code that ran; empty where it does not tell.
     """
