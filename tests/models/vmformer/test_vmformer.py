@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import ptq4vm
-from commands import Workplace, as_found, draw_videomatte
+from commands import SIZE, Workplace, as_found, draw_videomatte
 from networks import quantized_transformer, random_transformer, transformer_partition
 from ptq4vm import api, settings
 from ptq4vm.engines.registry import open_engine
 from ptq4vm.errors import ConfigError, ExportError, WeightsError
+from ptq4vm.evaluation.cost import count_macs
+from ptq4vm.evaluation.products import count_products
 from ptq4vm.exporting.deviations import stepwise
 from ptq4vm.exporting.target import TARGETS
 from ptq4vm.exporting.trace import FrameShape
@@ -251,6 +253,8 @@ def test_a_trained_network_is_a_float_checkpoint_and_quantized(
         assert list(result.stages) == ["fp32", "trained"] and result.steps == {"distill": 1}
         loaded = ptq4vm.load_checkpoint(tmp_path / "run")
         assert isinstance(loaded, VMFormerMini) and not activation_quantizers(loaded)
+        macs = [*count_macs(loaded, SIZE).values(), *count_products(loaded, SIZE).values()]
+        assert result.cost is not None and result.cost.gmacs == pytest.approx(sum(macs) / 1e9)
         weights = tmp_path / "run" / "state" / "distill.safetensors"
         trained = FAMILIES["vmformer"]().load({}, weights)
         clip = torch.rand(1, 2, 3, 64, 64)
