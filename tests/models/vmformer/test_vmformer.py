@@ -197,19 +197,27 @@ def test_quantized_saved_loaded_exported_and_verified(place: Workplace, tmp_path
     assert parity.passed, str(parity)
 
 
-@pytest.mark.parametrize("stores", ["layers", "operations"])
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("target", "stores", "dynamic"),
+    [
+        ("openvino", "layers", False),
+        ("openvino", "layers", True),
+        ("onnx", "operations", False),
+        pytest.param("onnx", "layers", False, marks=pytest.mark.slow),
+        pytest.param("onnx", "operations", True, marks=pytest.mark.slow),
+    ],
+)
 def test_engines_multiply_what_pytorch_multiplies(
-    network: VMFormerMini, target: str, stores: str, tmp_path: Path
+    network: VMFormerMini, target: str, stores: str, dynamic: bool, tmp_path: Path
 ) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
     spec = chosen("engine", stores, bits="w8a8")
-    granularity = "mixed" if target == "openvino" and stores == "layers" else "tensor"
+    granularity = "mixed" if target == "openvino" else "tensor"
     spec = replace(spec, activation=replace(spec.activation, granularity=granularity))
     quantized = quantized_transformer(network, spec)
     file = tmp_path / f"a{TARGETS[target].suffix}"
-    TARGETS[target]().write(quantized, file, FrameShape(64, 96, False, 1.0), {})
-    engine, frames = open_engine(file, threads=1), moving_portrait((64, 96), 2).frames
+    TARGETS[target]().write(quantized, file, FrameShape(64, 96, dynamic, 1.0), {"state_strides": "16"})
+    engine, frames = open_engine(file, threads=1), moving_portrait((64, 128 if dynamic else 96), 2).frames
     states: Any = ()
     pictures, alphas = [frame.permute(1, 2, 0).contiguous().numpy() for frame in frames], []
     for frame, picture in zip(frames, pictures, strict=True):
@@ -217,8 +225,8 @@ def test_engines_multiply_what_pytorch_multiplies(
             output = quantized.matte(frame[None].float() / 255, states)
         states = output.states
         alphas.append(engine.matte(picture).alpha)
-        # random weights double differences of codes from layer to layer
-        assert np.abs(alphas[-1] - output.alpha[0, 0].numpy()).mean() < 4 / 255
+        # random weights double differences of codes from layer to layer, and from frame to frame
+        assert np.abs(alphas[-1] - output.alpha[0, 0].numpy()).mean() < 8 / 255
     for steps in stepwise(quantized, engine, frames):
         assert len(steps) > 66 and max(step.error for step in steps) < DEPARTS, steps
     for _ in range(2):  # what an engine keeps of a frame but the states would show
