@@ -13,26 +13,27 @@ from typing import Any
 from ptq4vm.exporting.graph.editor import Editor
 from ptq4vm.system.extras import needed
 
+_OF_WEIGHTS = ("DequantizeLinear", "Transpose", "Reshape", "Squeeze", "Unsqueeze")
+"""What weights go through, which stay codes."""
+
 
 def compute_constants(editor: Editor) -> None:
-    """Compute what is rounded to codes though it depends on no input, and all that follows from it alone.
-
-    Weights, which are codes from the beginning, stay as they are.
+    """Compute what depends on no input; weights, which are only brought from codes to floats and laid out, stay so.
 
     Args:
         editor: Editor of a simplified graph, whose nodes are in order and stay so.
     """
-    known, rounded = {tensor.name for tensor in editor.graph.initializer}, set[str]()
+    known, computed = {tensor.name for tensor in editor.graph.initializer}, set[str]()
     nodes = []
     for node in editor.graph.node:
         if not known.issuperset(name for name in node.input if name):
             continue
         nodes.append(node)
         known.update(node.output)
-        if node.op_type == "QuantizeLinear" or not rounded.isdisjoint(node.input):
-            rounded.update(node.output)
+        if node.op_type not in _OF_WEIGHTS or not computed.isdisjoint(node.input):
+            computed.update(node.output)
     read = {name for node in editor.graph.node if not known.issuperset(node.output) for name in node.input}
-    wanted = sorted(rounded & read)
+    wanted = sorted(computed & read)
     for name, value in zip(wanted, _values(editor, nodes, wanted), strict=True):
         node = editor.producer(name)
         editor.rename(node, f"{name}/computed", list(node.output).index(name))
