@@ -11,9 +11,8 @@ import numpy as np
 
 from ptq4vm.exporting.graph.editor import Editor, Grid
 from ptq4vm.exporting.targets.onnx.channels import pad_channels
+from ptq4vm.exporting.targets.onnx.swishes import TOP, multiply_hard_swishes
 
-TOP = 255
-"""The largest code."""
 _ROWS_FIRST, _PLANES_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _BIAS_LIMIT = 2.0**30
 _END = np.iinfo(np.int64).max  # of a Slice that goes on to the end
@@ -28,7 +27,7 @@ def shape_for_onnx_runtime(editor: Editor) -> None:
     """
     _clip_relus(editor)
     _round_hard_sigmoids(editor)
-    _multiply_hard_swishes(editor)
+    multiply_hard_swishes(editor)
     _look_up_tanhs(editor)
     _mix_states(editor)
     editor.finish()  # in order, so that shapes can be told
@@ -78,20 +77,6 @@ def _round_hard_sigmoids(editor: Editor) -> None:
 
 def _covers_unit(grid: Grid) -> bool:
     return grid.zero == 0 and abs(grid.scale * TOP - 1) < 1e-5
-
-
-def _multiply_hard_swishes(editor: Editor) -> None:
-    """Hard-swish of codes: their sum with 3, cut off at 0 and 6 by its own rounding, times the codes."""
-    for node in editor.nodes("HardSwish"):
-        source = editor.producer(node.input[0], "DequantizeLinear")
-        if source is None or editor.grid(source) is None:
-            continue
-        three = editor.dequantize(editor.constant(np.uint8(1)), Grid(3.0, 0))
-        shifted = editor.add("Add", [node.input[0], three])
-        gate = editor.dequantize(editor.quantize(shifted, Grid(6 / TOP, 0)), Grid(1 / TOP, 0))
-        product = editor.add("Mul", [node.input[0], gate])
-        editor.redirect(node.output[0], product)
-        editor.remove(node)
 
 
 def _look_up_tanhs(editor: Editor) -> None:
