@@ -1,12 +1,15 @@
-"""Networks and clips for tests: a tiny recurrent matting network, RVM with random weights, moving discs."""
+"""Networks and clips for tests: a tiny recurrent network, RVM and the transformer with random weights, discs."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from ptq4vm import settings
 from ptq4vm.models.base import MattingNetwork
+from ptq4vm.models.family import FAMILIES
 from ptq4vm.models.rvm.network import RVM
+from ptq4vm.models.vmformer.network import VMFormerMini
 from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.insert import observe, swap
 from ptq4vm.quant.partition import resolve
@@ -110,6 +113,35 @@ def folded_rvm(variant: str = "mobilenetv3") -> RVM:
     network = random_rvm(variant)
     fold_batch_norm(network, RVM_PARTITION.float_modules)
     return network.requires_grad_(False)
+
+
+def random_transformer(seed: int = 0) -> VMFormerMini:
+    """The small transformer of one layer with random weights, those that begin as 0 too, in eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = VMFormerMini(1)
+    randomize(network, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, module.in_features**-0.5, generator=generator)
+    return network.requires_grad_(False)
+
+
+def transformer_partition() -> Partition:
+    """What quantization does to a transformer of one layer."""
+    return settings.partition(FAMILIES["vmformer"]().partition({"layers": 1}))
+
+
+def quantized_transformer(network: VMFormerMini, spec: QuantSpec) -> VMFormerMini:
+    """A transformer of one layer rounded to nearest on random frames."""
+    folded = VMFormerMini(1).eval()
+    folded.load_state_dict(network.state_dict())
+    fold_batch_norm(folded).requires_grad_(False)
+    frames = torch.rand(1, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    found = quantize(folded, transformer_partition(), spec, frames)
+    assert isinstance(found, VMFormerMini)
+    return found
 
 
 def tiny_matting(seed: int = 0) -> TinyMatting:

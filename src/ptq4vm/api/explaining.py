@@ -34,7 +34,7 @@ def explain(
     """Tell which operations of an exported file run with integers on this CPU, which do not and why, what each costs.
 
     Args:
-        file: The exported ``.onnx``, ``.xml`` or ``.bits``.
+        file: The exported ``.onnx``, ``.xml``, ``.tflite`` or ``.bits``.
         frames: How many are timed; of a shorter clip, all.
         warm_up: How many are matted before.
         clip: A folder with ``com/`` and ``pha/``, brought to the file's size; a drawn portrait by default.

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ptq4vm.evaluation.products import count_products
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.checkpoint import stored_bytes
 from ptq4vm.quant.partition import QUANTIZABLE, layers
@@ -24,9 +25,11 @@ class Cost:
     """Cost of one frame, and of the file.
 
     Attributes:
-        gmacs: Multiply-accumulates of all convolutions and linear layers, in 10^9.
+        gmacs: Multiply-accumulates of all convolutions and linear layers, and of matrix products of two activations
+            (attention's), in 10^9.
         bops: Bit operations: each multiply-accumulate counted as weight bits times activation bits, with
-            every layer's own bits (first and last at 8, float layers at 32).
+            every layer's own bits (first and last at 8, float layers at 32); of two activations, as the bits of one
+            times those of the other.
         stored_bytes: Size of a packed file: codes at their bit-width, scales, zero points and biases at 32 bits.
         paper_gflops: Multiply-accumulates, in 10^9, by the convention of PTQ4VM's tables: over the mean of ``32 / W``
             and ``32 / A``, as if every layer had W and A bits.
@@ -92,7 +95,9 @@ def measure_cost(
         for path in layers(teacher, partition)
     }
     bops = sum(count * math.prod(bits.get(path, (FLOAT_BITS, FLOAT_BITS))) for path, count in macs.items())
-    total = sum(macs.values()) / 1e9
+    products = count_products(teacher, size, downsample_ratio)
+    bops += sum(count * math.prod(map(plan.operand_bits, factors)) for factors, count in products.items())
+    total = (sum(macs.values()) + sum(products.values())) / 1e9
     divisor = (FLOAT_BITS / spec.weight.bits + FLOAT_BITS / spec.activation.bits) / 2
     stored = float_bytes(network) if spec.is_float else stored_bytes(network)
     return Cost(total, bops, round(stored), total / divisor, float_bytes(teacher) / 1e6 / divisor)

@@ -9,7 +9,7 @@ import copy
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.data.classification import ImageFolder
 from ptq4vm.errors import ConfigError
 from ptq4vm.evaluation.cost import Cost
+from ptq4vm.evaluation.products import count_products
 from ptq4vm.methods.binary.matting import BinaryMatting
 from ptq4vm.methods.binary.pretraining import Pretraining
 from ptq4vm.methods.binary.schedule import MattingStage, Schedule
@@ -207,7 +208,7 @@ class BinaryTraining:
         steps = dict(self._state.get("steps") or {})
         clips = self._data.evaluation_clips or self._data.clip_sets.calibration
         size = clips[0].size
-        cost = as_cost(measure(copy.deepcopy(self.network).eval(), size), measure(network, size))
+        cost = as_cost(_counted(copy.deepcopy(self.network).eval(), size), _counted(network, size))
         return QuantizationResult(network, stages, timing, steps, cost, {})
 
     def _evaluate(self, network: MattingNetwork, stage: str) -> None:
@@ -229,6 +230,12 @@ def initialise(network: nn.Module, teacher: nn.Module) -> int:
     same = {key: given[key] for key, value in own.items() if key in given and given[key].shape == value.shape}
     network.load_state_dict(same, strict=False)
     return len(same)
+
+
+def _counted(network: MattingNetwork, size: tuple[int, int]) -> BinaryCost:
+    """What a network costs, products of two activations included, whose factors are floats."""
+    cost = measure(network, size)
+    return replace(cost, float_macs=cost.float_macs + sum(count_products(network, size).values()))
 
 
 def as_cost(trained: BinaryCost, stored: BinaryCost) -> Cost:

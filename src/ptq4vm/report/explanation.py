@@ -23,6 +23,7 @@ COLUMNS: dict[str, CellText] = {
     "operation": lambda each, total: each.name,
     "kind": lambda each, total: each.kind,
     "type": lambda each, total: each.type,
+    "kernel": lambda each, total: each.kernel,
     "ms": lambda each, total: f"{each.milliseconds:.3f}",
     "share": lambda each, total: _percent(each.milliseconds / total),
     "MMAC": lambda each, total: "?" if each.macs is None else f"{each.macs / 1e6:.1f}" if each.macs else "",
@@ -31,7 +32,9 @@ COLUMNS: dict[str, CellText] = {
 """Heading of each column to what it shows, for the terminal and for ``explain.md``."""
 REASONS = ("integers, or why not", "operations", "ms", "share", "MAC")
 """Headings of the table that sums operations up by their reasons."""
-_LEFT = ("operation", "kind", "type", "integers, or why not")
+_TIMES, _UNTIMED = ("ms", "share"), ("kernel",)
+"""Columns that are left out where the engine takes no times, and where it does."""
+_LEFT = ("operation", "kind", "type", "kernel", "integers, or why not")
 
 
 def explanation_table(found: Explanation, rows: int | None = None) -> Table:
@@ -42,24 +45,26 @@ def explanation_table(found: Explanation, rows: int | None = None) -> Table:
         rows: How many of them; all when not given. The others are summed up in one row.
     """
     table = Table(title=_title(found), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in COLUMNS:
+    columns = _columns(found)
+    for heading in columns:
         left = heading in _LEFT
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
     ordered, total = found.costs.by_cost(), _total(found)
     shown = ordered if rows is None else ordered[:rows]
     for each in shown:
-        table.add_row(*(text(each, total) for text in COLUMNS.values()))
+        table.add_row(*(text(each, total) for text in columns.values()))
     rest = ordered[len(shown) :]
     if rest:
         spent = sum(each.milliseconds for each in rest)
-        table.add_row(f"{len(rest)} more", "", "", f"{spent:.3f}", _percent(spent / total), "", "")
+        sums = {"operation": f"{len(rest)} more", "ms": f"{spent:.3f}", "share": _percent(spent / total)}
+        table.add_row(*(sums.get(heading, "") for heading in columns))
     return table
 
 
 def reasons_table(found: Explanation) -> Table:
     """How many operations run with integers, and how many for which reason do not, with what they take together."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in REASONS:
+    for heading in _headings(found):
         left = heading in _LEFT
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
     for row in _reasons(found):
@@ -70,6 +75,10 @@ def reasons_table(found: Explanation) -> Table:
 def totals(found: Explanation) -> str:
     """One line of what all operations take, and the integers' share of it."""
     costs = found.costs
+    if not costs.timed:
+        macs = "products not known" if costs.macs is None else f"{costs.macs / 1e9:.2f} GMAC"
+        share, count = _percent(costs.integer_macs or 0), len(costs.operations)
+        return f"integers: {share} of {macs} in {count} operations; a whole frame took {costs.frame:.2f} ms"
     macs = "" if not costs.macs else f" of {costs.macs / 1e9:.2f} GMAC {_percent(costs.integer_macs or 0)}"
     return (
         f"integers: {_percent(costs.integer_time)} of {costs.milliseconds:.2f} ms in {len(costs.operations)} "
@@ -100,20 +109,21 @@ def write_explanation(folder: Path, found: Explanation) -> None:
     }
     sums = {
         "frame_milliseconds": costs.frame,
-        "milliseconds": costs.milliseconds,
-        "integer_time": costs.integer_time,
+        "milliseconds": costs.milliseconds if costs.timed else None,
+        "integer_time": costs.integer_time if costs.timed else None,
         "macs": costs.macs,
         "integer_macs": costs.integer_macs,
     }
     ordered = costs.by_cost()
-    write_json(folder / JSON, {**facts, "totals": sums, "operations": [_record(each, total) for each in ordered]})
-    cells = [[text(each, total) for text in COLUMNS.values()] for each in ordered]
+    write_json(folder / JSON, {**facts, "totals": sums, "operations": [_record(each, found) for each in ordered]})
+    columns = _columns(found)
+    cells = [[text(each, total) for text in columns.values()] for each in ordered]
     parts = [
         _title(found),
         *found.notes,
         totals(found),
-        _markdown(REASONS, _reasons(found)),
-        _markdown(list(COLUMNS), cells),
+        _markdown(_headings(found), _reasons(found)),
+        _markdown(list(columns), cells),
     ]
     write_text(folder / MARKDOWN, "\n\n".join(parts) + "\n")
 
@@ -124,8 +134,18 @@ def _reasons(found: Explanation) -> list[list[str]]:
     for reason, group in found.costs.by_reason().items():
         spent, products = sum(each.milliseconds for each in group), sum(each.macs or 0 for each in group)
         share = _percent(products / macs) if macs and products else ""
-        rows.append([reason or INTEGERS, str(len(group)), f"{spent:.2f}", _percent(spent / total), share])
+        times = [f"{spent:.2f}", _percent(spent / total)] if found.costs.timed else []
+        rows.append([reason or INTEGERS, str(len(group)), *times, share])
     return rows
+
+
+def _columns(found: Explanation) -> dict[str, CellText]:
+    left_out = _UNTIMED if found.costs.timed else _TIMES
+    return {heading: text for heading, text in COLUMNS.items() if heading not in left_out}
+
+
+def _headings(found: Explanation) -> list[str]:
+    return [heading for heading in REASONS if found.costs.timed or heading not in _TIMES]
 
 
 def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -146,13 +166,14 @@ def _percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def _record(each: Operation, total: float) -> dict[str, Any]:
+def _record(each: Operation, found: Explanation) -> dict[str, Any]:
+    timed = found.costs.timed
     return {
         "name": each.name,
         "kind": each.kind,
         "type": each.type,
-        "milliseconds": each.milliseconds,
-        "share": each.milliseconds / total,
+        "milliseconds": each.milliseconds if timed else None,
+        "share": each.milliseconds / _total(found) if timed else None,
         "macs": each.macs,
         "integers": each.integers,
         "reason": each.reason,

@@ -16,21 +16,23 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import ptq4vm
-from commands import Workplace, as_found, draw_videomatte
-from networks import quantize, randomize
+from commands import SIZE, Workplace, as_found, draw_videomatte
+from networks import quantized_transformer, random_transformer, transformer_partition
 from ptq4vm import api, settings
 from ptq4vm.engines.registry import open_engine
 from ptq4vm.errors import ConfigError, ExportError, WeightsError
+from ptq4vm.evaluation.cost import count_macs
+from ptq4vm.evaluation.products import count_products
+from ptq4vm.exporting.deviations import stepwise
 from ptq4vm.exporting.target import TARGETS
 from ptq4vm.exporting.trace import FrameShape
-from ptq4vm.exporting.verify import moving_portrait
+from ptq4vm.exporting.verify import DEPARTS, moving_portrait
 from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Preset
 from ptq4vm.methods.schedule import ReconstructionSettings
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.models.vmformer.network import VMFormerMini
 from ptq4vm.ops.junction import Operand
-from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.insert import activation_quantizers
 from ptq4vm.quant.layers import QuantActivation
 from ptq4vm.quant.partition import layers, resolve
@@ -49,15 +51,7 @@ TINY = Preset(
 @pytest.fixture(scope="module")
 def network() -> VMFormerMini:
     """Random weights, one layer; not to be changed by a test."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        found = VMFormerMini(1)
-    randomize(found, 0)
-    generator = torch.Generator().manual_seed(0)
-    for module in found.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0, module.in_features**-0.5, generator=generator)  # some begin as 0
-    return found.requires_grad_(False)
+    return random_transformer()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +101,7 @@ def test_a_smaller_picture_is_enlarged(network: VMFormerMini) -> None:
 
 
 def test_every_layer_is_in_a_block(network: VMFormerMini) -> None:
-    partition = resolve(network, settings.partition(FAMILIES["vmformer"]().partition({"layers": 1})))
+    partition = resolve(network, transformer_partition())
     found = layers(network, partition)
     assert len(found) == 70 and not partition.float_modules
     assert sum(isinstance(layer, nn.Linear) for layer in found.values()) == 3 * 5 + 1
@@ -146,22 +140,11 @@ def chosen(placement: str, stores: str = "layers", bits: str = "w4a4") -> QuantS
     return replace(spec, placement=placement, stores=stores)
 
 
-def small_quantized(network: VMFormerMini, spec: QuantSpec) -> VMFormerMini:
-    state = network.state_dict()
-    folded = VMFormerMini(1).eval()
-    folded.load_state_dict(state)
-    fold_batch_norm(folded).requires_grad_(False)
-    partition = settings.partition(FAMILIES["vmformer"]().partition({"layers": 1}))
-    found = quantize(folded, partition, spec, torch.rand(1, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0)))
-    assert isinstance(found, VMFormerMini)
-    return found
-
-
 @pytest.mark.parametrize("placement", ["input", "output", "engine", "operations"])
 def test_both_factors_of_every_product_are_rounded(network: VMFormerMini, placement: str) -> None:
     engine = placement == "operations"
     spec = chosen("engine" if engine else placement, "operations" if engine else "layers")
-    quantized = small_quantized(network, spec)
+    quantized = quantized_transformer(network, spec)
     found = products(quantized)
     assert len(found) == PRODUCTS and rounded(found) and not rounded(products(network))
     places = {path for path, module in network.named_modules() if isinstance(module, Operand)}
@@ -180,12 +163,12 @@ def test_both_factors_of_every_product_are_rounded(network: VMFormerMini, placem
 def test_float_activations_stay_float(network: VMFormerMini) -> None:
     spec = chosen("input")
     spec = replace(spec, activation=replace(spec.activation, bits=32))
-    assert not activation_quantizers(small_quantized(network, spec))
+    assert not activation_quantizers(quantized_transformer(network, spec))
 
 
 def test_single_factors_get_other_bits(network: VMFormerMini) -> None:
     spec = replace(chosen("input"), activation_bits={"memory.attention.weight": 8})
-    quantized = small_quantized(network, spec)
+    quantized = quantized_transformer(network, spec)
     bits = {path: quantizer.bits for path, quantizer in activation_quantizers(quantized).items()}
     assert bits["memory.attention.weight.output_quantizer"] == 8
     assert bits["memory.attention.value.output_quantizer"] == 4
@@ -214,32 +197,47 @@ def test_quantized_saved_loaded_exported_and_verified(place: Workplace, tmp_path
     assert parity.passed, str(parity)
 
 
-OPEN = pytest.mark.xfail(
-    reason="departs by 0.09 with these random weights, by less with others: not understood", strict=False
+@pytest.mark.parametrize(
+    ("target", "stores", "dynamic"),
+    [
+        ("openvino", "layers", False),
+        ("openvino", "layers", True),
+        ("onnx", "operations", False),
+        pytest.param("onnx", "layers", False, marks=pytest.mark.slow),
+        pytest.param("onnx", "operations", True, marks=pytest.mark.slow),
+    ],
 )
-
-
-@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=OPEN)])
-def test_engines_multiply_what_pytorch_multiplies(network: VMFormerMini, target: str, tmp_path: Path) -> None:
+def test_engines_multiply_what_pytorch_multiplies(
+    network: VMFormerMini, target: str, stores: str, dynamic: bool, tmp_path: Path
+) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
-    spec = chosen("engine", bits="w8a8")
+    spec = chosen("engine", stores, bits="w8a8")
     granularity = "mixed" if target == "openvino" else "tensor"
-    quantized = small_quantized(network, replace(spec, activation=replace(spec.activation, granularity=granularity)))
+    spec = replace(spec, activation=replace(spec.activation, granularity=granularity))
+    quantized = quantized_transformer(network, spec)
     file = tmp_path / f"a{TARGETS[target].suffix}"
-    TARGETS[target]().write(quantized, file, FrameShape(64, 96, False, 1.0), {})
-    engine, states = open_engine(file, threads=1), ()
-    for frame in moving_portrait((64, 96), 2).frames:
+    TARGETS[target]().write(quantized, file, FrameShape(64, 96, dynamic, 1.0), {"state_strides": "16"})
+    engine, frames = open_engine(file, threads=1), moving_portrait((64, 128 if dynamic else 96), 2).frames
+    states: Any = ()
+    pictures, alphas = [frame.permute(1, 2, 0).contiguous().numpy() for frame in frames], []
+    for frame, picture in zip(frames, pictures, strict=True):
         with torch.no_grad():
             output = quantized.matte(frame[None].float() / 255, states)
-        states = output.states  # type: ignore[assignment]
-        found = engine.matte(frame.permute(1, 2, 0).contiguous().numpy()).alpha
-        # random weights double differences of codes from layer to layer
-        assert np.abs(found - output.alpha[0, 0].numpy()).mean() < 3 / 255
+        states = output.states
+        alphas.append(engine.matte(picture).alpha)
+        # random weights double differences of codes from layer to layer, and from frame to frame
+        assert np.abs(alphas[-1] - output.alpha[0, 0].numpy()).mean() < 8 / 255
+    for steps in stepwise(quantized, engine, frames):
+        assert len(steps) > 66 and max(step.error for step in steps) < DEPARTS, steps
+    for _ in range(2):  # what an engine keeps of a frame but the states would show
+        engine.reset()
+        for picture, alpha in zip(pictures, alphas, strict=True):
+            assert np.array_equal(engine.matte(picture).alpha, alpha)
 
 
 def test_litert_refuses_norms_by_name(network: VMFormerMini, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
-    quantized = small_quantized(network, chosen("engine", bits="w8a8"))
+    quantized = quantized_transformer(network, chosen("engine", bits="w8a8"))
     with pytest.raises(ExportError, match=r"LayerNormalization \(.*norm.*\) is none of LiteRT's"):
         TARGETS["litert"]().write(quantized, tmp_path / "a.tflite", FrameShape(64, 96, False, 1.0), {})
 
@@ -263,6 +261,8 @@ def test_a_trained_network_is_a_float_checkpoint_and_quantized(
         assert list(result.stages) == ["fp32", "trained"] and result.steps == {"distill": 1}
         loaded = ptq4vm.load_checkpoint(tmp_path / "run")
         assert isinstance(loaded, VMFormerMini) and not activation_quantizers(loaded)
+        macs = [*count_macs(loaded, SIZE).values(), *count_products(loaded, SIZE).values()]
+        assert result.cost is not None and result.cost.gmacs == pytest.approx(sum(macs) / 1e9)
         weights = tmp_path / "run" / "state" / "distill.safetensors"
         trained = FAMILIES["vmformer"]().load({}, weights)
         clip = torch.rand(1, 2, 3, 64, 64)

@@ -34,6 +34,8 @@ TYPES = {"uint8": "u8", "int8": "i8", "float": "f32", "float16": "f16", "int32":
 MOVES = ("Transpose", "Reshape", "Concat", "Split", "Slice", "Pad", "Squeeze", "Unsqueeze", "Gather", "Identity")
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv")
 PRODUCTS = ("MatMul", "MatMulIntegerToFloat", "QLinearMatMul", "Gemm", "FusedMatMul")
+Typed = tuple[str, Sequence[int]]
+"""Type and shape of a tensor, from a profile."""
 _KERNEL, _ADDED = "_kernel_time", re.compile(r"(_token_\d+|_nchwc)+$")
 _NAMELESS = re.compile(r"(shaped|grid)/|\d+$|[A-Za-z]+_\d+$|(Transpose|Reorder)|$")
 _WEIGHT = "/weight"
@@ -130,9 +132,8 @@ class _Graph:
         inputs, outputs = (_typed(seen.get(f"{side}_type_shape", [])) for side in ("input", "output"))
         kind = inputs[0][0] if inputs else outputs[0][0] if outputs else "?"
         name = self._name(node)
-        return Operation(
-            name, node.op_type, kind, milliseconds, self._macs(node, outputs), self._reason(node, name, kind, quantized)
-        )
+        macs = self._macs(node, inputs, outputs)
+        return Operation(name, node.op_type, kind, milliseconds, macs, self._reason(node, name, kind, quantized))
 
     def _name(self, node: Any) -> str:
         """The node's own name where it says something, else that of what it comes after."""
@@ -151,21 +152,17 @@ class _Graph:
             return name
         return next((self._names[each] for each in (name, node.output[0]) if each in self._names), name)
 
-    def _macs(self, node: Any, outputs: Sequence[tuple[str, Sequence[int]]]) -> int:
-        """Products of a convolution or matrix product; its weight has its shape in the graph, folded or not."""
-        place = {**dict.fromkeys(CONVOLUTIONS, 1), **dict.fromkeys(PRODUCTS, 1)}.get(node.op_type)
-        if place is None or not outputs:
+    def _macs(self, node: Any, inputs: Sequence[Typed], outputs: Sequence[Typed]) -> int:
+        """Products of a convolution, whose weight has its shape in the graph, folded or not, or of two matrices."""
+        if node.op_type in PRODUCTS and inputs and outputs:
+            turned = any(each.name == "transA" and each.i for each in node.attribute)
+            return math.prod(outputs[0][1]) * inputs[0][1][-2 if turned else -1]
+        if node.op_type not in CONVOLUTIONS or not outputs:
             return 0
-        if node.op_type in ("QLinearConv", "QLinearMatMul"):
-            place = 3
-        name = node.input[place]
+        name = node.input[3 if node.op_type == "QLinearConv" else 1]
         source = self._makers.get(name)
         weight = self._tensors.get(source.input[0] if source is not None else name)
-        if weight is None:
-            return 0
-        sizes = list(weight.dims)
-        terms = math.prod(sizes[1:]) if node.op_type in CONVOLUTIONS else sizes[0]
-        return math.prod(outputs[0][1]) * terms
+        return 0 if weight is None else math.prod(outputs[0][1]) * math.prod(weight.dims[1:])
 
     def _reason(self, node: Any, name: str, kind: str, quantized: set[str]) -> str:
         if node.op_type == "QuantizeLinear":
@@ -223,6 +220,5 @@ class _Graph:
         )
 
 
-def _typed(found: Sequence[Mapping[str, Sequence[int]]]) -> list[tuple[str, Sequence[int]]]:
-    """Type and shape of tensors, from a profile."""
+def _typed(found: Sequence[Mapping[str, Sequence[int]]]) -> list[Typed]:
     return [(TYPES.get(kind, kind), shape) for each in found for kind, shape in each.items()]

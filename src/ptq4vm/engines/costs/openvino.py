@@ -24,6 +24,9 @@ CODES = ("u8", "i8")
 FLOATS = ("f32", "bf16", "f16")
 CONVOLUTIONS, PRODUCTS = ("Convolution",), ("FullyConnected", "MatMul")
 CONVERSIONS = ("Reorder", "Convert")
+JOINED = "Subgraph"
+"""Operations that OpenVINO compiles into one, attention among them."""
+_ATTENTION, _MULTIPLIES = 2, re.compile(r"MatMul(_\d+)?$")
 NOT_RUN = ("Const", "Input", "Output", "Reshape")
 """Kinds of nodes that only stand for something."""
 _ROUNDS = re.compile(r"(Quantize|Dequantize)Linear(_\d+)?$")
@@ -110,15 +113,22 @@ def _reason(node: Any, name: str, kind: str, quantized: set[str]) -> str:
 
 
 def _macs(node: Any, kind: str) -> int | None:
-    """Products of a convolution or matrix product; ``None`` where its size is open."""
-    if kind not in (*CONVOLUTIONS, *PRODUCTS):
+    """Products of a convolution, matrix product or attention in one; ``None`` where its size is open."""
+    attends = kind == JOINED and sum(bool(_MULTIPLIES.search(each)) for each in _origins(node)) == _ATTENTION
+    if kind not in (*CONVOLUTIONS, *PRODUCTS) and not attends:
         return 0
-    shapes = [node.get_output_partial_shape(0), node.input(1).get_partial_shape()]
+    source = 0 if kind in PRODUCTS else 1
+    if attends:
+        source = len(node.inputs()) - 1  # values: as many rows as there are weights for a query
+    shapes = [node.get_output_partial_shape(0), node.input(source).get_partial_shape()]
     if any(shape.is_dynamic for shape in shapes):
         return None
     result, weight = ([int(size.get_length()) for size in shape] for shape in shapes)
+    if attends:
+        query = [int(size.get_length()) for size in node.input(0).get_partial_shape()]
+        return (math.prod(query) + math.prod(result)) * weight[-2]
     if kind in PRODUCTS:
-        return math.prod(result) * weight[-1]
+        return math.prod(result) * (math.prod(weight[-2:]) // result[-2])  # either factor may be turned
     return math.prod(result) * math.prod(weight[2:] if len(weight) == _GROUPED else weight[1:])
 
 

@@ -27,9 +27,9 @@ class Operation:
         name: The layer's path where it is one, otherwise the engine's name for it.
         kind: What the engine calls such operations: ``QLinearConv``, ``Convolution``.
         type: In which type it computes: ``u8``, ``i8``, ``f32``, ``bin``.
-        milliseconds: What it took of a frame, on average.
-        macs: Products that it sums up for a frame, padding included; 0 where it has no weights, ``None`` where its size
-            is not known.
+        milliseconds: What it took of a frame, on average; 0 where the engine takes no times.
+        macs: Products that it sums up for a frame, with weights or of two activations, padding included; 0 where there
+            are none, ``None`` where its size is not known.
         reason: Why it computes in float, or is no computation with codes at all; empty where it is one.
         kernel: What the engine calls the code that ran; empty where it does not tell.
     """
@@ -56,11 +56,13 @@ class Costs:
         operations: In the order in which they run.
         frame: Milliseconds of a whole frame on average, while its operations were timed: from uint8 to float mattes.
         notes: What is to be known of all of them, a sentence each.
+        timed: Whether the engine took their times.
     """
 
     operations: Sequence[Operation]
     frame: float
     notes: Sequence[str] = field(default_factory=tuple)
+    timed: bool = True
 
     @property
     def milliseconds(self) -> float:
@@ -85,15 +87,18 @@ class Costs:
         return None if not whole or part is None else part / whole
 
     def by_cost(self) -> list[Operation]:
-        """The operations, those first that took longest."""
-        return sorted(self.operations, key=lambda each: -each.milliseconds)
+        """The operations, those first that took longest, or sum up most products where no times were taken."""
+        return sorted(self.operations, key=lambda each: -self._weight(each))
 
     def by_reason(self) -> dict[str, list[Operation]]:
-        """Reason to the operations that have it (empty for those with integers), those first that took longest."""
+        """Reason to the operations that have it (empty for those with integers), in the order of :meth:`by_cost`."""
         found: dict[str, list[Operation]] = {}
         for each in self.operations:
             found.setdefault(each.reason, []).append(each)
-        return dict(sorted(found.items(), key=lambda pair: -sum(each.milliseconds for each in pair[1])))
+        return dict(sorted(found.items(), key=lambda pair: -sum(map(self._weight, pair[1]))))
+
+    def _weight(self, each: Operation) -> float:
+        return each.milliseconds if self.timed else each.macs or 0
 
 
 def _sum(operations: Sequence[Operation]) -> int | None:

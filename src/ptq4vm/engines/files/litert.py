@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptq4vm.engines.costs.litert import operations
+from ptq4vm.engines.costs.operation import Costs, Frames, matte_all
 from ptq4vm.engines.registry import ENGINES
 from ptq4vm.engines.step import Port, StepEngine, Tensors
 from ptq4vm.errors import ExportError, shortened
@@ -65,6 +67,14 @@ class LiteRtEngine(StepEngine):
         self._memory = {after: before for before, after in self._carried}
         self._carried = []  # they are carried here
         self.reset()
+
+    @classmethod
+    def costs(cls, file: Path, frames: Frames, threads: int | None = None, warm_up: int = 0) -> Costs:
+        """See :meth:`StepEngine.costs`: without times of operations."""
+        engine = cls(file, threads)
+        frame = matte_all(engine, frames, warm_up)
+        found, notes = operations(engine._interpreter)
+        return Costs(found, frame, notes, timed=False)
 
     @classmethod
     def exact(cls, cpu: Cpu) -> bool:

@@ -114,11 +114,20 @@ class Editor:
         """The value that a Constant node holds."""
         return self._onnx.numpy_helper.to_array(node.attribute[0].t)
 
+    def _inferred(self) -> list[Any]:
+        """What ONNX infers of all tensors that are no constants, as ``onnx.ValueInfoProto``."""
+        graph = self._onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
+        return [*graph.input, *graph.output, *graph.value_info]
+
+    def code_tensors(self) -> set[str]:
+        """Names of the computed tensors that hold codes, unsigned 8-bit integers; nodes must be in order."""
+        kind = self._onnx.TensorProto.UINT8
+        return {value.name for value in self._inferred() if value.type.tensor_type.elem_type == kind}
+
     def shapes(self) -> Shapes:
         """Shapes of all tensors whose number of dimensions is known; nodes must be in order."""
-        graph = self._onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
         shapes: Shapes = {}
-        for value in [*graph.input, *graph.output, *graph.value_info]:
+        for value in self._inferred():
             if value.type.tensor_type.HasField("shape"):
                 sizes = value.type.tensor_type.shape.dim
                 shapes[value.name] = tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes)

@@ -11,7 +11,8 @@ def name_layers(editor: Editor, suffix: str, prefix: str) -> None:
     """Name layers by their paths.
 
     A weight whose codes are called ``<prefix><path><suffix>`` comes from a node ``<path>/weight`` afterwards, and the
-    node that uses it, and its result, are called ``<path>``.
+    node that uses it, and the layer's result, are called ``<path>``. Where the bias is added by a node of its own, as
+    it is behind the matrix product of a linear layer, the result is that node's.
     """
     users: dict[str, list[Any]] = {}
     for node in editor.graph.node:
@@ -27,7 +28,9 @@ def name_layers(editor: Editor, suffix: str, prefix: str) -> None:
         while user.op_type == "Transpose":  # of a linear layer
             (user,) = users[user.output[0]]
         user.name = path
-        renamed[user.output[0]] = path
+        adds = users.get(user.output[0], []) if user.op_type == "MatMul" else []
+        biased = [node.op_type for node in adds] == ["Add"] and f"{prefix}{path}.bias" in adds[0].input
+        renamed[(adds[0] if biased else user).output[0]] = path
     editor.rename_tensors(renamed)
 
 

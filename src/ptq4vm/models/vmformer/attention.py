@@ -17,8 +17,12 @@ def to_tokens(x: Tensor) -> Tensor:
 
 
 def to_map(tokens: Tensor, like: Tensor) -> Tensor:
-    """Tokens ``(N, h * w, C)`` as a map of the rows and columns of ``like``, ``(N, C, h, w)``."""
-    return tokens.transpose(1, 2).reshape(*tokens.shape[:1], -1, *like.shape[-2:])
+    """Tokens ``(N, h * w, C)`` as a map of the rows and columns of ``like``, ``(N, C, h, w)``.
+
+    The number of channels is a constant in a traced graph: where it is open OpenVINO takes scales of channels for those
+    of columns.
+    """
+    return tokens.transpose(1, 2).reshape(*tokens.shape[:1], int(tokens.shape[-1]), *like.shape[-2:])
 
 
 def silent(layer: nn.Linear) -> nn.Linear:

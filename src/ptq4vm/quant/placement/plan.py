@@ -69,6 +69,10 @@ class Plan:
         site = self.sites.get(self.inputs[layer][0].site if layer in self.inputs else layer)
         return FLOAT_BITS if site is None else site.spec.bits
 
+    def operand_bits(self, path: str) -> int:
+        """Bits of a factor of a product of activations, by the path of its operand; 32 for float."""
+        return self.sites[path].spec.bits if path in self.sites else FLOAT_BITS
+
     def activation_max(self, layer: str) -> int:
         """Largest code that a layer may read; 0 where it reads floats."""
         if layer in self.inputs:

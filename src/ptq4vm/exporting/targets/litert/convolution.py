@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.errors import ExportError
+from ptq4vm.exporting.graph.names import layer_of
 from ptq4vm.exporting.targets.litert.model import Tensor
 from ptq4vm.exporting.targets.litert.rounding import Rounding, cut_off, rounding
 from ptq4vm.exporting.targets.litert.values import TOP, Values
@@ -89,7 +90,8 @@ def convolve(values: Values, node: Any) -> None:
     if codes is not None and found is not None and source is not None and (source[1].size == 1 or filter_.depthwise):
         each = shape[0] // source[1].size if filter_.depthwise else 1
         scales = editor.scales(maker)[0].astype(np.float64) * np.repeat(source[1].ravel(), each)
-        _of_integers(values, filter_, source[0], codes, np.broadcast_to(scales, shape[:1]), bias, found)
+        layer = _Layer(layer_of(maker), codes, np.broadcast_to(scales, shape[:1]), bias)
+        _of_integers(values, filter_, source[0], layer, found)
         return
     weight = editor.value(node.input[1]) if codes is None else codes * editor.scales(maker)[0].reshape(-1, 1, 1, 1)
     assert weight is not None
@@ -98,15 +100,23 @@ def convolve(values: Values, node: Any) -> None:
     _add(values, filter_, [x, *map(values.constant, constants)], made, "NONE")
 
 
-def _of_integers(
-    values: Values,
-    filter_: _Filter,
-    source: str,
-    codes: NDArray[Any],
-    scales: NDArray[np.float64],
-    bias: NDArray[np.float32],
-    found: Rounding,
-) -> None:
+class _Layer(NamedTuple):
+    """What a convolution multiplies by and adds.
+
+    Attributes:
+        path: The layer's, by which its tensors are called.
+        codes: The weight's codes, laid out as in the ONNX graph.
+        scales: Scale of the input times that of the weight, for every channel of the output.
+        bias: For every channel of the output.
+    """
+
+    path: str
+    codes: NDArray[Any]
+    scales: NDArray[np.float64]
+    bias: NDArray[np.float32]
+
+
+def _of_integers(values: Values, filter_: _Filter, source: str, layer: _Layer, found: Rounding) -> None:
     """Write a convolution from codes to codes.
 
     The scales that its tensors give are not those of the ONNX graph: the weight makes up for both. So either may differ
@@ -116,14 +126,13 @@ def _of_integers(
         values: The tensors of the graph.
         filter_: The convolution.
         source: Name of the codes that go in.
-        codes: The weight's codes, laid out as in the ONNX graph.
-        scales: Scale of the input times that of the weight, for every channel of the output.
-        bias: For every channel of the output.
+        layer: Its numbers.
         found: How the result becomes codes.
     """
     function = found.fused()
     name, label = function or ("NONE", found.label)
     x, own = values.codes[source].usual
+    path, codes, scales, bias = layer
     rows = codes.reshape(len(codes), -1).astype(np.int64)
     # larger codes at a smaller scale are the same weight, and the bias is a multiple of that scale
     finer = _LARGEST // np.maximum(np.abs(rows).max(1), 1)
@@ -141,9 +150,9 @@ def _of_integers(
     weight = filter_.laid_out(whole.astype(np.int8))
     model = values.model
     numbers = [
-        model.tensor(Tensor(f"{found.codes}:weight", weight.shape, "int8", steps, 0, 3 * filter_.depthwise, weight)),
+        model.tensor(Tensor(f"{path}:weight", weight.shape, "int8", steps, 0, 3 * filter_.depthwise, weight)),
         model.tensor(
-            Tensor(f"{found.codes}:bias", bias.shape, "int32", np.float32(own) * steps, data=counts.astype(np.int32))
+            Tensor(f"{path}:bias", bias.shape, "int32", np.float32(own) * steps, data=counts.astype(np.int32))
         ),
     ]
     codes_name = found.codes if function else f"{found.codes}:uncut"

@@ -11,9 +11,8 @@ import numpy as np
 
 from ptq4vm.exporting.graph.editor import Editor, Grid
 from ptq4vm.exporting.targets.onnx.channels import pad_channels
+from ptq4vm.exporting.targets.onnx.swishes import TOP, multiply_hard_swishes
 
-TOP = 255
-"""The largest code."""
 _ROWS_FIRST, _PLANES_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _BIAS_LIMIT = 2.0**30
 _END = np.iinfo(np.int64).max  # of a Slice that goes on to the end
@@ -28,7 +27,7 @@ def shape_for_onnx_runtime(editor: Editor) -> None:
     """
     _clip_relus(editor)
     _round_hard_sigmoids(editor)
-    _multiply_hard_swishes(editor)
+    multiply_hard_swishes(editor)
     _look_up_tanhs(editor)
     _mix_states(editor)
     editor.finish()  # in order, so that shapes can be told
@@ -80,20 +79,6 @@ def _covers_unit(grid: Grid) -> bool:
     return grid.zero == 0 and abs(grid.scale * TOP - 1) < 1e-5
 
 
-def _multiply_hard_swishes(editor: Editor) -> None:
-    """Hard-swish of codes: their sum with 3, cut off at 0 and 6 by its own rounding, times the codes."""
-    for node in editor.nodes("HardSwish"):
-        source = editor.producer(node.input[0], "DequantizeLinear")
-        if source is None or editor.grid(source) is None:
-            continue
-        three = editor.dequantize(editor.constant(np.uint8(1)), Grid(3.0, 0))
-        shifted = editor.add("Add", [node.input[0], three])
-        gate = editor.dequantize(editor.quantize(shifted, Grid(6 / TOP, 0)), Grid(1 / TOP, 0))
-        product = editor.add("Mul", [node.input[0], gate])
-        editor.redirect(node.output[0], product)
-        editor.remove(node)
-
-
 def _look_up_tanhs(editor: Editor) -> None:
     """Hyperbolic tangent as ``2 sigmoid(2x) - 1``: there is a table for the sigmoid, and scales do the rest."""
     for node in editor.nodes("Tanh"):
@@ -136,16 +121,17 @@ def _upsample_by_convolutions(editor: Editor) -> None:
 
     Each gives the pixels of one of four places; they are rounded to the nearest code, where a Resize of codes would
     cut off. Two run as one, over a doubled picture, and their pixels lie side by side without being moved. No constant
-    holds a size, so that the graph is the same for every size of frames.
+    holds a size, so that the graph is the same for every size of frames. Floats that are upsampled (a matte brought
+    back to its frame's size) stay with Resize, which is exact for them.
     """
-    shapes = editor.known_shapes()
+    shapes, held = editor.known_shapes(), editor.code_tensors()
     for node in editor.nodes("Resize"):
         codes = node.input[0]
         attributes = editor.attributes(node)
         scales = editor.value(node.input[2]) if len(node.input) == 3 else None
         if (
             codes not in shapes
-            or editor.producer(codes, "DequantizeLinear") is not None
+            or codes not in held
             or scales is None
             or scales.tolist() != [1, 1, 2, 2]
             or attributes["mode"] != b"linear"

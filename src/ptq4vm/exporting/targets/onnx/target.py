@@ -10,6 +10,7 @@ from ptq4vm.exporting.graph.codes import MOVES, move_codes, multiply_apart
 from ptq4vm.exporting.graph.editor import Pass, drop_unread
 from ptq4vm.exporting.target import TARGETS, GraphTarget
 from ptq4vm.exporting.targets.onnx.integers import shape_for_onnx_runtime
+from ptq4vm.exporting.targets.onnx.softmax import keep_even_softmax_in_float
 from ptq4vm.exporting.trace import FrameShape
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.insert import quantized_layers
@@ -36,7 +37,7 @@ class OnnxTarget(GraphTarget):
         moving: list[Pass] = [move_codes]
         if not operations or shape.dynamic:
             moving = [partial(move_codes, moves=_EXACT_MOVES), multiply_apart]
-        return [*moving, drop_unread, *([shape_for_onnx_runtime] if operations else [])]
+        return [*moving, drop_unread, keep_even_softmax_in_float, *([shape_for_onnx_runtime] if operations else [])]
 
 
 def _stores_operations(network: MattingNetwork) -> bool:

@@ -12,6 +12,7 @@ from ptq4vm.exporting.graph.editor import Editor, Pass, drop_unread
 from ptq4vm.exporting.target import TARGETS, Target
 from ptq4vm.exporting.targets.openvino.branches import convolve_parts_apart
 from ptq4vm.exporting.targets.openvino.clips import cut_off_as_floats
+from ptq4vm.exporting.targets.openvino.constants import compute_constants
 from ptq4vm.exporting.targets.openvino.write import write_model
 from ptq4vm.exporting.trace import FrameShape, input_names
 from ptq4vm.models.base import MattingNetwork
@@ -33,7 +34,7 @@ class OpenVinoTarget(Target):
 
     def passes(self, network: MattingNetwork, shape: FrameShape) -> Sequence[Pass]:
         """See :meth:`Target.passes`."""
-        return (move_codes, drop_unread, convolve_parts_apart, cut_off_as_floats)
+        return (compute_constants, move_codes, drop_unread, convolve_parts_apart, cut_off_as_floats)
 
     def write(self, network: MattingNetwork, out: Path, shape: FrameShape, metadata: Mapping[str, str]) -> None:
         """Write ``out`` and its ``.bin``; metadata become the runtime information ``ptq4vm``; see :meth:`Target.write`.
