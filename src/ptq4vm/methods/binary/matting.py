@@ -125,8 +125,9 @@ class BinaryMatting(pl.LightningModule):
         self._norms.begin(anew=self.current_epoch == 0)
 
     def on_fit_end(self) -> None:
-        """Leave the batch norms as they were found, but for their statistics."""
+        """Leave the batch norms as they were found, but for their statistics, and the layout as a file gives it."""
         self._norms.end()
+        self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as in channels_last
 
     def on_train_epoch_start(self) -> None:
         """Tell the network how far training is."""
