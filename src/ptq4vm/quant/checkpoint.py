@@ -21,12 +21,14 @@ from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.insert import quantized_layers, swap
 from ptq4vm.quant.names import CHOICES, TENSORS
 from ptq4vm.quant.placement.plan import make_plan
+from ptq4vm.quant.quantizers.base import ActivationQuantizer, WeightQuantizer
 from ptq4vm.quant.quantizers.fixed import FixedCodes
 from ptq4vm.quant.spec import Partition, QuantSpec, spec_from_values, spec_values
 
 FORMAT = 1
 MEANT_BEFORE = {"stores": "layers", "overflow": "vnni"}
 """Choices that the first files did not know, and what those files mean."""
+_QUANTIZERS = (ActivationQuantizer, WeightQuantizer)
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,17 @@ def load_quantized_state(network: nn.Module, state: Mapping[str, Tensor], name: 
 
 
 def _check_values(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Refuse what no quantization gives: no numbers, steps that are not positive, codes beyond their bits."""
+    """Refuse what no quantization gives: no numbers, steps that are not positive, codes beyond their bits.
+
+    Factors of binary convolutions are no steps: the norm that was folded into them may have turned their sign.
+    """
     for key, value in state.items():
         path, _, last = key.rpartition(".")
+        is_step = last in ("scale", "factor") and isinstance(network.get_submodule(path), _QUANTIZERS)
         wrong = ""
         if value.is_floating_point() and not bool(value.isfinite().all()):
             wrong = "a value that is not finite"
-        elif last in ("scale", "factor") and not bool((value > 0).all()):
+        elif is_step and not bool((value > 0).all()):
             wrong = "a step that is not positive"
         elif last == "fixed":
             owner = network.get_submodule(path)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from ptq4vm import settings
+from ptq4vm import load_checkpoint, settings
 from ptq4vm.errors import ConfigError, WeightsError
 from ptq4vm.exporting.trace import FrameShape, to_onnx
 from ptq4vm.models.bivm import decoder as shb
@@ -23,6 +23,9 @@ from ptq4vm.models.bivm.cost import measure
 from ptq4vm.models.bivm.layers import BinaryConv2d, Convolutions, binary_layers
 from ptq4vm.models.bivm.network import BiVM
 from ptq4vm.models.family import FAMILIES
+from ptq4vm.pipeline.binary import FLOAT_SPEC
+from ptq4vm.quant.checkpoint import CheckpointInfo, save_quantized
+from ptq4vm.quant.partition import resolve
 
 KINDS = {
     path.stem: settings.read_choice("model", path.stem)["arguments"]
@@ -185,6 +188,25 @@ def test_a_decided_network_does_the_same_and_is_built_again(name: str) -> None:
     assert not any(
         isinstance(m, nn.BatchNorm2d) for part in (decided.backbone, decided.decoder) for m in part.modules()
     )
+
+
+def test_factors_may_be_negative_in_a_checkpoint(tmp_path: Path) -> None:
+    """A norm whose weight has become negative is folded into them: they are no quantizer's steps."""
+    arguments = KINDS["rvm_reactnet"]
+    network = stirred(BiVM(**arguments))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data[::3] *= -1
+    network.decide()
+    partition = resolve(network, settings.partition(FAMILIES["bivm"]().partition(arguments)))
+    model = {"family": "bivm", "arguments": network.decided_arguments(arguments)}
+    save_quantized(tmp_path, network, CheckpointInfo(model, FLOAT_SPEC, partition))
+    loaded = load_checkpoint(tmp_path)
+    assert any(bool((layer.scale < 0).any()) for layer in binary_layers(loaded).values())
+    clip = torch.rand(1, 2, 3, 64, 96)
+    with torch.no_grad():
+        found, wanted = (each.matte(clip).alpha for each in (loaded, network))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)  # a norm behind the last sign was folded
 
 
 @pytest.mark.parametrize("binarizer", ["bnn", "dorefa", "reactnet", "recu"])
