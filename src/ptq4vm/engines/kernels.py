@@ -175,9 +175,9 @@ def fit(small: Any, shown: Any, foreground: Any, eps: Any, out: Any, start: int,
     """
     size = (3, 4, shown.shape[1] + 2)
     guide, wanted = np.zeros(size, np.float32), np.zeros(size, np.float32)
-    sums = np.empty(size[1:], np.float32)
+    sums, wide = np.empty(size[1:], np.float32), np.empty(3 * shown.shape[1], np.float32)
     for y in range(start - 1, stop + 1):
-        _fit_row(small, shown, foreground, y, guide[y % 3], wanted[y % 3])
+        _fit_row(small, shown, foreground, y, guide[y % 3], wanted[y % 3], wide)
         if y <= start:
             continue
         for k in range(4):
@@ -186,24 +186,24 @@ def fit(small: Any, shown: Any, foreground: Any, eps: Any, out: Any, start: int,
 
 
 @compiled
-def _fit_row(small: Any, shown: Any, foreground: Any, y: int, guide: Any, wanted: Any) -> None:
-    """Guide and what is wanted of row ``y``, ``(4, w + 2)``; zeros beside the image count."""
+def _fit_row(small: Any, shown: Any, foreground: Any, y: int, guide: Any, wanted: Any, wide: Any) -> None:
+    """Guide and what is wanted of row ``y``, ``(4, w + 2)``; zeros beside the image count; ``wide`` is room for it."""
     height, width = shown.shape
     if y < 0 or y >= height:
         guide[:, :], wanted[:, :] = ZERO, ZERO
         return
-    line, colours = small[y], foreground[y]
+    codes, colours = small[y].reshape(3 * width), foreground[y].reshape(3 * width)
+    for x in range(3 * width):
+        wide[x] = np.float32(codes[x]) * SCALE
     red, green, blue, mean = guide[0], guide[1], guide[2], guide[3]
     for x in range(width):
-        red[x + 1] = np.float32(line[x, 0]) * SCALE
-        green[x + 1] = np.float32(line[x, 1]) * SCALE
-        blue[x + 1] = np.float32(line[x, 2]) * SCALE
-    for k in range(3):
-        outer, inner = wanted[k], guide[k]
-        for x in range(width):
-            outer[x + 1] = colours[x, k] - inner[x + 1]
-    for x in range(1, width + 1):
-        mean[x] = (red[x] + green[x] + blue[x]) / np.float32(3)
+        red[x + 1], green[x + 1], blue[x + 1] = wide[3 * x], wide[3 * x + 1], wide[3 * x + 2]
+        mean[x + 1] = (wide[3 * x] + wide[3 * x + 1] + wide[3 * x + 2]) / np.float32(3)
+    for x in range(3 * width):
+        wide[x] = colours[x] - wide[x]
+    red, green, blue = wanted[0], wanted[1], wanted[2]
+    for x in range(width):
+        red[x + 1], green[x + 1], blue[x + 1] = wide[3 * x], wide[3 * x + 1], wide[3 * x + 2]
     wanted[3, 1 : width + 1] = shown[y]
 
 

@@ -107,7 +107,7 @@ class OpenVinoEngine(StepEngine):
 
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         try:
-            results = self._request.infer(dict(inputs))
+            results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)  # copied below, once
         except RuntimeError as error:
             raise ExportError(f"{self.file} cannot be computed ({shortened(error, end=True)}): export again") from error
         return {output.get_any_name(): np.array(value) for output, value in results.items()}
