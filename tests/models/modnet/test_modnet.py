@@ -109,7 +109,9 @@ def test_weights_are_the_user_s(place: Workplace, network: MODNet, tmp_path: Pat
         family.load(SMALL)
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino", "litert"])
+@pytest.mark.parametrize(
+    "target", ["openvino", *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "litert"))]
+)
 def test_quantized_saved_loaded_and_exported(target: str, place: Workplace, tmp_path: Path) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}.get(target, target))
     model = api.build_model("modnet", SMALL, weights=place.root / "weights.pth")

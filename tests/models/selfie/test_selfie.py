@@ -120,7 +120,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace(root)
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino", "litert"])
+@pytest.mark.parametrize(
+    "target", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "litert"))]
+)
 def test_quantized_saved_loaded_and_exported(target: str, place: Workplace, tmp_path: Path) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}.get(target, target))
     model = api.build_model("selfie", ARGUMENTS, weights=place.weights)
