@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Mapping
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines.base import Matte, MattingEngine
-from ptq4vm.engines.enlarging import Enlarger, GuidedMatte
+from ptq4vm.engines.base import Matte
+from ptq4vm.engines.enlarging import Enlarger, GuidedMatte, WrappedEngine
 from ptq4vm.engines.step import StepEngine
 from ptq4vm.errors import ConfigError, ExportError, one_line
 
@@ -25,7 +24,7 @@ AUTO, FILE = "auto", "file"
 _NEAR = 0.02  # of two aspects, as a difference of logarithms: not worth another graph
 
 
-class AnySizeEngine(MattingEngine):
+class AnySizeEngine(WrappedEngine[StepEngine]):
     """An exported file that mattes frames of every size.
 
     The file's graph is re-shaped to the frames' aspect, at about the area that it was exported for, where the file
@@ -44,7 +43,7 @@ class AnySizeEngine(MattingEngine):
     """
 
     def __init__(self, engine: StepEngine, threads: int | None = None, size: Size | str = AUTO) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self._enlarger = Enlarger(threads)
         self._size: Size | None = None
         self._follows = size == AUTO and engine.size_step > 0
@@ -52,19 +51,6 @@ class AnySizeEngine(MattingEngine):
             engine.reshape(size)
         elif size not in (AUTO, FILE):
             raise ConfigError(f"size={size}: write {AUTO}, {FILE} or WIDTHxHEIGHT, such as 512x288")
-
-    def reset(self) -> None:
-        """See :meth:`MattingEngine.reset`."""
-        self.engine.reset()
-
-    def executed_types(self) -> Mapping[tuple[str, str], int] | None:
-        """See :meth:`MattingEngine.executed_types`."""
-        return self.engine.executed_types()
-
-    def matte(self, frame: NDArray[np.uint8]) -> Matte:
-        """See :meth:`MattingEngine.matte`."""
-        found = self.deferred(frame)
-        return found.whole if isinstance(found, GuidedMatte) else found
 
     def deferred(self, frame: NDArray[np.uint8]) -> Matte | GuidedMatte:
         """See :meth:`MattingEngine.deferred`: it is deferred where the frame is larger than the file."""

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines.base import Matte
+from ptq4vm.engines.base import Matte, MattingEngine
 from ptq4vm.system.cpu import usable_cpus
 
 log = logging.getLogger(__name__)
@@ -187,6 +188,39 @@ class GuidedMatte:
     def picture(self, output: str, behind: Codes) -> Codes | None:
         """See :meth:`Enlarger.picture`."""
         return self._enlarger.picture(self._frame, self._planes, output, behind)
+
+
+EngineT = TypeVar("EngineT", bound=MattingEngine)
+
+
+class WrappedEngine(MattingEngine, Generic[EngineT]):
+    """An engine around another one, whose mattes are deferred where the other's are.
+
+    Subclasses write :meth:`deferred`, and :meth:`reset` where they have seen something themselves.
+
+    Args:
+        engine: The engine inside.
+    """
+
+    def __init__(self, engine: EngineT) -> None:
+        self.engine = engine
+
+    def reset(self) -> None:
+        """See :meth:`MattingEngine.reset`."""
+        self.engine.reset()
+
+    def executed_types(self) -> Mapping[tuple[str, str], int] | None:
+        """See :meth:`MattingEngine.executed_types`."""
+        return self.engine.executed_types()
+
+    def matte(self, frame: Codes) -> Matte:
+        """See :meth:`MattingEngine.matte`."""
+        found = self.deferred(frame)
+        return found.whole if isinstance(found, GuidedMatte) else found
+
+    @abstractmethod
+    def deferred(self, frame: Codes) -> Matte | GuidedMatte:
+        """See :meth:`MattingEngine.deferred`."""
 
 
 def _places(large: int, small: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32], Floats]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,8 +33,7 @@ class Places(NamedTuple):
 
     def moved(self, planes: Floats) -> Floats:
         """Values ``(h, w)`` or ``(h, w, C)`` of the picture before, brought to where they are now."""
-        border = cv2.BORDER_REPLICATE
-        return np.asarray(cv2.remap(planes, self.columns, self.rows, cv2.INTER_LINEAR, borderMode=border), np.float32)
+        return _moved(planes, self.columns, self.rows)
 
 
 class Follower:
@@ -59,8 +58,7 @@ class Follower:
         flow = cv2.resize(found, (width, height)) * np.array([width / size[0], height / size[1]], np.float32)
         columns = flow[..., 0] + np.arange(width, dtype=np.float32)
         rows = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
-        border = cv2.BORDER_REPLICATE
-        looked = cv2.remap(before.astype(np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=border)
+        looked = _moved(before.astype(np.float32), columns, rows)
         alike = np.clip(2 - np.abs(now - looked) / (ALIKE / 2), 0, 1)
         return Places(*(np.asarray(each, np.float32) for each in (columns, rows, alike)))
 
@@ -68,3 +66,8 @@ class Follower:
 def grey_of(picture: NDArray[np.uint8]) -> Grey:
     """The grey of a picture ``(h, w, 3)`` uint8 RGB, ``(h, w)`` uint8."""
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _moved(planes: Floats, columns: Any, rows: Any) -> Floats:
+    """Values of planes at the places that are asked for."""
+    return np.asarray(cv2.remap(planes, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)

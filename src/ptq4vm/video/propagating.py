@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte, MattingEngine
-from ptq4vm.engines.enlarging import GuidedMatte
+from ptq4vm.engines.enlarging import GuidedMatte, WrappedEngine
 from ptq4vm.video.following import Follower, grey_of
 
 CHANGED = 0.2
@@ -23,19 +22,21 @@ class Key(NamedTuple):
     """A frame that the network saw.
 
     Attributes:
+        shape: The frame's own, ``(H, W, 3)``: frames of another one are another video.
         seen: ``(h, w, 3)`` uint8 RGB: the frame at the matte's size.
         grey: ``(h, w)`` uint8: the same as grey.
         found: What the engine gave for it.
         matte: The matte at that size.
     """
 
+    shape: tuple[int, ...]
     seen: NDArray[np.uint8]
     grey: NDArray[np.uint8]
     found: Matte | GuidedMatte
     matte: Matte
 
 
-class PropagatingEngine(MattingEngine):
+class PropagatingEngine(WrappedEngine[MattingEngine]):
     """An engine whose network sees every n-th frame, and every frame in which much has moved or changed since.
 
     Alpha, and what the foreground differs from the picture by, are moved from the key frame; the frame itself guides
@@ -47,37 +48,28 @@ class PropagatingEngine(MattingEngine):
     """
 
     def __init__(self, engine: MattingEngine, every: int) -> None:
-        self._engine, self._every = engine, every
+        super().__init__(engine)
+        self._every = every
         self._follower = Follower()
         self._since = 0
         self._key: Key | None = None
-        self._size: tuple[int, ...] = ()
 
     def reset(self) -> None:
         """See :meth:`MattingEngine.reset`."""
-        self._engine.reset()
+        super().reset()
         self._key = None
-
-    def executed_types(self) -> Mapping[tuple[str, str], int] | None:
-        """See :meth:`MattingEngine.executed_types`."""
-        return self._engine.executed_types()
-
-    def matte(self, frame: NDArray[np.uint8]) -> Matte:
-        """See :meth:`MattingEngine.matte`."""
-        found = self.deferred(frame)
-        return found.whole if isinstance(found, GuidedMatte) else found
 
     def deferred(self, frame: NDArray[np.uint8]) -> Matte | GuidedMatte:
         """See :meth:`MattingEngine.deferred`."""
-        key, size, self._size = self._key, self._size, frame.shape
+        key = self._key
         self._since += 1
-        if key is not None and frame.shape == size and self._since < self._every:
+        if key is not None and frame.shape == key.shape and self._since < self._every:
             between = self._moved(key, frame)
             if between is not None:
                 return between
-        found = self._engine.deferred(frame)
+        found = self.engine.deferred(frame)
         seen, matte = (found.small, found.matte) if isinstance(found, GuidedMatte) else (frame, found)
-        self._key, self._since = Key(seen, grey_of(seen), found, matte), 0
+        self._key, self._since = Key(frame.shape, seen, grey_of(seen), found, matte), 0
         return found
 
     def _moved(self, key: Key, frame: NDArray[np.uint8]) -> Matte | GuidedMatte | None:

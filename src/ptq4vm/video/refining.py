@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte, MattingEngine
-from ptq4vm.engines.enlarging import GuidedMatte
+from ptq4vm.engines.enlarging import GuidedMatte, WrappedEngine
 
 
 class Refiner(ABC):
@@ -29,7 +29,7 @@ class Refiner(ABC):
         """Forget the frames seen so far."""
 
 
-class RefinedEngine(MattingEngine):
+class RefinedEngine(WrappedEngine[MattingEngine]):
     """An engine whose mattes go through refiners, at the size at which the network gave them.
 
     Args:
@@ -38,22 +38,18 @@ class RefinedEngine(MattingEngine):
     """
 
     def __init__(self, engine: MattingEngine, refiners: Sequence[Refiner]) -> None:
-        self._engine, self._refiners = engine, list(refiners)
+        super().__init__(engine)
+        self._refiners = list(refiners)
 
     def reset(self) -> None:
         """See :meth:`MattingEngine.reset`."""
-        self._engine.reset()
+        super().reset()
         for refiner in self._refiners:
             refiner.reset()
 
-    def matte(self, frame: NDArray[np.uint8]) -> Matte:
-        """See :meth:`MattingEngine.matte`."""
-        found = self.deferred(frame)
-        return found.whole if isinstance(found, GuidedMatte) else found
-
     def deferred(self, frame: NDArray[np.uint8]) -> Matte | GuidedMatte:
         """See :meth:`MattingEngine.deferred`."""
-        found = self._engine.deferred(frame)
+        found = self.engine.deferred(frame)
         if isinstance(found, GuidedMatte):
             return found.altered(self._refined(found.small, found.matte))
         return self._refined(frame, found)
@@ -62,7 +58,3 @@ class RefinedEngine(MattingEngine):
         for refiner in self._refiners:
             matte = refiner.refine(frame, matte)
         return matte
-
-    def executed_types(self) -> Mapping[tuple[str, str], int] | None:
-        """See :meth:`MattingEngine.executed_types`."""
-        return self._engine.executed_types()

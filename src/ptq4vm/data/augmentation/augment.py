@@ -137,7 +137,7 @@ def draw_augmented(
         ConfigError: As :func:`~ptq4vm.data.calibration.sampling.draw_samples`; or a clip is too short for every speed.
     """
     check_clips(clips, clip_length, crop, zoom, size)
-    whole = size or clips[0].size
+    output = size or crop or clips[0].size
     _tell_what_is_left_out(clips)
     augmented, samples = [], []
     for number, index in track(draw_order(len(clips), count, seed), description="augmented samples", transient=True):
@@ -145,7 +145,7 @@ def draw_augmented(
         generator = sample_generator(seed, number)
         flip = bool(torch.rand(1, generator=generator) < hflip)
         samples.append(
-            cut_sample(alpha, number, 0, crop=crop, flip=flip, zoom=zoom, generator=generator, whole=whole, size=size)
+            cut_sample(alpha, number, 0, crop=crop, flip=flip, zoom=zoom, generator=generator, output=output)
         )
         augmented.append(clip)
     return augmented, samples

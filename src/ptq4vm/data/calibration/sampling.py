@@ -107,7 +107,7 @@ def draw_samples(
         ConfigError: The crop is larger than a clip's frames, or crops and ``size`` are off and clips differ in size.
     """
     check_clips(clips, clip_length, crop, zoom, size)
-    cut = partial(cut_sample, crop=crop, zoom=zoom, whole=size or clips[0].size, size=size)
+    cut = partial(cut_sample, crop=crop, zoom=zoom, output=size or crop or clips[0].size)
     samples = []
     for number, clip in track(draw_order(len(clips), count, seed), description="calibration samples", transient=True):
         samples.append(_draw_one(clips[clip], clip, clip_length, hflip, sample_generator(seed, number), cut))
@@ -174,7 +174,8 @@ def check_numbers(
     """Check what a data module is given. Raises :class:`ConfigError`."""
     lowest = {"clip_length": (clip_length, 1), "clips": (clips, 1), "batch_size": (batch_size, 1)}
     lowest |= {"num_workers": (num_workers, 0), "eval_chunk": (eval_chunk, 1)}
-    lowest |= {} if longest is None else {"longest": (longest, 1)}
+    if longest is not None:
+        lowest["longest"] = (longest, 1)
     for key, (value, least) in lowest.items():
         if value < least:
             raise ConfigError(f"calibration.{key} must be at least {least}, not {value}")
@@ -225,8 +226,7 @@ def cut_sample(
     flip: bool,
     zoom: float,
     generator: torch.Generator,
-    whole: tuple[int, int],
-    size: tuple[int, int] | None = None,
+    output: tuple[int, int],
 ) -> CalibrationSample:
     """Choose the crop of a sample by its alpha, ``(T, 1, H, W)`` uint8: where the subject is, where there is one.
 
@@ -238,20 +238,18 @@ def cut_sample(
         flip: Whether the sample is mirrored left to right.
         zoom: See :func:`draw_samples`.
         generator: Source of randomness, from :func:`sample_generator`.
-        whole: ``(h, w)`` in pixels that samples have when ``crop`` is ``None``.
-        size: See :func:`draw_samples`.
+        output: ``(h, w)`` in pixels that the sample has in the end; whole frames are cut to its shape.
     """
-    sample = CalibrationSample(clip, start, start + len(alpha), 0, 0, whole, flip)
+    sample = CalibrationSample(clip, start, start + len(alpha), 0, 0, output, flip)
     frame = (alpha.shape[-2], alpha.shape[-1])
     factor = 1.0
     if zoom > 1:
         factor = 1 + (zoom - 1) * max(0.0, 2 * float(torch.rand(1, generator=generator)) - 1)
-    box = crop or _largest(frame, whole)
+    box = crop or _largest(frame, output)
     middle = ((frame[0] - box[0]) // 2, (frame[1] - box[1]) // 2)
     if factor > 1:
         box = (max(1, round(box[0] / factor)), max(1, round(box[1] / factor)))
     top, left = middle if crop is None and factor == 1 else _choose_crop(alpha, box, generator)
-    output = size or crop or whole
     return replace(sample, top=top, left=left, size=box, output=None if box == output else output)
 
 

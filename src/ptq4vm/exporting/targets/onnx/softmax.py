@@ -25,7 +25,7 @@ def keep_even_softmax_in_float(editor: Editor) -> None:
     Args:
         editor: Editor of a graph whose nodes are in order.
     """
-    shapes = editor.shapes()
+    shapes = editor.shapes() if editor.nodes("Softmax") else {}
     for node in editor.nodes("Softmax"):
         source = editor.producer(node.input[0], "DequantizeLinear")
         quantizer = editor.only_reader(node.output[0], "QuantizeLinear")
