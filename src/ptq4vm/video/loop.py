@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,79 +19,9 @@ from ptq4vm.engines.enlarging import GuidedMatte
 from ptq4vm.errors import ExportError, PTQ4VMError
 from ptq4vm.media.frames import Frame, Reader, Sound
 from ptq4vm.media.writers import Writer
+from ptq4vm.video.channels import Channel, LiveChannel
 from ptq4vm.video.composing import AnyMatte, Compose
 from ptq4vm.video.scenes import SceneCuts
-
-T = TypeVar("T")
-
-QUEUE = 3
-"""Items that wait between two steps at most: what bounds the memory, whatever the length of the video."""
-_LOOK_UP = 0.1  # seconds after which a waiting step looks whether it is still wanted
-
-
-class Channel(Generic[T]):
-    """A queue of few items from one thread to another that either side can end.
-
-    Args:
-        size: Items that it holds at most.
-    """
-
-    def __init__(self, size: int = QUEUE) -> None:
-        self._items: queue.Queue[T] = queue.Queue(size)
-        self._finished = threading.Event()
-        self._abandoned = threading.Event()
-        self.most = 0
-
-    def put(self, item: T) -> bool:
-        """Wait for room and add an item; False, at once, when nobody takes any more."""
-        while not self._abandoned.is_set():
-            try:
-                self._items.put(item, timeout=_LOOK_UP)
-            except queue.Full:
-                continue
-            self.most = max(self.most, self._items.qsize())
-            return True
-        return False
-
-    def put_newest(self, item: T, may_go: Callable[[T], bool]) -> tuple[bool, int]:
-        """Add an item, in place of the one that waits where there is no room and that one may go.
-
-        Right for a queue of one item.
-
-        Returns:
-            What :meth:`put` gives, and how many items went.
-        """
-        try:
-            self._items.put_nowait(item)
-            return not self._abandoned.is_set(), 0
-        except queue.Full:
-            pass
-        gone = 0
-        with contextlib.suppress(queue.Empty):  # it has just been taken
-            waiting = self._items.get_nowait()
-            if may_go(waiting):
-                gone = 1
-            else:
-                self.put(waiting)
-        return self.put(item), gone
-
-    def finish(self) -> None:
-        """Say that nothing more is put."""
-        self._finished.set()
-
-    def abandon(self) -> None:
-        """Say that nothing more is taken."""
-        self._abandoned.set()
-
-    def take(self, stop: threading.Event | None = None) -> Iterator[T]:
-        """Items until the other side finishes, or ``stop`` is set."""
-        while stop is None or not stop.is_set():
-            finished = self._finished.is_set()  # looked up first: what was put before it is in the queue
-            try:
-                yield self._items.get(timeout=0 if finished else _LOOK_UP)
-            except queue.Empty:
-                if finished:
-                    return
 
 
 class Busy:
@@ -201,8 +130,8 @@ def matte_video(
 ) -> Outcome:
     """Read frames, matte them with every engine and write what ``compose`` makes of them.
 
-    Reading and writing have a thread each; the engines run in the caller's. At most :data:`QUEUE` frames wait on
-    either side.
+    Reading and writing have a thread each; the engines run in the caller's. Few frames wait on either side
+    (:mod:`ptq4vm.video.channels`).
 
     Args:
         reader: Reader of the source, which gives frames and sound.
@@ -214,8 +143,9 @@ def matte_video(
         cuts: Tells where a scene begins, at which the engines are reset; ``None`` for one scene.
         stop: Once it is set, what has been matted is written and the rest is not begun.
         on_frame: Called with the frame's index + 1 after each.
-        late: Whether a frame that waits when the next one comes is left out, so that what is written stays close to
-            what comes. Everything then runs once before the first frame is asked for.
+        late: Whether frames are left out where the others cannot keep up, so that what is written stays close to what
+            comes (:class:`ptq4vm.video.channels.LiveChannel`). Everything then runs once before the first frame is
+            asked for.
         busy: Counts for how long each step works, for who looks meanwhile.
 
     Raises:
@@ -224,13 +154,13 @@ def matte_video(
     stop = stop or threading.Event()
     for engine in engines:
         engine.reset()
-    decoded: Channel[Arrived] = Channel(1 if late else QUEUE)
-    matted: Channel[Matted | Sound] = Channel(1 if late else QUEUE)
+    decoded: Channel[Arrived] = LiveChannel(lambda waiting: waiting.may_go) if late else Channel()
+    matted: Channel[Matted | Sound] = Channel(1) if late else Channel()
     seen, error, busy, latency = 0, None, busy or Busy(), Latency()
     if late:
         _warm_up(engines, compose, reader.info.size)
     with ThreadPoolExecutor(2) as pool:
-        reading = pool.submit(_read, reader, decoded, start, end, busy, late)
+        reading = pool.submit(_read, reader, decoded, start, end, busy)
         writing = pool.submit(_write, writer, matted, compose, busy, latency)
         try:
             for item, came in decoded.take(stop):
@@ -255,8 +185,8 @@ def matte_video(
             decoded.abandon()
             matted.finish()
         writing.result()
-        failed_reading, dropped = _ending(reading)
-        return Outcome(seen, stop.is_set(), error or failed_reading, busy.seconds, dropped, latency)
+        error = error or _ending(reading)
+        return Outcome(seen, stop.is_set(), error, busy.seconds, decoded.dropped, latency)
 
 
 def _warm_up(engines: Sequence[MattingEngine], compose: Compose, size: tuple[int, int]) -> None:
@@ -276,25 +206,19 @@ def _check_finite(mattes: Sequence[AnyMatte], index: int) -> None:
         )
 
 
-def _read(reader: Reader, decoded: Channel[Arrived], start: int, end: int | None, busy: Busy, late: bool) -> int:
-    """Hand frames over until the end; gives how many were left out since they were late."""
-    dropped, wanted = 0, True
+def _read(reader: Reader, decoded: Channel[Arrived], start: int, end: int | None, busy: Busy) -> None:
+    """Hand frames and sound over until the end."""
     try:
         items = reader.read(start, end)
+        wanted = True
         while wanted:
             with busy.at("decode"):
                 item = next(items, None)
             if item is None:
                 break
-            arrived, gone = Arrived(item, time.perf_counter()), 0
-            if late:
-                wanted, gone = decoded.put_newest(arrived, lambda waiting: waiting.may_go)
-            else:
-                wanted = decoded.put(arrived)
-            dropped += gone
+            wanted = decoded.put(Arrived(item, time.perf_counter()))
     finally:
         decoded.finish()
-    return dropped
 
 
 def _write(
@@ -315,9 +239,10 @@ def _write(
         matted.abandon()
 
 
-def _ending(reading: Future[int]) -> tuple[PTQ4VMError | None, int]:
-    """The error of ours that ended reading (any other is raised), and how many frames were left out."""
+def _ending(reading: Future[None]) -> PTQ4VMError | None:
+    """The error of ours that ended reading; any other is raised."""
     try:
-        return None, reading.result()
+        reading.result()
     except PTQ4VMError as error:
-        return error, 0
+        return error
+    return None
