@@ -90,8 +90,11 @@ def test_the_global_stage_goes_after_any_method(name: str, stage: str, learned: 
     assert method.reconstruction == settings.method(plain(chosen("method", name).method)).reconstruction
 
 
+TRAINED = [name for name in names("experiment") if name.startswith("bivm_")]
+
+
 @pytest.mark.parametrize("name", names("scale"))
-@pytest.mark.parametrize("experiment", names("experiment"))
+@pytest.mark.parametrize("experiment", sorted({*names("experiment")} - {*TRAINED}))
 def test_experiments(experiment: str, name: str) -> None:
     overrides = ["data=folder", "data.root=x", f"+experiment={experiment}", f"scale={name}"]
     cfg = hydra.compose("config", overrides=overrides, return_hydra_config=True)
@@ -101,6 +104,17 @@ def test_experiments(experiment: str, name: str) -> None:
         for value in str(values).split(","):
             own = ["data=videomatte", "data.root=x"] if key.startswith("data.") else []
             chosen(*key.split("="), value) if (FOLDER / key).is_dir() else compose(*own, f"{key}={value}")
+
+
+@pytest.mark.parametrize("experiment", TRAINED)
+def test_experiments_of_training(experiment: str) -> None:
+    own = ["data.root=x"]
+    cfg = hydra.compose("train", overrides=[*own, f"+experiment={experiment}"], return_hydra_config=True)
+    assert experiment in cfg.run_dir
+    for key, values in cfg.hydra.sweeper.params.items():
+        for value in str(values).split(","):
+            swept = hydra.compose("train", overrides=[*own, f"+experiment={experiment}", f"{key}={value}"])
+            assert settings.schedule(plain(swept.schedule)) and swept.model.family == "bivm"
 
 
 @pytest.mark.parametrize("name", names("schedule"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -83,22 +84,35 @@ def upright_rgb(frame: av.VideoFrame, look: Look, conversion: Mapping[str, Any] 
         look: How its pixels are to be understood, from :func:`look_of`.
         conversion: How it is rounded: :data:`CONVERSION` or :data:`QUICK_CONVERSION`.
     """
-    return np.asarray(_upright(frame, look, conversion, "rgb24"), np.uint8)
+    if conversion is CONVERSION:
+        # swscale rounds exactly into planes two and a half times as fast as into rgb24, merging included, and to the
+        # same values (of odd sizes one value in a thousand is one level off)
+        green, blue, red = map(_plane, _converted(frame, look, conversion, "gbrp").planes)
+        return _turned(cv2.merge([red, green, blue]).astype(np.uint8, copy=False), frame)
+    return _turned(_converted(frame, look, conversion, "rgb24").to_ndarray(), frame)
 
 
 def upright_codes(frame: av.VideoFrame, look: Look) -> NDArray[np.uint16]:
     """The same with all bits of the frame, ``(H, W, 3)`` uint16, 0 to 65535."""
     # in planes: for rgb48le, swscale of FFmpeg 8 makes full-range 4:2:0 black
-    return np.asarray(_upright(frame, look, CONVERSION, "gbrp16le"), np.uint16)
+    return _turned(_converted(frame, look, CONVERSION, "gbrp16le").to_ndarray(), frame)
 
 
-def _upright(frame: av.VideoFrame, look: Look, conversion: Mapping[str, Any], form: str) -> NDArray[Any]:
+def _converted(frame: av.VideoFrame, look: Look, conversion: Mapping[str, Any], form: str) -> av.VideoFrame:
     # swscale knows no matrix by number 0 (RGB) but needs none then
-    rgb = frame.reformat(
+    return frame.reformat(
         format=form,
         src_colorspace=look.matrix,
         src_color_range=look.range,
         dst_color_range=FULL_RANGE,
         **conversion,
-    ).to_ndarray()
+    )
+
+
+def _plane(plane: Any) -> NDArray[np.uint8]:
+    """A view of a plane's bytes, ``(H, W)``."""
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _turned(rgb: NDArray[Any], frame: av.VideoFrame) -> NDArray[Any]:
     return np.ascontiguousarray(np.rot90(rgb, quarters_of(frame)) if quarters_of(frame) else rgb)
