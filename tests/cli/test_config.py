@@ -4,7 +4,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -12,12 +11,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 
 from commands import Workplace, as_found
+from configurations import FILES, chosen, compose, configurations, names
 from ptq4vm import api, settings
 from ptq4vm.cli import build
-from ptq4vm.cli.app import plain, register_bits
+from ptq4vm.cli.app import plain
 from ptq4vm.cli.main import main
 from ptq4vm.cli.record import planned_stages
 from ptq4vm.data.base import DATASETS, ClipDataset
@@ -29,30 +28,8 @@ from ptq4vm.quant.partition import layers, resolve
 from ptq4vm.report.tracking import log_sweep_table
 from ptq4vm.system.trainers import trainers
 
-FOLDER = settings.config_folder()
-FILES = sorted(path.relative_to(FOLDER).with_suffix("") for path in FOLDER.glob("*/*.yaml"))
+pytestmark = pytest.mark.usefixtures(configurations.__name__)
 OPTIONAL = {"wandb": "wandb", "tensorboard": "tensorboard", "raft": "torchvision"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def configurations() -> Iterator[None]:
-    register_bits()
-    with hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
-        yield
-
-
-def compose(*overrides: str) -> DictConfig:
-    return hydra.compose("config", overrides=["data.root=somewhere", *overrides])
-
-
-def chosen(group: str, name: str) -> DictConfig:
-    return compose(f"{group}={name}")
-
-
-def names(group: str) -> list[str]:
-    found = [path.name for path in FILES if path.parts[0] == group]
-    assert found, f"conf/{group} is empty"
-    return found
 
 
 @pytest.mark.parametrize("name", names("target"))
@@ -90,33 +67,6 @@ def test_the_global_stage_goes_after_any_method(name: str, stage: str, learned: 
     assert method.reconstruction == settings.method(plain(chosen("method", name).method)).reconstruction
 
 
-TRAINED = [name for name in names("experiment") if name.startswith("bivm_")]
-
-
-@pytest.mark.parametrize("name", names("scale"))
-@pytest.mark.parametrize("experiment", sorted({*names("experiment")} - {*TRAINED}))
-def test_experiments(experiment: str, name: str) -> None:
-    overrides = ["data=folder", "data.root=x", f"+experiment={experiment}", f"scale={name}"]
-    cfg = hydra.compose("config", overrides=overrides, return_hydra_config=True)
-    assert cfg.baseline is False and experiment in cfg.run_dir
-    assert plain(cfg.preset)["gac"] == plain(chosen("preset", "sweep" if name == "quick" else "paper").preset)["gac"]
-    for key, values in cfg.hydra.sweeper.params.items():
-        for value in str(values).split(","):
-            own = ["data=videomatte", "data.root=x"] if key.startswith("data.") else []
-            chosen(*key.split("="), value) if (FOLDER / key).is_dir() else compose(*own, f"{key}={value}")
-
-
-@pytest.mark.parametrize("experiment", TRAINED)
-def test_experiments_of_training(experiment: str) -> None:
-    own = ["data.root=x"]
-    cfg = hydra.compose("train", overrides=[*own, f"+experiment={experiment}"], return_hydra_config=True)
-    assert experiment in cfg.run_dir
-    for key, values in cfg.hydra.sweeper.params.items():
-        for value in str(values).split(","):
-            swept = hydra.compose("train", overrides=[*own, f"+experiment={experiment}", f"{key}={value}"])
-            assert settings.schedule(plain(swept.schedule)) and swept.model.family == "bivm"
-
-
 @pytest.mark.parametrize("name", names("schedule"))
 def test_schedules(name: str) -> None:
     cfg = hydra.compose("train", overrides=["data.root=somewhere", f"schedule={name}"])
@@ -144,11 +94,13 @@ def test_bits(name: str) -> None:
 
 
 def test_any_bits_from_2_to_8() -> None:
-    for name, bits in settings.bit_choices().items():
+    choices = settings.bit_choices()
+    assert len(choices) == 49 and all(
+        name == f"w{bits['weight']}a{bits['activation']}" for name, bits in choices.items()
+    )
+    for name in ("w2a8", "w3a5", "w7a2"):
         _, spec = build.method(chosen("bits", name))
-        assert (spec.weight.bits, spec.activation.bits) == (bits["weight"], bits["activation"])
-        assert name == f"w{bits['weight']}a{bits['activation']}"
-    assert len(settings.bit_choices()) == 49
+        assert f"w{spec.weight.bits}a{spec.activation.bits}" == name
 
 
 @pytest.mark.parametrize("name", names("method"))
