@@ -23,7 +23,7 @@ from ptq4vm.methods.gac import GACSettings
 from ptq4vm.methods.method import CalibrationSettings, Method, Preset
 from ptq4vm.methods.schedule import ReconstructionSettings
 from ptq4vm.models.family import FAMILIES
-from ptq4vm.pipeline.pipeline import QuantizationResult
+from ptq4vm.pipeline.run import RunResult
 from ptq4vm.quant.quantizers.fixed import FixedCodes
 from ptq4vm.quant.spec import QuantSpec
 
@@ -55,7 +55,7 @@ def chosen(placement: str) -> tuple[Method, QuantSpec]:
 
 
 @pytest.fixture(scope="module", params=PLACEMENTS)
-def run(request: pytest.FixtureRequest, place: Workplace, model: api.Model) -> tuple[Path, QuantizationResult]:
+def run(request: pytest.FixtureRequest, place: Workplace, model: api.Model) -> tuple[Path, RunResult]:
     """A finished run of every stage, with its folder."""
     folder = place.root / request.param
     method, spec = chosen(request.param)
@@ -106,7 +106,7 @@ def test_weights_are_checked(place: Workplace, tmp_path: Path) -> None:
         api.build_network("unet", {})
 
 
-def test_every_stage_ran(run: tuple[Path, QuantizationResult]) -> None:
+def test_every_stage_ran(run: tuple[Path, RunResult]) -> None:
     folder, result = run
     assert list(result.stages) == ["fp32", "rtn", "biq", "gac"]
     assert {"model.safetensors", "quantizer.yaml", "metrics.json", "run.json"} <= files(folder)
@@ -114,9 +114,7 @@ def test_every_stage_ran(run: tuple[Path, QuantizationResult]) -> None:
     assert any(isinstance(module, FixedCodes) for module in result.network.modules())
 
 
-def test_saved_and_loaded_and_evaluated(
-    run: tuple[Path, QuantizationResult], model: api.Model, place: Workplace
-) -> None:
+def test_saved_and_loaded_and_evaluated(run: tuple[Path, RunResult], model: api.Model, place: Workplace) -> None:
     folder, result = run
     network = ptq4vm.load_checkpoint(folder)
     assert isinstance(network, toy_family.Toy)
@@ -129,7 +127,7 @@ def test_saved_and_loaded_and_evaluated(
 @pytest.mark.parametrize("more", [[], ["dynamic=true"], ["size=192x128", "downsample_ratio=0.5"]], ids=" ".join)
 @pytest.mark.parametrize(("target", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
 def test_exported_and_verified(
-    run: tuple[Path, QuantizationResult], place: Workplace, target: str, suffix: str, more: list[str], tmp_path: Path
+    run: tuple[Path, RunResult], place: Workplace, target: str, suffix: str, more: list[str], tmp_path: Path
 ) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
     file = tmp_path / f"a{suffix}"
@@ -151,7 +149,7 @@ def test_exported_and_verified(
         np.testing.assert_array_equal(engine.matte(first).alpha, alone)
 
 
-def test_a_subclass_is_exported_in_the_form_of_its_class(run: tuple[Path, QuantizationResult]) -> None:
+def test_a_subclass_is_exported_in_the_form_of_its_class(run: tuple[Path, RunResult]) -> None:
     network = ptq4vm.load_checkpoint(run[0])
     form = export_form(network, "onnx")
     assert type(network.lift) is toy_family.SoftLift and type(form.lift) is toy_family.SeparateLift
@@ -159,7 +157,7 @@ def test_a_subclass_is_exported_in_the_form_of_its_class(run: tuple[Path, Quanti
     torch.testing.assert_close(form.matte(frames).alpha, network.matte(frames).alpha, rtol=0, atol=1e-3)
 
 
-def test_reported(run: tuple[Path, QuantizationResult], place: Workplace, tmp_path: Path) -> None:
+def test_reported(run: tuple[Path, RunResult], place: Workplace, tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     done = place.run("report", str(run[0]), "--out", str(tmp_path / "page"))
     assert done.status == 0, done.err
@@ -184,7 +182,7 @@ def test_one_file_makes_it_a_choice_of_the_command_line(place: Workplace, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "onnx"])
-def test_matted(run: tuple[Path, QuantizationResult], place: Workplace, kind: str, tmp_path: Path) -> None:
+def test_matted(run: tuple[Path, RunResult], place: Workplace, kind: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     source = run[0]
     if kind == "onnx":

@@ -30,7 +30,7 @@ def evaluate(
     """Measure a network on the evaluation clips of a data set.
 
     Args:
-        model: A float :class:`Model`, or any network, such as ``QuantizationResult.network``. A Model is measured with
+        model: A float :class:`Model`, or any network, such as ``RunResult.network``. A Model is measured with
             its batch norms folded, as quantization sees it.
         data: The data set, from :func:`load_data`.
         downsample_ratio: Size at which the network runs, as a fraction of the frames' size, in (0, 1].

@@ -24,7 +24,8 @@ from ptq4vm.limits import check_number
 from ptq4vm.methods.method import Method, Preset
 from ptq4vm.methods.mixed_bits import Budget
 from ptq4vm.pipeline.judging import warn_of_departures
-from ptq4vm.pipeline.pipeline import Pipeline, QuantizationResult
+from ptq4vm.pipeline.pipeline import Pipeline
+from ptq4vm.pipeline.run import RunResult
 from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.quant.spec import QuantSpec
 from ptq4vm.report.collector import SheetCollector
@@ -57,7 +58,7 @@ def quantize(
     trainer: TrainerFactory | None = None,
     loggers: LoggerFactory | None = None,
     notes: Mapping[str, Any] | None = None,
-) -> QuantizationResult:
+) -> RunResult:
     """Quantize a network on a data set's calibration clips and evaluate every stage on its evaluation clips.
 
     The same call on the same ``run_dir`` goes on where an earlier one was interrupted.

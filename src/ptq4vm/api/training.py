@@ -21,7 +21,7 @@ from ptq4vm.methods.binary.schedule import Schedule
 from ptq4vm.models.base import TrainableMatting
 from ptq4vm.models.family import FAMILIES
 from ptq4vm.pipeline.binary import BinaryTraining
-from ptq4vm.pipeline.pipeline import QuantizationResult
+from ptq4vm.pipeline.run import RunResult
 from ptq4vm.pipeline.teacher import make_truth
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.output import write_run_folder
@@ -82,7 +82,7 @@ def train(
     trainer: TrainerFactory | None = None,
     loggers: LoggerFactory | None = None,
     notes: Mapping[str, Any] | None = None,
-) -> QuantizationResult:
+) -> RunResult:
     """Train a network on a data set's calibration clips and evaluate it on its evaluation clips.
 
     The same call on the same ``run_dir`` goes on where an earlier one was interrupted. The folder is then a checkpoint

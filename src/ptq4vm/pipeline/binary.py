@@ -8,9 +8,8 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -31,15 +30,14 @@ from ptq4vm.models.base import MattingNetwork, TrainableMatting
 from ptq4vm.models.bivm.cost import BinaryCost, measure
 from ptq4vm.models.bivm.network import BiVM
 from ptq4vm.ops.formats import channels_last
-from ptq4vm.pipeline.measuring import measure_stage, measured, seconds
-from ptq4vm.pipeline.pipeline import ObserverFactory, QuantizationResult
+from ptq4vm.pipeline.measuring import measured, seconds
+from ptq4vm.pipeline.run import Run, RunResult
 from ptq4vm.pipeline.training import fit, saved_by_epochs
 from ptq4vm.quant.checkpoint import CheckpointInfo, save_quantized
 from ptq4vm.quant.fold import fold_batch_norm
 from ptq4vm.quant.partition import resolve
-from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, Partition, QuantSpec, WeightSpec
-from ptq4vm.runs.progress import RunState, fingerprint, tensors_hash
-from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, default_trainer
+from ptq4vm.quant.spec import FLOAT_BITS, ActivationSpec, QuantSpec, WeightSpec
+from ptq4vm.runs.progress import fingerprint, tensors_hash
 
 log = logging.getLogger(__name__)
 
@@ -50,49 +48,29 @@ FLOAT_SPEC = QuantSpec(WeightSpec(FLOAT_BITS), ActivationSpec(FLOAT_BITS))
 """What quantization does to a trained network: nothing. Its bits are its own."""
 
 
-@dataclass
-class BinaryTraining:
+@dataclass(kw_only=True)
+class BinaryTraining(Run):
     """The training of one network on one data set.
 
     Attributes:
         network: The network with the weights that it begins with; it is not changed.
-        model: The entry of ``quantizer.yaml`` that rebuilds the network's architecture.
-        partition: What quantization would leave alone in the network.
         teacher: The float network that gives targets, features and initial values; ``None`` without one.
         dataset: Clips to train on, and to evaluate on.
         schedule: Stages, in order.
-        run_dir: The run folder, where everything goes.
-        trainer: Factory that builds a Lightning Trainer from the arguments that a stage adds.
-        loggers: Factory that gives the Lightning loggers of a stage, by its name.
-        observer: Factory that gives, for a stage's name, who looks at its evaluated frames.
-        seed: Seed of everything random.
-        downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
         augmentation: How samples are augmented.
         num_workers: How many processes decode.
         memory_mib: Decoded samples are kept up to this.
-        notes: Further entries of ``quantizer.yaml``.
-        finish: Function that is called with the result before the run counts as finished.
     """
 
     network: TrainableMatting
-    model: Mapping[str, Any]
-    partition: Partition
     teacher: MattingNetwork | None
     dataset: ClipDataset
     schedule: Schedule
-    run_dir: Path
-    trainer: TrainerFactory = default_trainer
-    loggers: LoggerFactory = lambda stage: []
-    observer: ObserverFactory | None = None
-    seed: int = 0
-    downsample_ratio: float = 1.0
     augmentation: Augmentation | None = None
     num_workers: int = 0
     memory_mib: float = 1024
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    finish: Callable[[QuantizationResult], None] = lambda result: None
 
-    def run(self) -> QuantizationResult:
+    def run(self) -> RunResult:
         """Do what is left to do of the training.
 
         Raises:
@@ -104,7 +82,7 @@ class BinaryTraining:
         network = copy.deepcopy(self.network)
         if self.schedule.initialise and self.teacher is not None:
             log.info("%d tensors begin as the float network's", initialise(network, self.teacher))
-        self._state = RunState(self.run_dir, self._identity(network))
+        self._begin(self._identity(network))
         if self.schedule.pretraining.root is not None:
             self._pretrain(network)
         for name, stage in self.schedule.stages.items():
@@ -119,10 +97,7 @@ class BinaryTraining:
             {"label": "W1A1" if network.weight_bits == 1 else "FP32", **self.notes},
         )
         save_quantized(self.run_dir, network, info)
-        result = self._result(network)
-        self.finish(result)
-        self._state.put("finished", True)
-        return result
+        return self._end(self._result(network))
 
     def _datamodule(self, stage: MattingStage) -> MattingDataModule:
         return MattingDataModule(
@@ -200,7 +175,7 @@ class BinaryTraining:
             evaluation_clips=[(clip.name, clip.num_frames, clip.size) for clip in self._data.evaluation_clips],
         )
 
-    def _result(self, network: TrainableMatting) -> QuantizationResult:
+    def _result(self, network: TrainableMatting) -> RunResult:
         if self.teacher is not None:
             self._evaluate(self.teacher, "fp32")
         self._evaluate(network, TRAINED)
@@ -209,15 +184,13 @@ class BinaryTraining:
         clips = self._data.evaluation_clips or self._data.clip_sets.calibration
         size = clips[0].size
         cost = as_cost(_counted(copy.deepcopy(self.network).eval(), size), _counted(network, size))
-        return QuantizationResult(network, stages, timing, steps, cost, {})
+        return RunResult(network, stages, timing, steps, cost, {})
 
     def _evaluate(self, network: MattingNetwork, stage: str) -> None:
         """Evaluate a network; again where an earlier run did that was not finished: pictures are drawn in the end."""
         if not self._data.evaluation_clips or (self._state.get("finished") and stage in measured(self._state)):
             return
-        observer = None if self.observer is None else self.observer(stage)
-        network = channels_last(network)
-        measure_stage(self._state, stage, network, self._data, self.trainer, self.downsample_ratio, observer)
+        self._measure(stage, channels_last(network), self._data)
 
 
 def initialise(network: nn.Module, teacher: nn.Module) -> int:

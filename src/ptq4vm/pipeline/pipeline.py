@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from rich.progress import track
@@ -16,14 +14,13 @@ from torch import nn
 from ptq4vm.data.calibration.datamodule import MattingDataModule
 from ptq4vm.errors import CheckpointError
 from ptq4vm.evaluation.cost import Cost, measure_cost
-from ptq4vm.evaluation.evaluator import FrameObserver
 from ptq4vm.evaluation.layer_errors import layer_errors
-from ptq4vm.evaluation.results import EvaluationResult
 from ptq4vm.methods.method import Method, Preset, method_values, preset_values
 from ptq4vm.methods.mixed_bits import Budget, choose_bits
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.ops.formats import channels_last
-from ptq4vm.pipeline.measuring import measure_stage, measured, seconds
+from ptq4vm.pipeline.measuring import measured, seconds
+from ptq4vm.pipeline.run import Run, RunResult
 from ptq4vm.pipeline.teacher import folded
 from ptq4vm.pipeline.training import Training
 from ptq4vm.quant.checkpoint import (
@@ -41,83 +38,36 @@ from ptq4vm.quant.insert import observe, swap
 from ptq4vm.quant.partition import resolve
 from ptq4vm.quant.placement.plan import make_plan
 from ptq4vm.quant.spec import Partition, QuantSpec, spec_values
-from ptq4vm.runs.progress import RunState, SharedStages, fingerprint, tensors_hash
-from ptq4vm.system.trainers import LoggerFactory, TrainerFactory, default_trainer, processes
+from ptq4vm.runs.progress import SharedStages, fingerprint, tensors_hash
+from ptq4vm.system.trainers import processes
 
 log = logging.getLogger(__name__)
 
-ObserverFactory = Callable[[str], FrameObserver]
 
-
-@dataclass(frozen=True)
-class QuantizationResult:
-    """The result of a whole run.
-
-    Attributes:
-        network: The quantized network, absorbed, in eval mode (the folded float one for ``bits=fp32``).
-        stages: Evaluation after each stage (``fp32``, ``rtn``, ``biq``, ``gac``); empty without evaluation clips.
-        timing: ``{"stages": {name: seconds}, "blocks": {path: seconds}, "total": seconds}``.
-        steps: Number of gradient steps of each learning stage.
-        cost: Cost of one frame, and size of the file.
-        layers: Noise power over signal power at the output of every quantized layer; see :func:`layer_errors`.
-    """
-
-    network: MattingNetwork
-    stages: dict[str, EvaluationResult]
-    timing: dict[str, Any]
-    steps: dict[str, int]
-    cost: Cost
-    layers: dict[str, float]
-
-
-@dataclass
-class Pipeline:
+@dataclass(kw_only=True)
+class Pipeline(Run):
     """The quantization of one network on one data module, resumable at every step.
 
     Attributes:
-        network: The float network in eval mode; it is not changed.
-        model: The entry of ``quantizer.yaml`` that rebuilds the network's architecture.
         datamodule: Calibration samples and evaluation clips.
         spec: Bits, observers and placement of the quantizers.
-        partition: Blocks, float modules and edge layers (patterns allowed).
         method: The method, which says which stages run.
         preset: The schedules of the stages.
-        run_dir: The run folder, where everything goes.
-        trainer: Factory that builds a Lightning Trainer from the arguments that a stage adds.
-        loggers: Factory that gives the Lightning loggers of a training stage, by its name.
-        observer: Factory that gives, for a stage's name, who looks at its evaluated frames; pictures are drawn from
-            that.
-        seed: Seed of everything random.
         budget: What mixed bits may cost; uniform bits where it is empty.
-        downsample_ratio: Size at which the network is evaluated, as a fraction of the frames' size, in (0, 1].
         baseline: Whether rounding to nearest with min-max ranges is measured too, as the stage ``rtn``.
         stage_cache: Folder where runs that begin alike share their reconstruction: the grid of an ablation then
             computes it once.
-        notes: Further entries of ``quantizer.yaml``.
-        finish: Function that is called with the result before the run counts as finished, to write what else belongs
-            to it.
     """
 
-    network: MattingNetwork
-    model: Mapping[str, Any]
     datamodule: MattingDataModule
     spec: QuantSpec
-    partition: Partition
     method: Method
     preset: Preset
-    run_dir: Path
-    trainer: TrainerFactory = default_trainer
-    loggers: LoggerFactory = lambda stage: []
-    observer: ObserverFactory | None = None
-    seed: int = 0
     budget: Budget = field(default_factory=Budget)
-    downsample_ratio: float = 1.0
     baseline: bool = True
     stage_cache: Path | None = None
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    finish: Callable[[QuantizationResult], None] = lambda result: None
 
-    def run(self) -> QuantizationResult:
+    def run(self) -> RunResult:
         """Do what is left to do of the run.
 
         Raises:
@@ -129,7 +79,7 @@ class Pipeline:
             self._warn_of_overlap()
             self.datamodule.prepare_data()
             self.datamodule.setup("fit")
-        self._state = RunState(self.run_dir, self._identity(partition))
+        self._begin(self._identity(partition))
         network = self._finished(teacher)
         if network is None:
             self._state.put("finished", False)
@@ -146,10 +96,7 @@ class Pipeline:
         steps = dict(self._state.get("steps") or {})
         spec = self.spec if self.spec.is_float else read_info(self.run_dir).spec
         cost = self._cost(network, teacher, partition, spec)
-        result = QuantizationResult(network, stages, timing, steps, cost, self._layers(network, teacher))
-        self.finish(result)
-        self._state.put("finished", True)
-        return result
+        return self._end(RunResult(network, stages, timing, steps, cost, self._layers(network, teacher)))
 
     def _teacher(self) -> tuple[MattingNetwork, Partition]:
         """The folded float network, and its blocks."""
@@ -259,8 +206,7 @@ class Pipeline:
         pictured = self.observer is not None and stage in ("fp32", self._final)
         if not self.datamodule.evaluation_clips or (stage in results and not pictured):
             return
-        observer = None if self.observer is None else self.observer(stage)
-        measure_stage(self._state, stage, network, self.datamodule, self.trainer, self.downsample_ratio, observer)
+        self._measure(stage, network, self.datamodule)
 
     def _chosen(self, teacher: MattingNetwork, partition: Partition) -> QuantSpec:
         """The choices with the bits of every layer, as an earlier run found them where there was one."""

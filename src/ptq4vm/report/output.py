@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ptq4vm.io import write_json
-from ptq4vm.pipeline.pipeline import QuantizationResult
+from ptq4vm.pipeline.run import RunResult
 from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.report.collector import SheetCollector
 from ptq4vm.report.sheets import write_sheets
@@ -17,7 +17,7 @@ from ptq4vm.runs.metrics import write_metrics_json
 log = logging.getLogger(__name__)
 
 
-def write_run_folder(run_dir: Path, result: QuantizationResult, pictures: SheetCollector, label: str) -> None:
+def write_run_folder(run_dir: Path, result: RunResult, pictures: SheetCollector, label: str) -> None:
     """Write ``timing.json``, ``layers.json``, ``run.json``, ``metrics.json`` and one contact sheet per evaluation clip.
 
     Args:
