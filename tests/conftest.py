@@ -21,7 +21,7 @@ from ptq4vm.system.allocator import keep_freed_memory
 # Two threads for tensors this small cost more than they gain, and on a busy machine they wait for each other at every
 # operation: twenty times as long was measured.
 torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start, which sum in the same order then
 keep_freed_memory()  # page faults would take most of the suite's time
 
 # OpenVINO imports absl, whose log handler takes the stderr of that moment: pytest's. Hydra's set-up of logging closes
