@@ -32,6 +32,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "num_workers": (-math.inf, 1024),
     "threads": (-math.inf, 1024),
     "pairs_per_clip": (-math.inf, 10**6),
+    "port": (0, 65535),
 }
 """Smallest and largest value; infinite where the place that uses it says more."""
 _RATES = (-math.inf, 1000)

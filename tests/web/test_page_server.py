@@ -77,7 +77,7 @@ def test_ports_that_cannot_be(tmp_path: Path) -> None:
         number = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port={number} cannot be used .*in use.*: choose another port"):
             PageServer(tmp_path, number)
-    with pytest.raises(ConfigError, match="port=70000 is out of range: use 0 to 65535"):
+    with pytest.raises(ConfigError, match="port=70000 is out of range: use 65535 at most"):
         PageServer(tmp_path, 70000)
 
 
@@ -90,6 +90,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, network: Path) -> None:
         ([str(tmp_path / "none.onnx"), f"out={tmp_path / 'out'}"], "none.onnx is missing"),
         ([str(network), f"out={tmp_path / 'full'}"], "holds mine, which is not of a page of ours"),
         ([str(network), f"out={tmp_path / 'out'}", "port=soon"], "port=soon is no whole number"),
+        ([str(network), f"out={tmp_path / 'out'}", "serve=true", "port=70000"], "port=70000 is out of range"),
         ([f"file={network}", f"out={tmp_path / 'out'}", "color=red"], "color is unknown: use one of file, out"),
         ([str(network), "b.onnx"], "cannot read 'b.onnx'"),
     ):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ptq4vm.errors import ConfigError
+from ptq4vm.limits import check_number
 
 HOST = "127.0.0.1"
-_PORTS = range(65536)
 HEADERS = {
     # together these isolate the page from others, without which a browser has no shared memory and so no threads
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -72,8 +72,7 @@ class PageServer(http.server.ThreadingHTTPServer):
     """
 
     def __init__(self, folder: Path, port: int) -> None:
-        if port not in _PORTS:
-            raise ConfigError(f"port={port} is out of range: use 0 to {_PORTS[-1]}")
+        check_number("port", port)
         try:
             super().__init__((HOST, port), partial(PageHandler, directory=str(folder)))
         except OSError as error:
