@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from ptq4vm.models.base import MattingNetwork
 from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.functional import dequantize, quantize
-from ptq4vm.quant.insert import quantized_layers, segment_scales
+from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.layers import QuantActivation, QuantConv2d, QuantLayer
+from ptq4vm.quant.migration import segment_scales
 from ptq4vm.quant.quantizers.base import ActivationQuantizer, per_column, per_row
 
 CODES = "codes"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.layers import QuantActivation, QuantLayer, quant_layer
+from ptq4vm.quant.migration import segment_scales, strength
 from ptq4vm.quant.observers import JointObserver, Observer, Range, activation_observer, weight_scale
 from ptq4vm.quant.partition import QUANTIZABLE
 from ptq4vm.quant.placement.plan import Plan, Site
@@ -112,8 +114,20 @@ def _observers(sites: Mapping[str, Site], seed: int) -> dict[str, _SiteObserver]
     return {path: _SiteObserver(site, seed, joints.get(path)) for path, site in sites.items()}
 
 
-def activation_quantizers_of(plan: Plan, ranges: Mapping[str, list[Range]]) -> dict[str, ActivationQuantizer]:
-    """Build every site's quantizer; the sites of a group share their zero point and keep their scales for good."""
+def activation_quantizers_of(
+    plan: Plan, ranges: Mapping[str, list[Range]], network: nn.Module | None = None
+) -> dict[str, ActivationQuantizer]:
+    """Build every site's quantizer; the sites of a group share their zero point and keep their scales for good.
+
+    Args:
+        plan: Says which quantizers there are.
+        ranges: Observed ``(low, high)`` per branch, by site.
+        network: The float network, whose weights decide how far they carry channels' scales where the choice of
+            ``migration`` leaves that open.
+
+    Raises:
+        ConfigError: A site was not observed.
+    """
     sites = plan.sites
     found: dict[str, ActivationQuantizer] = {}
     groups: dict[str, list[str]] = {}
@@ -122,15 +136,22 @@ def activation_quantizers_of(plan: Plan, ranges: Mapping[str, list[Range]]) -> d
             raise ConfigError(f"layer {path!r} has no observed range: the calibration clips never reached it")
         groups.setdefault(site.group or path, []).append(path)
     for paths in groups.values():
-        first = sites[paths[0]]
-        kind = QUANTIZERS[first.spec.quantizer]
         seen = [SiteRanges(ranges[path], sites[path].sizes, not plan.frozen(path)) for path in paths]
-        if first.group:  # layers that read them side by side know one scale, unless their weights carry several
-            built = kind.joined(first.spec, seen, one_scale=not first.sizes and not first.own_scale)
-        else:
-            built = [kind.from_ranges(first.spec, seen[0])]
+        build = partial(_joined, sites[paths[0]], seen)
+        share = sites[paths[0]].spec.migration
+        if share is None:
+            share = 1.0 if network is None else strength(plan, paths, ranges, build, network)
+        built = build(share)
         found.update(zip(paths, built, strict=True))
     return {path: found[path] for path in sites}
+
+
+def _joined(first: Site, seen: Sequence[SiteRanges], migration: float) -> Sequence[ActivationQuantizer]:
+    """Quantizers of the sites of ``first``'s group, with so much of their channels' scales in the weights."""
+    spec, kind = replace(first.spec, migration=migration), QUANTIZERS[first.spec.quantizer]
+    if first.group:  # layers that read them side by side know one scale, unless their weights carry several
+        return kind.joined(spec, seen, one_scale=not first.sizes and not first.own_scale)
+    return [kind.from_ranges(spec, seen[0])]
 
 
 def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[Range]]) -> nn.Module:
@@ -150,7 +171,9 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[Range]]) -> nn.M
     """
     quantized = copy.deepcopy(network).eval().requires_grad_(False)
     device = next(quantized.parameters()).device
-    quantizers = {path: quantizer.to(device) for path, quantizer in activation_quantizers_of(plan, ranges).items()}
+    quantizers = {
+        path: quantizer.to(device) for path, quantizer in activation_quantizers_of(plan, ranges, network).items()
+    }
     readers = [s.layer for s in plan.sites.values() if isinstance(network.get_submodule(s.layer), QUANTIZABLE)]
     for path in dict.fromkeys([*plan.weights, *readers]):
         new = quant_layer(quantized.get_submodule(path)).requires_grad_(False)
@@ -167,15 +190,6 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[Range]]) -> nn.M
         regrid = quantizers[segments[0].site].regrid(scales, segment_zeros(quantizers, segments))
         quantized.set_submodule(path, QuantActivation(quantized.get_submodule(path), regrid))
     return quantized.to(device).eval()
-
-
-def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segments) -> Tensor:
-    """Scale of every channel that a layer reads, ``(C_in,)`` float32."""
-    parts = []
-    for site, start, stop in segments:
-        scale = quantizers[site].channel_scale().detach()
-        parts.append(scale[start:stop] if len(scale) > 1 else scale.expand(stop - start))
-    return torch.cat(parts)
 
 
 def segment_zeros(quantizers: Mapping[str, ActivationQuantizer], segments: Segments) -> Tensor | None:

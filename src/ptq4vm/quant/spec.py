@@ -79,7 +79,8 @@ class ActivationSpec:
             quantizer of 8 bits is logarithmic too, which no engine runs.
         temporal_weight: What a change of TDScore weighs beside the relative squared error, for ``tdscore``, at least 0.
         migration: How far scales of channels that weights carry differ, in [0, 1]: 1 follows the channels, 0 gives all
-            the same; see :func:`ptq4vm.quant.quantizers.uniform.migrated`.
+            the same; see :func:`ptq4vm.quant.quantizers.uniform.migrated`. ``None`` chooses for every tensor, by the
+            noise that is expected (:mod:`ptq4vm.quant.migration`).
         zeros: ``shared``: scales of one tensor share its zero point. ``channel``: where every channel has its own
             scale, it has its own zero point too, below 8 bits and with asymmetric even steps; elsewhere they are shared
             all the same. An engine stores such codes moved up to one zero point, in its 8 bits.
@@ -94,7 +95,7 @@ class ActivationSpec:
     relaxation: float = 0.3
     grid_bits: int = 8
     temporal_weight: float = 1.0
-    migration: float = 1.0
+    migration: float | None = 1.0
     zeros: str = "shared"
     signed: bool = False
 
@@ -110,8 +111,8 @@ class ActivationSpec:
             raise ConfigError(f"activation percentile={self.percentile}: use a share in (0.5, 1]")
         if not self.relaxation > 0:
             raise ConfigError(f"activation relaxation={self.relaxation}: use a positive share of the range")
-        if not 0 <= self.migration <= 1:
-            raise ConfigError(f"activation migration={self.migration}: use a share in [0, 1]")
+        if self.migration is not None and not 0 <= self.migration <= 1:
+            raise ConfigError(f"activation migration={self.migration}: use a share in [0, 1], or null")
         if not self.temporal_weight >= 0:
             raise ConfigError(f"activation temporal_weight={self.temporal_weight}: use 0 or a positive number")
         if not isinstance(self.grid_bits, int) or not MAX_BITS <= self.grid_bits <= 16:

@@ -145,7 +145,8 @@ def joint_grids(spec: ActivationSpec, seen: Sequence[SiteRanges], one_scale: boo
     if one_scale:
         scale = scale.max().expand(len(scale))
     scales = zip(scale.split(counts), seen, strict=True)
-    carried = [one if site.learns else migrated(one, spec.migration) for one, site in scales]
+    share = 1.0 if spec.migration is None else spec.migration  # nobody looked at the weights
+    carried = [one if site.learns else migrated(one, share) for one, site in scales]
     return list(zip(carried, zeros, strict=True))
 
 
