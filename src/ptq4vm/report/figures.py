@@ -1,4 +1,4 @@
-"""A report's figures as pictures, for documents: errors by method and bits, and how the whole network converges."""
+"""A report's figures as pictures, for documents: errors by method and bits, convergence, losses of training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from ptq4vm.report.curves import Curve, read_curves
 from ptq4vm.report.groups import Group, group_runs, references
 from ptq4vm.runs.reading import Run
 
-ERRORS, CONVERGENCE = "errors.png", "convergence.png"
+ERRORS, CONVERGENCE, LOSSES = "errors.png", "convergence.png", "losses.png"
 _WHOLE_NETWORK = "/alpha"
+_TRAINING = "loss/alpha"
 _PLAIN = LogFormatter(labelOnlyBase=False)
-_STAGE = "gac/"  # which logs a loss under the same name
+_OTHERS = ("gac/", "loss/")  # stages that log a loss under the same name
+_POINTS = 24  # of a loss, each the mean of as many steps: single ones jump by half
 
 
 def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -26,8 +28,9 @@ def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
 
     Args:
         runs: The runs of one or several sweeps.
-        folder: Gets ``errors.png`` (MAD of every group of seeds, by bits, on a logarithmic axis) and
-            ``convergence.png`` (error of the whole network over gradient steps, where runs have logged it).
+        folder: Gets ``errors.png`` (MAD of every group of seeds, by bits, on a logarithmic axis),
+            ``convergence.png`` (error of the whole network over gradient steps, where runs have logged it) and
+            ``losses.png`` (alpha's loss over the steps of training, where networks were trained).
 
     Returns:
         What was written.
@@ -42,7 +45,11 @@ def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
         written.append(_save(_errors(groups, floats), folder / ERRORS))
     curves = {run.name: found for run in runs if (found := _network_curve(run)) is not None}
     if curves:
-        written.append(_save(_convergence(curves), folder / CONVERGENCE))
+        axis = "mean |alpha - FP32 alpha|, one calibration clip"
+        written.append(_save(_over_steps(curves, axis), folder / CONVERGENCE))
+    losses = {_named(group): found for group in groups if (found := _training_loss(group)) is not None}
+    if losses:
+        written.append(_save(_over_steps(losses, "loss of alpha, training samples"), folder / LOSSES))
     return written
 
 
@@ -67,7 +74,7 @@ def _errors(groups: Sequence[Group], floats: Sequence[float]) -> Figure:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(_PLAIN)
         axis.yaxis.set_minor_formatter(_PLAIN)
-        labels = [group.label or group.runs[0].method for group in members]
+        labels = [_named(group) for group in members]
         axis.set_xticks(places, labels, rotation=40, ha="right", fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("MAD x 1e3 (lower is better)")
@@ -76,24 +83,40 @@ def _errors(groups: Sequence[Group], floats: Sequence[float]) -> Figure:
     return figure
 
 
-def _convergence(curves: dict[str, Curve]) -> Figure:
+def _over_steps(curves: dict[str, Curve], measured: str) -> Figure:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
     for name, curve in curves.items():
         axis.plot(curve.steps, curve.values, marker=".", markersize=3, linewidth=1, label=name)
     axis.set_xscale("symlog", linthresh=10)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(_PLAIN)
+    axis.yaxis.set_minor_formatter(_PLAIN)
     axis.set_xlabel("gradient steps")
-    axis.set_ylabel("mean |alpha - FP32 alpha|, one calibration clip")
+    axis.set_ylabel(measured)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
     return figure
 
 
+def _named(group: Group) -> str:
+    return group.label or group.runs[0].method
+
+
+def _training_loss(group: Group) -> Curve | None:
+    """The loss of alpha over the steps of training, the mean of the seeds; ``None`` where nothing was trained."""
+    found = [curves[_TRAINING] for run in group.runs if _TRAINING in (curves := read_curves(run.folder)[0])]
+    if not found:
+        return None
+    length = min(len(curve.steps) for curve in found)
+    values = np.mean([curve.values[:length] for curve in found], axis=0)
+    return Curve(found[0].steps[:length], tuple(values.tolist())).thinned(_POINTS)
+
+
 def _network_curve(run: Run) -> Curve | None:
     """The whole network's error over steps, where a reconstruction has logged it."""
     found = read_curves(run.folder)[0]
-    names = [name for name in found if name.endswith(_WHOLE_NETWORK) and not name.startswith(_STAGE)]
+    names = [name for name in found if name.endswith(_WHOLE_NETWORK) and not name.startswith(_OTHERS)]
     return found[names[0]] if names else None
 
 
