@@ -67,11 +67,11 @@ def share_of(scale: Tensor) -> float:
 
 def test_whoever_has_fewer_bits_is_spared() -> None:
     spared = {pair: share_of(built(pair[0], WeightSpec(pair[1]), SPREAD)) for pair in ((8, 3), (6, 4), (4, 4), (3, 8))}
-    assert spared[8, 3] <= spared[6, 4] <= spared[4, 4] <= spared[3, 8]
-    assert spared[8, 3] < 0.6 and spared[3, 8] == pytest.approx(1)
+    assert spared[8, 3] <= spared[6, 4] <= spared[4, 4]
+    assert spared[8, 3] < 0.6 and spared[4, 4] == spared[3, 8] == pytest.approx(1), "activations keep theirs"
 
 
-@pytest.mark.parametrize(("bits", "weight_bits"), [(8, 3), (8, 4), (6, 4), (4, 4), (4, 8)])
+@pytest.mark.parametrize(("bits", "weight_bits"), [(8, 3), (8, 4), (6, 4)])
 def test_what_is_chosen_is_about_the_best(bits: int, weight_bits: int) -> None:
     weight, spec = randn(8, CHANNELS, 1, 1), WeightSpec(weight_bits)
     noise = {

@@ -44,14 +44,15 @@ def strength(
         network: The float network.
 
     Returns:
-        One of :data:`STRENGTHS`; 1 where no weight carries the scales.
+        One of :data:`STRENGTHS`; 1 where no weight carries the scales, or none has fewer bits than the sites: at 4 bits
+        each, strengths of 0.75 in a fifth of RVM's tensors made one of six clips of people held out collapse.
     """
     readers = [
         path
         for path in sorted(plan.carriers & plan.weights.keys())
         if all(segment.site in paths for segment in plan.inputs[path])
     ]
-    if not readers:
+    if not readers or plan.sites[paths[0]].spec.bits <= min(plan.weights[path].bits for path in readers):
         return 1.0
     known = [
         (
