@@ -78,7 +78,9 @@ def test_it_agrees_with_pytorch(size: tuple[int, int], tmp_path: Path) -> None:
     assert parity.passed, parity
 
 
-@pytest.mark.parametrize(("size", "ratio"), [((96, 192), 0.5), ((136, 168), 0.375)], ids=str)
+@pytest.mark.parametrize(
+    ("size", "ratio"), [pytest.param((96, 192), 0.5, marks=pytest.mark.slow), ((136, 168), 0.375)], ids=str
+)
 def test_what_the_refiner_enlarges_is_no_code(size: tuple[int, int], ratio: float, tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     TARGETS["onnx"]().write(

@@ -110,6 +110,7 @@ def place(network: ISNet, tmp_path_factory: pytest.TempPathFactory) -> Workplace
     return Workplace(root)
 
 
+@pytest.mark.slow  # MODNet goes the same way in the quick tests
 def test_quantized_saved_loaded_and_exported(place: Workplace, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     model = api.build_model("isnet", SMALL, weights=place.weights)
