@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from ptq4vm.errors import SaveError
+from ptq4vm.report.curves import read_curves
 from ptq4vm.report.figures import CONVERGENCE, ERRORS, LOSSES, _training_loss, write_figures
 from ptq4vm.report.groups import group_runs
 from ptq4vm.runs.reading import load_runs
@@ -36,7 +37,7 @@ def test_losses_of_training_are_a_figure_of_their_own(tmp_path: Path) -> None:
         write_log(write_run(tmp_path, "w1a1", "binary", seed, 50.0), "loss", {"alpha": losses})
     runs = load_runs([tmp_path])
     assert [path.name for path in write_figures(runs, tmp_path / "out")] == [ERRORS, LOSSES]
-    curve = _training_loss(group_runs(runs)[0])
+    curve = _training_loss([read_curves(run.folder)[0] for run in group_runs(runs)[0].runs])
     assert curve is not None and curve.steps == (0, 1, 2) and curve.values == (1.5, 1.0, 0.5)
 
 

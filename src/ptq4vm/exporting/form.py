@@ -20,8 +20,8 @@ from ptq4vm.quant.fold import absorb
 from ptq4vm.quant.functional import dequantize, quantize
 from ptq4vm.quant.insert import quantized_layers
 from ptq4vm.quant.layers import QuantActivation, QuantConv2d, QuantLayer
-from ptq4vm.quant.migration import segment_scales
 from ptq4vm.quant.quantizers.base import ActivationQuantizer, per_column, per_row
+from ptq4vm.quant.segments import segment_scales
 
 CODES = "codes"
 """Name of the buffer that holds a layer's weight codes: by it the layer is found again in the graph."""

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ptq4vm.errors import ConfigError
 from ptq4vm.quant.layers import QuantActivation, QuantLayer, quant_layer
-from ptq4vm.quant.migration import segment_scales, strength
+from ptq4vm.quant.migration import strength
 from ptq4vm.quant.observers import JointObserver, Observer, Range, activation_observer, weight_scale
 from ptq4vm.quant.partition import QUANTIZABLE
 from ptq4vm.quant.placement.plan import Plan, Site
-from ptq4vm.quant.placement.wiring import Segments
 from ptq4vm.quant.quantizers.base import ActivationQuantizer, SiteRanges, WeightQuantizer, per_column
 from ptq4vm.quant.quantizers.nearest import Nearest
 from ptq4vm.quant.registries import OBSERVERS, QUANTIZERS
+from ptq4vm.quant.segments import segment_scales, segment_zeros
 from ptq4vm.quant.spec import WeightSpec
 
 
@@ -139,14 +139,14 @@ def activation_quantizers_of(
         seen = [SiteRanges(ranges[path], sites[path].sizes, not plan.frozen(path)) for path in paths]
         build = partial(_joined, sites[paths[0]], seen)
         share = sites[paths[0]].spec.migration
-        if share is None:
-            share = 1.0 if network is None else strength(plan, paths, ranges, build, network)
+        if share is None and network is not None:
+            share = strength(plan, paths, ranges, build, network)
         built = build(share)
         found.update(zip(paths, built, strict=True))
     return {path: found[path] for path in sites}
 
 
-def _joined(first: Site, seen: Sequence[SiteRanges], migration: float) -> Sequence[ActivationQuantizer]:
+def _joined(first: Site, seen: Sequence[SiteRanges], migration: float | None) -> Sequence[ActivationQuantizer]:
     """Quantizers of the sites of ``first``'s group, with so much of their channels' scales in the weights."""
     spec, kind = replace(first.spec, migration=migration), QUANTIZERS[first.spec.quantizer]
     if first.group:  # layers that read them side by side know one scale, unless their weights carry several
@@ -190,13 +190,6 @@ def swap(network: nn.Module, plan: Plan, ranges: dict[str, list[Range]]) -> nn.M
         regrid = quantizers[segments[0].site].regrid(scales, segment_zeros(quantizers, segments))
         quantized.set_submodule(path, QuantActivation(quantized.get_submodule(path), regrid))
     return quantized.to(device).eval()
-
-
-def segment_zeros(quantizers: Mapping[str, ActivationQuantizer], segments: Segments) -> Tensor | None:
-    """Zero point of every channel of a tensor made of segments, ``(C,)``; ``None`` where they share one."""
-    found = [(quantizers[site].channel_zero(), start, stop) for site, start, stop in segments]
-    parts = [zero[start:stop] for zero, start, stop in found if zero is not None]
-    return torch.cat(parts) if parts else None
 
 
 def _weight_quantizer(weight: Tensor, spec: WeightSpec, factor: Tensor | None) -> WeightQuantizer:

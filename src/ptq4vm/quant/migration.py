@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ptq4vm.quant.observers import Range
 from ptq4vm.quant.placement.plan import Plan
-from ptq4vm.quant.placement.wiring import Segments
 from ptq4vm.quant.quantizers.base import ActivationQuantizer, per_column
+from ptq4vm.quant.segments import segment_scales
 from ptq4vm.quant.spec import WeightSpec
 
 STRENGTHS = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -95,15 +95,6 @@ def expected_noise(weight: Tensor, spec: WeightSpec, step: Tensor, reach: Tensor
     of_activations = weight.square() * power.minimum(steps.square() / 12)
     output = (weight.square() * power).sum().clamp_min(torch.finfo(torch.float32).tiny)
     return float((of_activations + of_weights).sum() / output)
-
-
-def segment_scales(quantizers: Mapping[str, ActivationQuantizer], segments: Segments) -> Tensor:
-    """Scale of every channel that a layer reads, ``(C_in,)`` float32."""
-    parts = []
-    for site, start, stop in segments:
-        scale = quantizers[site].channel_scale().detach()
-        parts.append(scale[start:stop] if len(scale) > 1 else scale.expand(stop - start))
-    return torch.cat(parts)
 
 
 def _reach(plan: Plan, ranges: Mapping[str, list[Range]], layer: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +43,16 @@ def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
     if groups:
         floats = [reference.metrics["mad"] for reference in references(runs) if "mad" in reference.metrics]
         written.append(_save(_errors(groups, floats), folder / ERRORS))
-    curves = {run.name: found for run in runs if (found := _network_curve(run)) is not None}
+    logged = {run.folder: read_curves(run.folder)[0] for run in runs}
+    curves = {run.name: found for run in runs if (found := _network_curve(logged[run.folder])) is not None}
     if curves:
         axis = "mean |alpha - FP32 alpha|, one calibration clip"
         written.append(_save(_over_steps(curves, axis), folder / CONVERGENCE))
-    losses = {_named(group): found for group in groups if (found := _training_loss(group)) is not None}
+    losses = {
+        _named(group): found
+        for group in groups
+        if (found := _training_loss([logged[run.folder] for run in group.runs])) is not None
+    }
     if losses:
         written.append(_save(_over_steps(losses, "loss of alpha, training samples"), folder / LOSSES))
     return written
@@ -103,9 +108,9 @@ def _named(group: Group) -> str:
     return group.label or group.runs[0].method
 
 
-def _training_loss(group: Group) -> Curve | None:
-    """The loss of alpha over the steps of training, the mean of the seeds; ``None`` where nothing was trained."""
-    found = [curves[_TRAINING] for run in group.runs if _TRAINING in (curves := read_curves(run.folder)[0])]
+def _training_loss(logged: Sequence[Mapping[str, Curve]]) -> Curve | None:
+    """The loss of alpha over the steps of training, the mean of runs; ``None`` where nothing was trained."""
+    found = [curves[_TRAINING] for curves in logged if _TRAINING in curves]
     if not found:
         return None
     length = min(len(curve.steps) for curve in found)
@@ -113,11 +118,10 @@ def _training_loss(group: Group) -> Curve | None:
     return Curve(found[0].steps[:length], tuple(values.tolist())).thinned(_POINTS)
 
 
-def _network_curve(run: Run) -> Curve | None:
+def _network_curve(logged: Mapping[str, Curve]) -> Curve | None:
     """The whole network's error over steps, where a reconstruction has logged it."""
-    found = read_curves(run.folder)[0]
-    names = [name for name in found if name.endswith(_WHOLE_NETWORK) and not name.startswith(_OTHERS)]
-    return found[names[0]] if names else None
+    names = [name for name in logged if name.endswith(_WHOLE_NETWORK) and not name.startswith(_OTHERS)]
+    return logged[names[0]] if names else None
 
 
 def _save(figure: Figure, path: Path) -> Path:
