@@ -19,7 +19,8 @@ from ptq4vm.engines.anysize import AnySizeEngine, fitting
 from ptq4vm.engines.base import Matte
 from ptq4vm.engines.enlarging import Enlarger, GuidedMatte, fit
 from ptq4vm.engines.step import Port, StepEngine
-from ptq4vm.media.frames import Frame
+from ptq4vm.media.frames import Frame, Look
+from ptq4vm.media.yuv import weights_of
 from ptq4vm.models.rvm.refiner import FastGuidedFilterRefiner
 from ptq4vm.video.composing import Colour, Pictures, composer
 
@@ -162,6 +163,67 @@ def test_pictures_are_made_at_once_as_from_the_matte(way: str, output: str, behi
         difference = difference[np.broadcast_to((whole.alpha > 1e-6)[..., None], difference.shape)]
     assert difference.max(initial=0) <= 1
     assert difference.sum() <= 0.02 * difference.size
+
+
+@pytest.mark.parametrize("look", [Look(1, 1), Look(5, 2)])
+@pytest.mark.parametrize("output", ["composite", "alpha"])
+@pytest.mark.parametrize("behind", ["colour", "picture"])
+@pytest.mark.parametrize("size", [(72, 128), (136, 242), (38, 130)])
+def test_pictures_in_yuv_are_those_in_colours(output: str, behind: str, size: tuple[int, int], look: Look) -> None:
+    pytest.importorskip("numba")
+    frame, _ = scene(size)
+    picture = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
+    back = picture if behind == "picture" else np.array([[[120, 255, 155]]], np.uint8)
+    weights = weights_of(look)
+    guided = AnySizeEngine(Bright(), 2).deferred(frame)
+    assert isinstance(guided, GuidedMatte) and weights is not None
+    made = guided.picture(output, back, weights)
+    alpha, colours = guided.alpha[..., None], 255 * guided.foreground
+    exact = 255 * alpha.repeat(3, 2) if output == "alpha" else colours * alpha + (1 - alpha) * back
+    planes = np.dstack([exact, np.ones(size)]) @ weights.T
+    quarters = planes[..., 1:].reshape(size[0] // 2, 2, size[1] // 2, 2, 2).mean((1, 3))
+    expected = np.concatenate([planes[..., 0].ravel(), quarters[..., 0].ravel(), quarters[..., 1].ravel()])
+    assert made is not None and made.shape == (3 * size[0] // 2, size[1]) and made.dtype == np.uint8
+    assert np.abs(made.ravel() - expected).max() < 0.51
+
+
+@pytest.mark.parametrize(("output", "size"), [("composite", (135, 242)), ("alpha", (72, 129)), ("rgba", (72, 128))])
+def test_what_yuv_does_not_hold_is_made_in_colours(output: str, size: tuple[int, int]) -> None:
+    pytest.importorskip("numba")
+    guided = AnySizeEngine(Bright(), 2).deferred(scene(size)[0])
+    assert isinstance(guided, GuidedMatte)
+    made = guided.picture(output, np.zeros((1, 1, 3), np.uint8), weights_of(Look(1)))
+    assert made is not None and made.shape == (*size, 4 if output == "rgba" else 3)
+
+
+def test_what_is_done_ahead_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    shrunk: list[int] = []
+    own = Enlarger._shrink
+    monkeypatch.setattr(Enlarger, "_shrink", lambda self, frame, size: (shrunk.append(1), own(self, frame, size))[1])
+    frames = [scene((72, 128))[0] + np.uint8(n) for n in range(12)]
+    plain, ahead = AnySizeEngine(Bright(), 1), AnySizeEngine(Bright(), 1)
+    expected = [plain.matte(frame) for frame in frames]
+    shrunk.clear()
+    ahead.prepare(frames[0])
+    assert not shrunk, "it is not known yet which size there will be"
+    found = [ahead.matte(frames[0])]
+    for frame in frames[1:5]:
+        ahead.prepare(frame)
+    found += [ahead.matte(frame) for frame in frames[1:3]]
+    found += [ahead.matte(frames[4])]  # one is left out
+    assert len(shrunk) == 5
+    found += [ahead.matte(frame) for frame in frames[5:]]
+    assert len(shrunk) == 12, "what is not done ahead is done then"
+    for one, other in zip(found, [*expected[:3], *expected[4:]], strict=True):
+        assert np.array_equal(one.alpha, other.alpha) and np.array_equal(one.foreground, other.foreground)
+
+
+def test_frames_that_nobody_asks_for_do_not_pile_up() -> None:
+    enlarger = Enlarger(1)
+    for n in range(50):
+        enlarger.shrink_ahead(np.full((8, 8, 3), n, np.uint8), (4, 4))
+    assert len(enlarger._ahead) == enlarging._AHEAD
+    assert enlarger.shrunk(np.full((8, 8, 3), 49, np.uint8), (4, 4))[0, 0, 0] == 49, "another array is another frame"
 
 
 @given(st.tuples(st.integers(1, 5000), st.integers(1, 5000)))

@@ -173,8 +173,9 @@ def test_pytorch_engine_carries_states_and_resets_on_another_size() -> None:
         PyTorchEngine(network, 2)
 
 
-def test_scene_cuts() -> None:
-    rows, columns = np.mgrid[:48, :64]
+@pytest.mark.parametrize("scale", [1, 20])
+def test_scene_cuts(scale: int) -> None:
+    rows, columns = np.mgrid[: 48 * scale, : 64 * scale] / scale
 
     def scene(kind: int, shift: int) -> Picture:
         wave = 100 + 80 * np.sin((columns + shift) / 9 + rows / 13)

@@ -22,6 +22,8 @@ from ptq4vm.video.channels import BACKLOG, QUEUE
 from ptq4vm.video.composing import Colour, composer
 from ptq4vm.video.destinations import NOTE, WARM_UP, FolderDestination, choose_destination
 from ptq4vm.video.loop import Busy, Latency, Outcome, matte_video
+from ptq4vm.video.propagating import PropagatingEngine
+from ptq4vm.video.refining import RefinedEngine
 from ptq4vm.video.scenes import SceneCuts
 
 ALPHA = composer("alpha", Colour((0, 0, 0)))
@@ -66,6 +68,28 @@ def test_everything_in_order() -> None:
     assert writer.indices == list(range(40)) and progress == list(range(1, 41))
     assert [engine.resets for engine in engines] == [1, 1]
     assert all(np.array_equal(engine.seen[9], picture(1)) for engine in engines)
+
+
+class Prepared(BrightEngine):
+    """Wants every frame prepared before its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared: list[Picture] = []
+
+    def prepare(self, frame: Picture) -> None:
+        self.prepared.append(frame)
+
+    def matte(self, frame: Picture) -> Any:
+        assert any(frame is known for known in self.prepared), "the very array"
+        return super().matte(frame)
+
+
+def test_engines_prepare_frames_before_their_turn() -> None:
+    engine = Prepared()
+    outcome = matte_video(Endless(10), [RefinedEngine(PropagatingEngine(engine, 2), ())], ALPHA, Kept())
+    assert outcome.error is None and outcome.seen == 10
+    assert len(engine.prepared) == 10
 
 
 class Slow(BrightEngine):

@@ -56,14 +56,14 @@ class AnySizeEngine(WrappedEngine[StepEngine]):
         """See :meth:`MattingEngine.deferred`: it is deferred where the frame is larger than the file."""
         if self.engine.file_size is None or frame.ndim != 3:
             return self.engine.matte(frame)
-        size = (frame.shape[0], frame.shape[1])
+        size = _size(frame)
         if size != self._size:
             self._begin(size)
         own = self.engine.frame_size or size
         if size == own:
             return self.engine.matte(frame)
         inner = fitting(size, own)
-        smaller = inner[0] < size[0] or inner[1] < size[1]
+        smaller = _smaller(inner, size)
         if smaller:
             small = self._enlarger.shrunk(frame, inner)
         else:
@@ -81,6 +81,14 @@ class AnySizeEngine(WrappedEngine[StepEngine]):
             return Matte(*(np.asarray(each, np.float32) for each in shrunk))
         return GuidedMatte(self._enlarger, frame, small, matte)
 
+    def prepare(self, frame: NDArray[np.uint8]) -> None:
+        """See :meth:`MattingEngine.prepare`: frames after the first are brought to the size of the file."""
+        own = self.engine.frame_size
+        if frame.ndim == 3 and _size(frame) == self._size and own is not None:
+            inner = fitting(_size(frame), own)
+            if _size(frame) != own and _smaller(inner, _size(frame)):
+                self._enlarger.shrink_ahead(frame, inner)
+
     def _begin(self, size: Size) -> None:
         """Choose what the file runs at for frames of ``size``, which are another video."""
         self.reset()  # to the engine all frames have one size
@@ -96,6 +104,16 @@ class AnySizeEngine(WrappedEngine[StepEngine]):
         tell = log.info if now == own else log.warning
         tell("frames of %dx%d run through %s at %dx%d", *size[::-1], self.engine.file, *now[::-1])
         self._size = size
+
+
+def _size(frame: NDArray[np.uint8]) -> Size:
+    """``(H, W)`` of a frame."""
+    return frame.shape[0], frame.shape[1]
+
+
+def _smaller(inner: Size, size: Size) -> bool:
+    """Whether one of the sides is."""
+    return inner[0] < size[0] or inner[1] < size[1]
 
 
 def size_for(size: Size, own: Size, step: int) -> Size:

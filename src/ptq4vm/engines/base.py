@@ -63,6 +63,14 @@ class MattingEngine(ABC):
         """
         return self.matte(frame)
 
+    def prepare(self, frame: NDArray[np.uint8]) -> None:  # noqa: B027  # most have nothing to do ahead
+        """Do ahead what can be done for a frame without those before it; another thread than :meth:`matte`'s may.
+
+        Args:
+            frame: ``(H, W, 3)`` uint8 RGB, the very array that :meth:`matte` or :meth:`deferred` is given later. Frames
+                may be left out then, but keep their order.
+        """
+
     def executed_types(self) -> Mapping[tuple[str, str], int] | None:
         """How many operations run in each type, as ``(kind, type)``: ``("Convolution", "u8")``, ...
 

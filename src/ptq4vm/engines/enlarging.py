@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq4vm.engines.base import Matte, MattingEngine
+from ptq4vm.media.yuv import Weights
 from ptq4vm.system.cpu import usable_cpus
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,8 @@ Codes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 EPS = 1e-5
 """Regularisation of the fit, RVM's."""
+_AHEAD = 8  # frames that are kept with what was made of them ahead, of which some may never be asked for
+_GREY = 128  # U and V of what has no colour
 _STRIPES = 4  # pieces of a frame for each thread, so that none waits long for another
 
 
@@ -74,6 +79,8 @@ class Enlarger:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or usable_cpus()
         self._pool = ThreadPoolExecutor(self._threads)
+        self._ahead: deque[tuple[Codes, Codes]] = deque(maxlen=_AHEAD)
+        self._lock = threading.Lock()
 
     def matte(self, frame: Codes, planes: Floats) -> Matte:
         """Alpha ``(H, W)`` and foreground ``(H, W, 3)`` in [0, 1] of a frame.
@@ -89,7 +96,9 @@ class Enlarger:
         self._each(loop, frame, planes, alpha, foreground)
         return Matte(alpha, foreground)
 
-    def picture(self, frame: Codes, planes: Floats, output: str, behind: Codes) -> Codes | None:
+    def picture(
+        self, frame: Codes, planes: Floats, output: str, behind: Codes, yuv: Weights | None = None
+    ) -> Codes | None:
         """What is made of a frame, uint8, in one pass; ``None`` where only :meth:`matte` can.
 
         Args:
@@ -97,10 +106,14 @@ class Enlarger:
             planes: From :func:`fit` for the small image, ``(8, h, w)``.
             output: ``composite`` ``(H, W, 3)``, ``alpha`` as grey ``(H, W, 3)``, or ``rgba`` ``(H, W, 4)``.
             behind: The background of a composite, ``(H, W, 3)``, or ``(1, 1, 3)`` for one colour.
+            yuv: Where composites and alpha of frames with even sides are wanted as YUV 4:2:0, ``(3 * H / 2, W)`` with
+                all of Y, U and V one after the other: what makes them of colours.
         """
         kernels = _kernels()
         if kernels is None or output not in ("composite", "alpha", "rgba"):
             return None
+        if yuv is not None and output != "rgba" and not any(length % 2 for length in frame.shape[:2]):
+            return self._picture_420(kernels, frame, planes, output, behind, yuv)
         result = np.empty((*frame.shape[:2], 4 if output == "rgba" else 3), np.uint8)
         if output == "composite":
             self._each(kernels.composite, frame, planes, behind, result)
@@ -110,6 +123,25 @@ class Enlarger:
             self._each(kernels.alpha, frame, np.ascontiguousarray(planes[3::4]), result)
         return result
 
+    def _picture_420(
+        self, kernels: ModuleType, frame: Codes, planes: Floats, output: str, behind: Codes, yuv: Weights
+    ) -> Codes:
+        """A composite, or alpha, as YUV 4:2:0."""
+        rows = frame.shape[0]
+        result = np.empty((3 * rows // 2, frame.shape[1]), np.uint8)
+        if output == "composite":
+            self._each(kernels.composite_420, frame, planes, behind, yuv, result, together=2)
+        else:
+            result[rows:] = _GREY
+            self._each(kernels.alpha_420, frame, np.ascontiguousarray(planes[3::4]), yuv, result)
+        return result
+
+    def shrink_ahead(self, frame: Codes, size: tuple[int, int]) -> None:
+        """Do the work of :meth:`shrunk` before it is asked for, in any thread."""
+        small = self._shrink(frame, size)
+        with self._lock:
+            self._ahead.append((frame, small))
+
     def shrunk(self, frame: Codes, size: tuple[int, int]) -> Codes:
         """A frame brought to a smaller size, ``(h, w, 3)`` uint8: means of what lies in each pixel.
 
@@ -117,6 +149,14 @@ class Enlarger:
             frame: ``(H, W, 3)`` uint8.
             size: ``(h, w)``. Where a side is longer than the frame's, OpenCV says what the means are.
         """
+        with self._lock:
+            places = [place for place, (known, _) in enumerate(self._ahead) if known is frame]
+            for _ in range(places[0] if places else 0):
+                self._ahead.popleft()  # of frames that were left out
+            small = self._ahead.popleft()[1] if places else None
+        return small if small is not None and small.shape[:2] == size else self._shrink(frame, size)
+
+    def _shrink(self, frame: Codes, size: tuple[int, int]) -> Codes:
         kernels = _kernels()
         if kernels is None or size[0] > frame.shape[0] or size[1] > frame.shape[1]:
             return np.asarray(cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
@@ -124,12 +164,14 @@ class Enlarger:
         self.share(lambda start, stop: kernels.shrink(frame, result, start, stop), size[0])
         return result
 
-    def _each(self, loop: Callable[..., None], frame: Codes, planes: Floats, *rest: NDArray[Any]) -> None:
-        """Run a loop over the rows of a frame, in stripes."""
+    def _each(
+        self, loop: Callable[..., None], frame: Codes, planes: Floats, *rest: NDArray[Any], together: int = 1
+    ) -> None:  # fmt: skip
+        """Run a loop over the rows of a frame, or over so many together, in stripes."""
         height, width = frame.shape[:2]
         down, across = _places(height, planes.shape[1]), _places(width, planes.shape[2])
         frame = np.ascontiguousarray(frame)
-        self.share(lambda start, stop: loop(frame, planes, down, across, *rest, start, stop), height)
+        self.share(lambda start, stop: loop(frame, planes, down, across, *rest, start, stop), height // together)
 
     def share(self, loop: Callable[[int, int], None], rows: int) -> None:
         """Call a loop for all rows, from one to before another, in threads."""
@@ -185,9 +227,9 @@ class GuidedMatte:
         """Foreground at full size, ``(H, W, 3)`` in [0, 1]."""
         return self.whole.foreground
 
-    def picture(self, output: str, behind: Codes) -> Codes | None:
+    def picture(self, output: str, behind: Codes, yuv: Weights | None = None) -> Codes | None:
         """See :meth:`Enlarger.picture`."""
-        return self._enlarger.picture(self._frame, self._planes, output, behind)
+        return self._enlarger.picture(self._frame, self._planes, output, behind, yuv)
 
 
 EngineT = TypeVar("EngineT", bound=MattingEngine)
@@ -208,6 +250,10 @@ class WrappedEngine(MattingEngine, Generic[EngineT]):
     def reset(self) -> None:
         """See :meth:`MattingEngine.reset`."""
         self.engine.reset()
+
+    def prepare(self, frame: Codes) -> None:
+        """See :meth:`MattingEngine.prepare`."""
+        self.engine.prepare(frame)
 
     def executed_types(self) -> Mapping[tuple[str, str], int] | None:
         """See :meth:`MattingEngine.executed_types`."""

@@ -18,7 +18,7 @@ from numba import njit
 compiled = njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 ZERO, ONE, WHITE = np.float32(0), np.float32(1), np.float32(255)
 EDGE = 1e-9  # of a pixel: less is not beyond an edge
-THIRD, HALF, SCALE = np.float32(1 / 765), np.float32(0.5), np.float32(1 / 255)
+THIRD, HALF, QUARTER, SCALE = np.float32(1 / 765), np.float32(0.5), np.float32(0.25), np.float32(1 / 255)
 
 
 @compiled
@@ -117,6 +117,59 @@ def composite(
 
 
 @compiled
+def composite_420(
+    frame: Any, both: Any, down: Any, across: Any, behind: Any, weights: Any, out: Any, start: int, stop: int
+) -> None:  # fmt: skip
+    """A composite as YUV 4:2:0, ``(3 * H / 2, W)`` uint8: all of Y, then all of U and of V at half the resolution.
+
+    ``weights`` ``(3, 4)`` float32 make Y, U and V of red, green, blue and 1. Here ``start`` and ``stop`` count pairs of
+    rows.
+    """
+    height, width = frame.shape[:2]
+    rows, kept = np.empty((2, 8, width), np.float32), np.full(2, -1)
+    planes, back = np.empty((6, width), np.float32), np.empty((6, width), np.float32)
+    shown, colour, mixed = np.empty(width, np.float32), np.empty(width, np.float32), np.empty((3, width), np.float32)
+    sums, codes, quarter = np.empty((3, width), np.float32), out.reshape(out.size), (height // 2) * (width // 2)
+    for k in range(3):
+        back[k, :] = behind[0, 0, k]
+    for pair in range(start, stop):
+        for y in range(2 * pair, 2 * pair + 2):
+            _begin_row(frame, both, y, down, across, rows, kept, planes, shown)
+            if behind.shape[0] > 1 or behind.shape[1] > 1:
+                _apart(behind[y], back)
+            for k in range(3):
+                _apply_colour(planes[k], rows, k, y, down, colour)
+                rest, plane, total = back[k], mixed[k], sums[k]
+                for x in range(width):
+                    value = rest[x] + (colour[x] - rest[x]) * shown[x]
+                    plane[x] = value
+                    total[x] = value if y % 2 == 0 else total[x] + value
+            _weigh(mixed, weights[0], ONE, out[y])
+        _halve(sums)
+        for k in range(2):
+            place = height * width + k * quarter + pair * (width // 2)
+            _weigh(sums[:, : width // 2], weights[k + 1], QUARTER, codes[place : place + width // 2])
+
+
+@compiled
+def _weigh(colours: Any, weights: Any, share: Any, line: Any) -> None:
+    """One of Y, U and V of a row, from red, green and blue times ``share``."""
+    red, green, blue = colours[0], colours[1], colours[2]
+    of_red, of_green, of_blue, more = weights[0] * share, weights[1] * share, weights[2] * share, weights[3] + HALF
+    for x in range(line.shape[0]):
+        line[x] = np.uint8(np.int32(red[x] * of_red + green[x] * of_green + blue[x] * of_blue + more))
+
+
+@compiled
+def _halve(planes: Any) -> None:
+    """Sums of two columns each, in the first half of each plane."""
+    for k in range(planes.shape[0]):
+        plane = planes[k]
+        for x in range(plane.shape[0] // 2):
+            plane[x] = plane[2 * x] + plane[2 * x + 1]
+
+
+@compiled
 def layers(frame: Any, both: Any, down: Any, across: Any, out: Any, start: int, stop: int) -> None:
     """The foreground, black where alpha is 0, and alpha as the fourth channel, ``(H, W, 4)`` uint8."""
     width = frame.shape[1]
@@ -148,6 +201,19 @@ def alpha(frame: Any, both: Any, down: Any, across: Any, out: Any, start: int, s
         for x in range(width):
             value = np.uint8(np.int32(shown[x] * WHITE + HALF))
             line[x, 0], line[x, 1], line[x, 2] = value, value, value
+
+
+@compiled
+def alpha_420(frame: Any, both: Any, down: Any, across: Any, weights: Any, out: Any, start: int, stop: int) -> None:
+    """Alpha as Y, ``(H, W)`` uint8; ``both`` as for :func:`alpha`, ``weights`` as for :func:`composite_420`."""
+    width, scale = frame.shape[1], (weights[0, 0] + weights[0, 1] + weights[0, 2]) * WHITE
+    rows, kept, more = np.empty((2, 2, width), np.float32), np.full(2, -1), weights[0, 3] + HALF
+    planes, shown = np.empty((6, width), np.float32), np.empty(width, np.float32)
+    for y in range(start, stop):
+        _begin_row(frame, both, y, down, across, rows, kept, planes, shown)
+        line = out[y]
+        for x in range(width):
+            line[x] = np.uint8(np.int32(shown[x] * scale + more))
 
 
 @compiled

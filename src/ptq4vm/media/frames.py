@@ -163,7 +163,8 @@ Picture = NDArray[np.uint8]
 """``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA, uint8."""
 
 Writable = NDArray[np.unsignedinteger[Any]]
-"""The same, or uint16 with more bits: what writers of videos take."""
+"""The same, or uint16 with more bits, or ``(3 * H / 2, W)`` uint8, YUV 4:2:0 (Y, U and V one after the other) where
+a writer says that it takes such: what writers of videos take."""
 
 
 def file_url(path: Path) -> str:

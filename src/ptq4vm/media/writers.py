@@ -22,6 +22,7 @@ from ptq4vm.errors import DataError, SaveError
 from ptq4vm.io import atomic_path, remedy, remove_leftovers
 from ptq4vm.media.codecs import Codec, deeper
 from ptq4vm.media.frames import CONVERSION, FULL_RANGE, Chapter, Frame, Sound, StreamInfo, Writable, file_url
+from ptq4vm.media.yuv import Weights, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ _STREAM_TAGS = ("language", "title")
 _CHAPTERED = (".mp4", ".mov", ".mkv", ".webm")
 _FORMS = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}
 """FFmpeg's names of pictures, by bytes a sample and channels."""
+_YUV, _FLAT = "yuv420p", 2
+"""Its name for pictures as YUV 4:2:0, and how many dimensions these have."""
 _AT_ONCE = {"flush_packets": "1"}  # of streams, for which somebody waits
 _FINEST_TICK = 10_000  # a second has at least so many in what we write
 
@@ -38,9 +41,11 @@ class Writer(ABC):
 
     Attributes:
         written: How many pictures it has written so far.
+        yuv: What makes Y, U and V of colours, where it takes pictures as YUV 4:2:0 besides RGB.
     """
 
     written: int = 0
+    yuv: Weights | None = None
 
     @abstractmethod
     def write(self, frame: Frame, picture: Writable) -> None:
@@ -84,6 +89,7 @@ class VideoWriter(Writer):
         self._last = -(2**62)
         self._format = codec.form(alpha, info.depth)
         self._pad = [(0, n % 2 if codec.even else 0) for n in size]
+        self.yuv = weights_of(self._look) if self._format == _YUV and not any(after for _, after in self._pad) else None
         self._tick = tick or Fraction(1, info.rate.numerator * math.ceil(_FINEST_TICK / info.rate.numerator))
         if any(after for _, after in self._pad):
             log.warning(
@@ -151,23 +157,31 @@ class VideoWriter(Writer):
     def write(self, frame: Frame, picture: Writable) -> None:
         """See :meth:`Writer.write`."""
         with self._saving():
-            if any(after for _, after in self._pad):
-                picture = np.pad(picture, [*self._pad, (0, 0)], mode="edge")
-            if self._spread:
-                picture = spread_colours(picture)
-            image = av.VideoFrame.from_ndarray(picture, format=_FORMS[picture.dtype.itemsize, picture.shape[2]])
-            image = image.reformat(
-                format=self._format,
-                src_color_range=FULL_RANGE,
-                dst_colorspace=self._look.matrix,
-                dst_color_range=self._look.range,
-                **CONVERSION,
-            )
+            image = self._converted(picture)
             image.color_primaries, image.color_trc = self._look.primaries, self._look.transfer  # ProRes asks frames
             self._last = max(self._last + 1, round(frame.time / self._tick))  # two frames may not share a time
             image.pts, image.time_base = self._last, self._tick
             self._container.mux(self._stream.encode(image))
         self.written += 1
+
+    def _converted(self, picture: Writable) -> av.VideoFrame:
+        """A picture as the encoder takes it."""
+        if picture.ndim == _FLAT:
+            image = av.VideoFrame.from_ndarray(picture, format=_YUV)
+            image.colorspace, image.color_range = self._look.matrix, self._look.range
+            return image
+        if any(after for _, after in self._pad):
+            picture = np.pad(picture, [*self._pad, (0, 0)], mode="edge")
+        if self._spread:
+            picture = spread_colours(picture)
+        image = av.VideoFrame.from_ndarray(picture, format=_FORMS[picture.dtype.itemsize, picture.shape[2]])
+        return image.reformat(
+            format=self._format,
+            src_color_range=FULL_RANGE,
+            dst_colorspace=self._look.matrix,
+            dst_color_range=self._look.range,
+            **CONVERSION,
+        )
 
     def sound(self, sound: Sound) -> None:
         """See :meth:`Writer.sound`."""

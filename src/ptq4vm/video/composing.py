@@ -15,11 +15,21 @@ from ptq4vm.engines.base import Matte
 from ptq4vm.engines.enlarging import GuidedMatte
 from ptq4vm.errors import ConfigError
 from ptq4vm.media.frames import Frame, Picture, Writable, cover
+from ptq4vm.media.yuv import Weights
 
 AnyMatte = Matte | GuidedMatte
 
-Compose = Callable[[Frame, Sequence[AnyMatte]], Writable]
-"""From a frame and the mattes of one or more engines to what is written: uint16 where the frame is deep."""
+
+class Compose(Protocol):
+    """From a frame and the mattes of one or more engines to what is written: uint16 where the frame is deep."""
+
+    def __call__(self, frame: Frame, mattes: Sequence[AnyMatte], yuv: Weights | None = None) -> Writable:
+        """Make the picture of a frame; as YUV 4:2:0, if that is quick, where ``yuv`` says what makes that of colours.
+
+        See :attr:`ptq4vm.media.writers.Writer.yuv`.
+        """
+        ...
+
 
 OUTPUTS = ("composite", "alpha", "foreground", "rgba")
 COLOURS = {
@@ -163,11 +173,11 @@ def composer(output: str, background: Background) -> Compose:
     if output not in make:
         raise ConfigError(f"output={output} is unknown: use one of {', '.join(OUTPUTS)}")
 
-    def compose(frame: Frame, mattes: Sequence[AnyMatte]) -> Writable:
+    def compose(frame: Frame, mattes: Sequence[AnyMatte], yuv: Weights | None = None) -> Writable:
         matte, deep = mattes[0], frame.deep
         if isinstance(matte, GuidedMatte):
             behind = background.at(frame.time, frame.image.shape[:2]) if output == "composite" else _NOTHING
-            made = matte.picture(output, behind) if deep is None else None
+            made = matte.picture(output, behind, yuv) if deep is None else None
             if made is not None:
                 return made
             matte = matte.whole
@@ -195,7 +205,7 @@ def comparison(label: str) -> Compose:
     """
     names = ("input", "FP32 alpha", f"{label} alpha", f"difference x{DIFFERENCE_GAIN}")
 
-    def compose(frame: Frame, mattes: Sequence[AnyMatte]) -> Picture:
+    def compose(frame: Frame, mattes: Sequence[AnyMatte], yuv: Weights | None = None) -> Picture:
         first, second = mattes[0].alpha, mattes[1].alpha
         difference = np.minimum(np.abs(first - second) * DIFFERENCE_GAIN, 1)
         tiles = [frame.image, *(alpha_picture(alpha) for alpha in (first, second, difference))]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,6 +24,8 @@ from ptq4vm.media.writers import Writer
 from ptq4vm.video.channels import Channel, LiveChannel
 from ptq4vm.video.composing import AnyMatte, Compose
 from ptq4vm.video.scenes import SceneCuts
+
+_NICE = 10  # what the system calls threads that give way
 
 
 class Busy:
@@ -159,8 +163,8 @@ def matte_video(
     seen, error, busy, latency = 0, None, busy or Busy(), Latency()
     if late:
         _warm_up(engines, compose, reader.info.size)
-    with ThreadPoolExecutor(2) as pool:
-        reading = pool.submit(_read, reader, decoded, start, end, busy)
+    with ThreadPoolExecutor(2, initializer=None if late else _give_way) as pool:
+        reading = pool.submit(_read, reader, engines, decoded, start, end, busy)
         writing = pool.submit(_write, writer, matted, compose, busy, latency)
         try:
             for item, came in decoded.take(stop):
@@ -189,6 +193,16 @@ def matte_video(
         return Outcome(seen, stop.is_set(), error, busy.seconds, decoded.dropped, latency)
 
 
+def _give_way() -> None:
+    """Let the network go before this thread and those that it begins (encoders'): everything else waits for it.
+
+    Linux tells threads' priorities apart; elsewhere all stay as they are.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(_NICE, os.getpriority(os.PRIO_PROCESS, thread)))
+
+
 def _warm_up(engines: Sequence[MattingEngine], compose: Compose, size: tuple[int, int]) -> None:
     """Matte and compose a black frame: the first time takes long, and a live source does not wait."""
     frame = Frame(0, np.zeros((*size, 3), np.uint8), Fraction(0))
@@ -206,17 +220,23 @@ def _check_finite(mattes: Sequence[AnyMatte], index: int) -> None:
         )
 
 
-def _read(reader: Reader, decoded: Channel[Arrived], start: int, end: int | None, busy: Busy) -> None:
-    """Hand frames and sound over until the end."""
+def _read(
+    reader: Reader, engines: Sequence[MattingEngine], decoded: Channel[Arrived], start: int, end: int | None, busy: Busy
+) -> None:  # fmt: skip
+    """Hand frames and sound over until the end; of frames, have done what need not wait for the engines' turn."""
     try:
         items = reader.read(start, end)
         wanted = True
         while wanted:
             with busy.at("decode"):
                 item = next(items, None)
+                came = time.perf_counter()
+                if isinstance(item, Frame):
+                    for engine in engines:
+                        engine.prepare(item.image)
             if item is None:
                 break
-            wanted = decoded.put(Arrived(item, time.perf_counter()))
+            wanted = decoded.put(Arrived(item, came))
     finally:
         decoded.finish()
 
@@ -231,7 +251,7 @@ def _write(
             else:
                 frame, mattes, came = item
                 with busy.at("compose"):
-                    picture = compose(frame, mattes)
+                    picture = compose(frame, mattes, writer.yuv)
                 with busy.at("encode"):
                     writer.write(frame, picture)
                 latency.add(time.perf_counter() - came)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 _SIDE = 32
 _BINS = 16
+_ENOUGH = 8 * _SIDE  # rows and columns of a frame that are looked at: all of 1920x1080 take 6.6 ms
 
 
 class SceneCuts:
@@ -29,7 +30,8 @@ class SceneCuts:
 
     def is_cut(self, frame: NDArray[np.uint8]) -> bool:
         """Look at the next frame, ``(H, W, 3)`` uint8; False for the first."""
-        small = cv2.resize(frame, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+        apart = max(1, min(frame.shape[:2]) // _ENOUGH)
+        small = cv2.resize(frame[::apart, ::apart], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
         counts = [np.bincount(small[..., c].ravel() // (256 // _BINS), minlength=_BINS) for c in range(3)]
         after = np.divide(small, 255, dtype=np.float32), np.divide(counts, _SIDE**2, dtype=np.float32)
         before, self._before = self._before, after
