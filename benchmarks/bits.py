@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptq4vm.engines import bittiles as tiles
-from ptq4vm.engines.bitprogram import Program
+from ptq4vm.engines.bits import tiles
+from ptq4vm.engines.bits.program import Program
+from ptq4vm.engines.bits.rows import exactly
 from ptq4vm.engines.costs.bits import operations
 from ptq4vm.engines.files.bits import BitsEngine
-from ptq4vm.engines.rowkernels import exactly
 from ptq4vm.exporting.targets.bits import BitsTarget
 from ptq4vm.exporting.trace import FrameShape
 from ptq4vm.media.portrait import draw_portrait

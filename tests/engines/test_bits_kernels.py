@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
-from ptq4vm.engines.bitlayout import pack_channels
-from ptq4vm.engines.bitmachine import Operation, grouped
-from ptq4vm.engines.bitprogram import Program
+from ptq4vm.engines.bits.layout import pack_channels
+from ptq4vm.engines.bits.machine import Operation, grouped
+from ptq4vm.engines.bits.program import Program
 
 THREADS = st.sampled_from([1, 2, 5])
 Arrays = dict[str, np.ndarray]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ptq4vm.engines.bitsizes import Size
+from ptq4vm.engines.bits.sizes import Size
 from ptq4vm.engines.costs.operation import Operation
 
 BINARY, SIGNS = "BinaryConv", "Sign"

@@ -48,7 +48,7 @@ class BitsEngine(StepEngine):
     def __init__(self, file: str | Path, threads: int | None = None) -> None:
         check_threads(threads)
         needed("numba", "fast")
-        from ptq4vm.engines.bitprogram import Program  # compiles, and needs Numba
+        from ptq4vm.engines.bits.program import Program  # compiles, and needs Numba
 
         said, arrays = _read(Path(file))
         try:

@@ -2,7 +2,7 @@
 
 Importing this needs Numba (the extra ``fast``). An operation is a record of int64, whose fields are named here:
 addresses, distances in bytes, numbers. Floats lie in rows that are a multiple of
-:data:`~ptq4vm.engines.bittiles.ACROSS` apart, so that whole tiles are written; what is behind a row's end means
+:data:`~ptq4vm.engines.bits.tiles.ACROSS` apart, so that whole tiles are written; what is behind a row's end means
 nothing. Packed signs are planes ``(ceil(C / 32), H + 2p, columns)`` uint32, channel ``c`` in bit ``c % 32`` of plane
 ``c // 32``, the edge of ``p`` cleared; for a convolution of stride ``s`` columns ``s`` apart lie side by side.
 """
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ptq4vm.engines.bittiles import (
+from ptq4vm.engines.bits.rows import ZERO, chain, copy_row, double_row, exactly, fill_row, halve_row, mix_rows
+from ptq4vm.engines.bits.tiles import (
     ACROSS,
     EXACT_OUTPUTS,
     OUTPUTS,
@@ -27,7 +28,6 @@ from ptq4vm.engines.bittiles import (
     wide_sign_tile,
     words_at,
 )
-from ptq4vm.engines.rowkernels import ZERO, chain, copy_row, double_row, exactly, fill_row, halve_row, mix_rows
 
 FIELDS = (
     "kind", "channels", "width", "length", "out", "far", "down", "steps", "count", "flat", "clean", "mask",

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines import bitkernels as kernels
-from ptq4vm.engines import rowkernels as loops
-from ptq4vm.engines.bitlayout import Floats, rounded
-from ptq4vm.engines.bitmachine import Operation, memory, record_of
-from ptq4vm.engines.bittiles import ACROSS
+from ptq4vm.engines.bits import kernels
+from ptq4vm.engines.bits import rows as loops
+from ptq4vm.engines.bits.layout import Floats, rounded
+from ptq4vm.engines.bits.machine import Operation, memory, record_of
+from ptq4vm.engines.bits.tiles import ACROSS
 
 
 class Step(NamedTuple):
-    """What a chain does: a kind of :mod:`~ptq4vm.engines.rowkernels`, and its operands."""
+    """What a chain does: a kind of :mod:`~ptq4vm.engines.bits.rows`, and its operands."""
 
     kind: int
     operand: Floats | None = None
@@ -145,7 +145,7 @@ def source_of(source: Floats) -> dict[str, int]:
 
 
 def chain_of(steps: list[Step]) -> tuple[NDArray[np.int64], list[Floats]]:
-    """Steps as :func:`~ptq4vm.engines.rowkernels.chain` reads them, and what they hold the addresses of."""
+    """Steps as :func:`~ptq4vm.engines.bits.rows.chain` reads them, and what they hold the addresses of."""
     table, kept = np.zeros((len(steps), loops.STEP), np.int64), []
     for line, (kind, operand, second) in zip(table, steps, strict=True):
         line[0] = kind

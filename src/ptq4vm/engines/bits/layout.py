@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines.bittiles import ACROSS
+from ptq4vm.engines.bits.tiles import ACROSS
 
 Floats = NDArray[np.float32]
 APART = 80
@@ -104,7 +104,7 @@ class Signs(NamedTuple):
     """Signs packed into words, 32 to one.
 
     Attributes:
-        planes: The words; see :mod:`~ptq4vm.engines.bitkernels`.
+        planes: The words; see :mod:`~ptq4vm.engines.bits.kernels`.
         edge: Rows and columns around.
         stride: How far the columns are apart that lie side by side.
         low: What a cleared bit stands for: -1, or 0.

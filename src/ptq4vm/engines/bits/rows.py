@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ptq4vm.engines.bittiles import floats_at, numbers_at
+from ptq4vm.engines.bits.tiles import floats_at, numbers_at
 
 # Numba's cache sees changes of a function's own file only: when a loop that others call is edited, remove __pycache__.
 exactly = njit(nogil=True, cache=True, error_model="numpy")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines.bitlayout import Floats, rounded, shaped, space
-from ptq4vm.engines.bitmachine import Machine, memory
+from ptq4vm.engines.bits.layout import Floats, rounded, shaped, space
+from ptq4vm.engines.bits.machine import Machine, memory
 
 ALIGNED = 4096  # bytes
 
@@ -37,7 +37,7 @@ class Arena:
         self._start = -self._whole.ctypes.data % ALIGNED
 
     def room(self, size: Sequence[int], edge: int = 0) -> Floats:
-        """As :func:`~ptq4vm.engines.bitlayout.room`; zeros are there only where an edge is asked for."""
+        """As :func:`~ptq4vm.engines.bits.layout.room`; zeros are there only where an edge is asked for."""
         shape = space(size, edge)
         bytes_ = 4 * shape[0] * shape[1]
         planned = -1 if self._plan is None or edge else self._plan[len(self.made)]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines import bitkernels as kernels
-from ptq4vm.engines.bitgroups import Start
-from ptq4vm.engines.bitlayout import Floats, Signs, bases, columns, filled, offsets, pack_channels, rounded, tiled
-from ptq4vm.engines.bittiles import ACROSS, EXACT_OUTPUTS, OUTPUTS
+from ptq4vm.engines.bits import kernels
+from ptq4vm.engines.bits.groups import Start
+from ptq4vm.engines.bits.layout import Floats, Signs, bases, columns, filled, offsets, pack_channels, rounded, tiled
+from ptq4vm.engines.bits.tiles import ACROSS, EXACT_OUTPUTS, OUTPUTS
 
 
 def binary(

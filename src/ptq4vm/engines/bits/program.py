@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines import bitconvolutions as convolutions
-from ptq4vm.engines import bitkernels as kernels
-from ptq4vm.engines import rowkernels as loops
-from ptq4vm.engines.bitarena import Arena, roots
-from ptq4vm.engines.bitgroups import Group, Start, one_value, shape_of, source_of
-from ptq4vm.engines.bitlayout import MARGIN, Floats, Signs, columns, edges, room, rounded, strides, three, with_edge
-from ptq4vm.engines.bitmachine import Machine, Operation, memory
-from ptq4vm.engines.bitsizes import all_sizes
-from ptq4vm.engines.bittiles import ACROSS
+from ptq4vm.engines.bits import convolutions, kernels
+from ptq4vm.engines.bits import rows as loops
+from ptq4vm.engines.bits.arena import Arena, roots
+from ptq4vm.engines.bits.groups import Group, Start, one_value, shape_of, source_of
+from ptq4vm.engines.bits.layout import MARGIN, Floats, Signs, columns, edges, room, rounded, strides, three, with_edge
+from ptq4vm.engines.bits.machine import Machine, Operation, memory
+from ptq4vm.engines.bits.sizes import all_sizes
+from ptq4vm.engines.bits.tiles import ACROSS
 
 BINARY = {"Add": loops.ADD, "Mul": loops.MUL, "Sub": loops.SUB, "Div": loops.DIV, "PRelu": loops.PRELU}
 UNARY = {
@@ -200,7 +199,7 @@ class Program:
             group.add(loops.FROM if kind == "Sub" and not first else BINARY[kind], self._operand(other))
 
     def _table(self, source: str) -> tuple[NDArray[np.int64], list[NDArray[Any]], set[int]]:
-        """What signs are of, by channels; see :func:`~ptq4vm.engines.bitkernels.pack`. And the memory behind it."""
+        """What signs are of, by channels; see :func:`~ptq4vm.engines.bits.kernels.pack`. And the memory behind it."""
         lines, parts, around, first = [], [], set(), True
         for name in self._joined.get(source, [source]):
             small = self._doubled.get(name, []) if first else []

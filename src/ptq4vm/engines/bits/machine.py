@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq4vm.engines import bitkernels
-from ptq4vm.engines.bittiles import give_way, look, nanoseconds, numbers_at, take
-from ptq4vm.engines.rowkernels import exactly
+from ptq4vm.engines.bits import kernels
+from ptq4vm.engines.bits.rows import exactly
+from ptq4vm.engines.bits.tiles import give_way, look, nanoseconds, numbers_at, take
 from ptq4vm.system.cpu import usable_cpus
 
 LINE = 64  # bytes that threads share at once
@@ -53,10 +53,10 @@ def run(
             stop = min(start + group[3], group[2])
             for op in range(group[0], group[1]):
                 if times == 0:
-                    bitkernels.work(records + op * size, start, stop)
+                    kernels.work(records + op * size, start, stop)
                 else:
                     began = nanoseconds()
-                    bitkernels.work(records + op * size, start, stop)
+                    kernels.work(records + op * size, start, stop)
                     spent = numbers_at(times + (op * threads + thread) * LINE)
                     spent[0] = spent[0] + nanoseconds() - began
         if threads > 1:
@@ -75,7 +75,7 @@ class Operation:
     Attributes:
         rows: Rows of its result.
         pixels: Pixels of a row.
-        record: Numbers of the operation, as :mod:`~ptq4vm.engines.bitkernels` names them.
+        record: Numbers of the operation, as :mod:`~ptq4vm.engines.bits.kernels` names them.
         nodes: Numbers of the program's nodes that it begins with.
         around: Memory of which other rows are read too.
         written: Memory that is written.
@@ -100,7 +100,7 @@ def memory(array: NDArray[Any]) -> int:
 
 def record_of(fields: Mapping[str, int]) -> NDArray[np.int64]:
     """Fields by name as a record."""
-    return np.array([fields.get(name, 0) for name in bitkernels.FIELDS], np.int64)
+    return np.array([fields.get(name, 0) for name in kernels.FIELDS], np.int64)
 
 
 def grouped(operations: Sequence[Operation], threads: int) -> list[tuple[int, int, int, int]]:
@@ -165,7 +165,7 @@ class Machine:
     def finish(self) -> None:
         """Lay out what was added; nothing can be added behind it."""
         self._flush()
-        self._records = np.zeros((len(self.operations), len(bitkernels.FIELDS)), np.int64)
+        self._records = np.zeros((len(self.operations), len(kernels.FIELDS)), np.int64)
         for record, operation in zip(self._records, self.operations, strict=True):
             record[:] = record_of(operation.record)
         self._table = np.array(self._groups, np.int64).reshape(-1, 4)
