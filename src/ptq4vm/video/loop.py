@@ -164,7 +164,8 @@ def matte_video(
     if late:
         _warm_up(engines, compose, reader.info.size)
     with ThreadPoolExecutor(2, initializer=None if late else _give_way) as pool:
-        reading = pool.submit(_read, reader, engines, decoded, start, end, busy)
+        ahead = () if late else engines  # of a live source no frame waits, and what is done beside the network slows it
+        reading = pool.submit(_read, reader, ahead, decoded, start, end, busy)
         writing = pool.submit(_write, writer, matted, compose, busy, latency)
         try:
             for item, came in decoded.take(stop):
