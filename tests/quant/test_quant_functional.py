@@ -20,6 +20,7 @@ from ptq4vm.quant.spec import ActivationSpec, WeightSpec
 
 seeds = st.integers(0, 2**31)
 widths = st.integers(2, 8)
+coarse = st.integers(2, 4)  # clipping counts as much as rounding there
 scales = st.floats(1e-4, 100)
 
 
@@ -128,6 +129,28 @@ def test_the_search_finds_what_trying_out_finds(seed: int, bits: int, groups: in
             errors = errors if divisor is None else errors / divisor[g]
             torch.testing.assert_close(error[g], errors.min())
             torch.testing.assert_close(errors[best[g]], errors.min())
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=seeds, bits=widths, groups=st.integers(1, 4), clipped=st.sampled_from([1.0, 4.0, 16.0]))
+def test_what_is_clipped_counts_more_and_values_by_their_shares(
+    seed: int, bits: int, groups: int, clipped: float
+) -> None:
+    x, top = 5 * _randn(groups, 50, seed=seed), 2**bits - 1
+    generator = torch.Generator().manual_seed(seed)
+    candidates = torch.rand(9, groups, generator=generator) + 0.01
+    shares = torch.rand(50, generator=generator)
+    shares /= shares.sum()
+    best, error = Q.search_scale(x, candidates, 1, 0, top, shares=shares, clipped=clipped)
+    for g in range(groups):
+        errors = []
+        for s in candidates[:, g]:
+            steps = x[g] / s + 1
+            squares = (Q.dequantize(Q.quantize(x[g], s, 1, 0, top), s, 1) - x[g]).square()
+            outside = (steps < -0.5) | (steps > top + 0.5)
+            errors.append((squares * torch.where(outside, clipped, 1.0) * shares).sum())
+        torch.testing.assert_close(error[g], torch.stack(errors).min())
+        torch.testing.assert_close(errors[int(best[g])], torch.stack(errors).min())
 
 
 def test_the_first_of_equals_wins_and_one_group_needs_no_dimension() -> None:
@@ -253,7 +276,7 @@ def test_weight_scales_and_codes_are_what_they_were(
 @given(
     seed=seeds,
     count=st.sampled_from([1, 7, 1000, 16384]),
-    bits=widths,
+    bits=coarse,
     symmetric=st.booleans(),
     kind=st.sampled_from(["normal", "positive", "negative", "outlier", "half steps"]),
 )
@@ -287,7 +310,7 @@ def test_large_samples_are_averaged_as_they_were(threads: int) -> None:
 @given(
     seed=seeds,
     groups=st.integers(1, 5),
-    bits=widths,
+    bits=coarse,
     relative=st.booleans(),
     offset=st.sampled_from([0.0, 1.0, -1.0]),
     share=st.floats(0, 1),

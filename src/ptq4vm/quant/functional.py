@@ -192,6 +192,8 @@ def search_scale(
     reduction: str = "mean",
     divisor: Tensor | None = None,
     shift_first: bool = False,
+    shares: Tensor | None = None,
+    clipped: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Try grids on values, and say for each group of values which has the least squared error.
 
@@ -204,6 +206,8 @@ def search_scale(
         reduction: Errors of a group are averaged (``mean``) or added up (``sum``).
         divisor: Positive, broadcastable to ``G``: what a group's error is divided by.
         shift_first: See :func:`quantize`.
+        shares: ``(N,)``, adding up to 1: what part of a group each value stands for. Its errors are then averaged so.
+        clipped: By how much the squared error counts where a value lies beyond the grid's ends.
 
     Returns:
         Number of the best candidate, the first of equals, ``(*G,)`` int64, and its error, ``(*G,)``.
@@ -215,7 +219,11 @@ def search_scale(
         zero = zero_point[number, ..., None] if isinstance(zero_point, Tensor) else zero_point
         codes = quantize(x, step, zero, quant_min, quant_max, shift_first=shift_first)
         squares = dequantize(codes, step, zero).sub_(x).square_()
-        error = squares.sum(-1) if reduction == "sum" else squares.mean(-1)
+        if clipped != 1:
+            beyond = ((codes == quant_min) | (codes == quant_max)) & (squares > (step / 2).square())
+            squares = torch.where(beyond, squares * clipped, squares)
+        parts = squares if shares is None else squares * shares
+        error = parts.mean(-1) if reduction == "mean" and shares is None else parts.sum(-1)
         if divisor is not None:
             error = error / divisor
         best = torch.where(error < least, number, best)

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from ptq4vm.errors import DataError
 from ptq4vm.quant.functional import choose_qparams
+from ptq4vm.quant.observers.base import weight_of_clipping
+from ptq4vm.quant.observers.mse import MSEObserver
 from ptq4vm.quant.observers.shared import SharedZeroObserver
 
 
@@ -77,3 +79,41 @@ def test_a_group_of_zeros_does_no_harm() -> None:
 def test_nothing_seen_is_an_error() -> None:
     with pytest.raises(DataError, match="never observed"):
         SharedZeroObserver(2, 15).ranges()
+
+
+def _with_outliers(count: int, outliers: int) -> Tensor:
+    """Values in [0, 1], and a few at 8."""
+    values = torch.rand(count, generator=torch.Generator().manual_seed(1))
+    values[torch.randperm(count, generator=torch.Generator().manual_seed(2))[:outliers]] = 8.0
+    return values
+
+
+@pytest.mark.parametrize("kind", [SharedZeroObserver, MSEObserver])
+@pytest.mark.parametrize(("levels", "reached"), [(15, False), (255, True)])
+def test_many_codes_reach_to_what_is_rare(kind: type, levels: int, reached: bool) -> None:
+    shared = kind is SharedZeroObserver
+    observer = SharedZeroObserver(1, levels) if shared else MSEObserver(levels)
+    for _ in range(20):
+        values = _with_outliers(20000, 2)
+        observer.observe([values] if shared else values)  # type: ignore[arg-type, list-item]
+    high = observer.ranges()[0][1] if isinstance(observer, SharedZeroObserver) else observer.range()[1]
+    assert (high > 7) == reached, "one value in ten thousand, which few samples show"
+
+
+def test_what_is_looked_at_stands_for_all() -> None:
+    observer = SharedZeroObserver(2, 255, limit=1000, per_call=500)
+    parts = [torch.randn(4000, generator=torch.Generator().manual_seed(s)) * s for s in (1, 3)]
+    for part in (0, 1):
+        for _ in range(20 if part else 40):  # one is seen twice as often
+            observer.observe([parts[part]], part)
+    values, shares = observer._values()
+    assert values.shape == (2, 1000) and shares is not None
+    assert float(shares.sum()) == pytest.approx(1, abs=1e-5)
+    assert [(float(v.min()), float(v.max())) for v in values] == [(float(p.min()), float(p.max())) for p in parts]
+    found, expected = (values.square() @ shares), torch.stack(parts).square().mean(1)
+    assert torch.allclose(found, expected, rtol=0.05)
+
+
+@pytest.mark.parametrize(("bits", "weight"), [(2, 1), (4, 1), (5, 2), (6, 4), (8, 16)])
+def test_weight_of_clipping(bits: int, weight: float) -> None:
+    assert weight_of_clipping(2**bits - 1) == weight

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ptq4vm.quant.functional import choose_qparams, search_scale, symmetric_range
-from ptq4vm.quant.observers.base import JointObserver, Observer, SampleObserver
+from ptq4vm.quant.observers.base import JointObserver, Observer, SampleObserver, weight_of_clipping
 from ptq4vm.quant.observers.shared import SharedZeroObserver
 from ptq4vm.quant.registries import OBSERVERS
 from ptq4vm.quant.spec import ActivationSpec
@@ -15,6 +15,8 @@ from ptq4vm.quant.spec import ActivationSpec
 @OBSERVERS.register("mse")
 class MSEObserver(SampleObserver):
     """Searches both ends of the range, so that rounding and clipping errors balance.
+
+    How they weigh against each other says :func:`~ptq4vm.quant.observers.base.weight_of_clipping`.
 
     Args:
         quant_max: Largest code of the grid that will be used; the smallest is 0.
@@ -60,6 +62,8 @@ class MSEObserver(SampleObserver):
     def range(self) -> tuple[float, float]:
         """``(low, high)`` after a coarse search over both ends together and one over each end alone."""
         values = self.samples()
+        if weight_of_clipping(self.quant_max) > 1:
+            values = torch.cat([values, torch.tensor([self.low, self.high])])
         shrink = torch.linspace(1.0, 1 / self.steps, self.steps)
         low, high = torch.tensor(self.low), torch.tensor(self.high)
         if self.symmetric:
@@ -79,4 +83,5 @@ class MSEObserver(SampleObserver):
     def _best(self, values: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Number of the range with the least mean squared error, ``()``, among ``low``, ``high`` of shape ``(K,)``."""
         scale, zero = choose_qparams(low, high, 0, self.quant_max, self.symmetric, self.signed)
-        return search_scale(values, scale, zero, 0, self.quant_max, shift_first=True)[0]
+        clipped = weight_of_clipping(self.quant_max)
+        return search_scale(values, scale, zero, 0, self.quant_max, shift_first=True, clipped=clipped)[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ptq4vm.errors import DataError
 from ptq4vm.quant.functional import covering_scale, search_scale
-from ptq4vm.quant.observers.base import JointObserver
+from ptq4vm.quant.observers.base import JointObserver, weight_of_clipping
 
 
 class SharedZeroObserver(JointObserver):
@@ -21,7 +21,8 @@ class SharedZeroObserver(JointObserver):
         quant_max: Largest code of the grid; the smallest is 0.
         asymmetric: False keeps the zero point at 0 (nothing negative seen) or mid-grid.
         per_call: How many values of each group and observed tensor are kept.
-        limit: How many values of each group the search looks at, at most.
+        limit: How many values of each group the search looks at, at most: where clipping weighs more than rounding, the
+            outermost one by one, and among the others every so-manieth, which stands for its neighbours; else any.
         seed: Seed that decides which values are kept.
         relative: Whether every group's error is divided by its mean square, so that groups of different size weigh
             alike.
@@ -30,6 +31,7 @@ class SharedZeroObserver(JointObserver):
     """
 
     STEPS = 16  # candidate scales for each zero point
+    TAIL = 128  # values at each end that are looked at one by one
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class SharedZeroObserver(JointObserver):
     ) -> None:
         self.groups = groups
         self.quant_max = quant_max
+        self.clipped = weight_of_clipping(quant_max)
         self.asymmetric, self.signed = asymmetric, signed
         self.per_call = per_call
         self.limit = limit
@@ -80,11 +83,11 @@ class SharedZeroObserver(JointObserver):
         Raises:
             DataError: A group was never observed.
         """
-        values = self._values()
+        values, shares = self._values()
         least = torch.full((self.groups,), torch.inf)
         best_zero, best_scale = torch.zeros(self.groups), torch.ones(self.groups)
         for zero in self._zeros():
-            errors, scale = self._search(values, zero)
+            errors, scale = self._search(values, zero, shares)
             found = errors if self.own_zeros else errors.sum().expand(self.groups)
             better = found < least
             least = torch.where(better, found, least)
@@ -93,18 +96,37 @@ class SharedZeroObserver(JointObserver):
         lows, highs = -best_zero * best_scale, (self.quant_max - best_zero) * best_scale
         return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
-    def _values(self) -> Tensor:
-        """At most ``limit`` values of every group, ``(groups, N)``."""
+    def _values(self) -> tuple[Tensor, Tensor | None]:
+        """At most ``limit`` values of every group, ``(groups, N)``, and what share of all each stands for, ``(N,)``.
+
+        Without shares all count alike.
+        """
         if not all(self._samples):
             raise DataError("an activation was never observed: the calibration clips do not reach this layer")
         rows = [torch.cat(kept) for kept in self._samples]
         length = min(len(row) for row in rows)
+        if self.clipped > 1 and length > self.limit:
+            return self._with_tails(rows, length)
         if any(len(row) != length for row in rows):  # some are seen once for every frame, others once for a clip
             rows = [row[torch.randint(len(row), (self.limit,), generator=self._generator)] for row in rows]
         elif length > self.limit:
             places = torch.randint(length, (self.limit,), generator=self._generator)
             rows = [row[places] for row in rows]
-        return torch.stack(rows)
+        return torch.stack(rows), None
+
+    def _with_tails(self, rows: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
+        """:meth:`_values`, of ``length`` each, with the smallest and the largest that were seen, kept or not."""
+        picked = (
+            row if len(row) == length else row[torch.randint(len(row), (length,), generator=self._generator)]
+            for row in rows
+        )
+        values = torch.stack(list(picked)).sort(dim=1).values
+        values[:, 0], values[:, -1] = self.low, self.high
+        between = torch.linspace(self.TAIL, length - self.TAIL - 1, self.limit - 2 * self.TAIL).round().long()
+        places = torch.cat([torch.arange(self.TAIL), between, torch.arange(length - self.TAIL, length)])
+        shares = torch.full((self.limit,), 1 / length)
+        shares[self.TAIL : -self.TAIL] = (1 - 2 * self.TAIL / length) / len(between)
+        return values[:, places], shares
 
     def _zeros(self) -> list[int]:
         negative = bool((self.low < 0).any())
@@ -115,12 +137,14 @@ class SharedZeroObserver(JointObserver):
         step = max(1, (self.quant_max + 1) // 16)
         return list(range(0, self.quant_max, step))
 
-    def _search(self, values: Tensor, zero: int) -> tuple[Tensor, Tensor]:
+    def _search(self, values: Tensor, zero: int, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Least error and its scale for every group under a zero point, ``(groups,)`` each."""
         # codes are counted from the zero point: without any below it, negative values are clipped
         low = self.low if zero else torch.zeros_like(self.low)
         full = covering_scale(low, self.high, -zero, self.quant_max - zero)
-        divisor = values.square().mean(1).clamp_min(1e-12) if self.relative else None
+        energy = values.square().mean(1) if shares is None else values.square() @ shares
+        divisor = energy.clamp_min(1e-12) if self.relative else None
         scale = full * torch.linspace(1, 0.1, self.STEPS)[:, None]
-        best, error = search_scale(values, scale, 0, -zero, self.quant_max - zero, divisor=divisor)
+        ends = -zero, self.quant_max - zero
+        best, error = search_scale(values, scale, 0, *ends, divisor=divisor, shares=shares, clipped=self.clipped)
         return error, scale.gather(0, best[None])[0]
