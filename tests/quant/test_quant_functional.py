@@ -20,7 +20,6 @@ from ptq4vm.quant.spec import ActivationSpec, WeightSpec
 
 seeds = st.integers(0, 2**31)
 widths = st.integers(2, 8)
-coarse = st.integers(2, 4)  # clipping counts as much as rounding there
 scales = st.floats(1e-4, 100)
 
 
@@ -276,7 +275,7 @@ def test_weight_scales_and_codes_are_what_they_were(
 @given(
     seed=seeds,
     count=st.sampled_from([1, 7, 1000, 16384]),
-    bits=coarse,
+    bits=widths,
     symmetric=st.booleans(),
     kind=st.sampled_from(["normal", "positive", "negative", "outlier", "half steps"]),
 )
@@ -310,7 +309,7 @@ def test_large_samples_are_averaged_as_they_were(threads: int) -> None:
 @given(
     seed=seeds,
     groups=st.integers(1, 5),
-    bits=coarse,
+    bits=widths,
     relative=st.booleans(),
     offset=st.sampled_from([0.0, 1.0, -1.0]),
     share=st.floats(0, 1),

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ptq4vm.errors import DataError
 from ptq4vm.quant.functional import choose_qparams
-from ptq4vm.quant.observers.base import weight_of_clipping
-from ptq4vm.quant.observers.mse import MSEObserver
+from ptq4vm.quant.observers.mse import MSEObserver, weight_of_clipping
 from ptq4vm.quant.observers.shared import SharedZeroObserver
+from ptq4vm.quant.spec import ActivationSpec
 
 
 def _groups(*offsets_and_scales: tuple[float, float]) -> list[Tensor]:
@@ -88,20 +88,19 @@ def _with_outliers(count: int, outliers: int) -> Tensor:
     return values
 
 
-@pytest.mark.parametrize("kind", [SharedZeroObserver, MSEObserver])
-@pytest.mark.parametrize(("levels", "reached"), [(15, False), (255, True)])
-def test_many_codes_reach_to_what_is_rare(kind: type, levels: int, reached: bool) -> None:
-    shared = kind is SharedZeroObserver
-    observer = SharedZeroObserver(1, levels) if shared else MSEObserver(levels)
+@pytest.mark.parametrize(
+    ("granularity", "bits", "reached"), [("channel", 4, False), ("channel", 8, True), ("tensor", 8, False)]
+)
+def test_many_codes_of_a_channel_reach_to_what_is_rare(granularity: str, bits: int, reached: bool) -> None:
+    observer = MSEObserver.joint(ActivationSpec(bits, granularity=granularity), 1, 0, False)
+    assert observer is not None
     for _ in range(20):
-        values = _with_outliers(20000, 2)
-        observer.observe([values] if shared else values)  # type: ignore[arg-type, list-item]
-    high = observer.ranges()[0][1] if isinstance(observer, SharedZeroObserver) else observer.range()[1]
-    assert (high > 7) == reached, "one value in ten thousand, which few samples show"
+        observer.observe([_with_outliers(20000, 1)])
+    assert (observer.ranges()[0][1] > 7) == reached, "one value in twenty thousand, which few samples show"
 
 
 def test_what_is_looked_at_stands_for_all() -> None:
-    observer = SharedZeroObserver(2, 255, limit=1000, per_call=500)
+    observer = SharedZeroObserver(2, 255, limit=1000, per_call=500, clipped=16)
     parts = [torch.randn(4000, generator=torch.Generator().manual_seed(s)) * s for s in (1, 3)]
     for part in (0, 1):
         for _ in range(20 if part else 40):  # one is seen twice as often

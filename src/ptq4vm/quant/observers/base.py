@@ -19,20 +19,6 @@ Range: TypeAlias = tuple[float, ...]
 """``(low, high)``, and behind it what else a quantizer wants to be found: HTDQ its relaxation coefficient."""
 
 
-CODES = 16
-"""Codes of a grid up to which errors of clipping count as much as those of rounding."""
-
-
-def weight_of_clipping(quant_max: int) -> float:
-    """How much a squared error of clipping counts beside one of rounding, on a grid from code 0 to ``quant_max``.
-
-    It is 1 up to 4 bits, 4 at 6 bits and 16 at 8. Errors of rounding differ from one pixel to the next and cancel in
-    the layers behind; those of clipping are alike all over an edge or an object, and what a calibration clip shows in a
-    few pixels may fill another film. The more codes there are, the less it costs to reach that far.
-    """
-    return max(1.0, (quant_max + 1) / CODES)
-
-
 class JointObserver(ABC):
     """Collects values of several groups (channels, branches of a concatenation) that will share one zero point."""
 

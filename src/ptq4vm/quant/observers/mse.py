@@ -6,17 +6,28 @@ import torch
 from torch import Tensor
 
 from ptq4vm.quant.functional import choose_qparams, search_scale, symmetric_range
-from ptq4vm.quant.observers.base import JointObserver, Observer, SampleObserver, weight_of_clipping
+from ptq4vm.quant.observers.base import JointObserver, Observer, SampleObserver
 from ptq4vm.quant.observers.shared import SharedZeroObserver
 from ptq4vm.quant.registries import OBSERVERS
 from ptq4vm.quant.spec import ActivationSpec
+
+CODES = 16
+"""Codes of a grid up to which errors of clipping count as much as those of rounding."""
+
+
+def weight_of_clipping(quant_max: int) -> float:
+    """How much a squared error of clipping counts beside one of rounding, on a grid from code 0 to ``quant_max``.
+
+    It is 1 up to 4 bits, 4 at 6 bits and 16 at 8. Errors of rounding differ from one pixel to the next and cancel in
+    the layers behind; those of clipping are alike all over an edge or an object, and what a calibration clip shows in a
+    few pixels may fill another film. The more codes there are, the less it costs to reach that far.
+    """
+    return max(1.0, (quant_max + 1) / CODES)
 
 
 @OBSERVERS.register("mse")
 class MSEObserver(SampleObserver):
     """Searches both ends of the range, so that rounding and clipping errors balance.
-
-    How they weigh against each other says :func:`~ptq4vm.quant.observers.base.weight_of_clipping`.
 
     Args:
         quant_max: Largest code of the grid that will be used; the smallest is 0.
@@ -48,7 +59,11 @@ class MSEObserver(SampleObserver):
 
     @classmethod
     def joint(cls, spec: ActivationSpec, groups: int, seed: int, relative: bool) -> JointObserver | None:
-        """Scales that share a zero point are searched for together with it."""
+        """Scales that share a zero point are searched for together with it.
+
+        Those of single channels reach further (:func:`weight_of_clipping`): what is rare costs resolution in that
+        channel alone, where a whole tensor would lose it in all of them.
+        """
         return SharedZeroObserver(
             groups,
             spec.code_range[1],
@@ -57,13 +72,12 @@ class MSEObserver(SampleObserver):
             relative=relative,
             own_zeros=spec.own_zeros,
             signed=spec.signed,
+            clipped=weight_of_clipping(spec.code_range[1]) if spec.granularity == "channel" else 1.0,
         )
 
     def range(self) -> tuple[float, float]:
         """``(low, high)`` after a coarse search over both ends together and one over each end alone."""
         values = self.samples()
-        if weight_of_clipping(self.quant_max) > 1:
-            values = torch.cat([values, torch.tensor([self.low, self.high])])
         shrink = torch.linspace(1.0, 1 / self.steps, self.steps)
         low, high = torch.tensor(self.low), torch.tensor(self.high)
         if self.symmetric:
@@ -83,5 +97,4 @@ class MSEObserver(SampleObserver):
     def _best(self, values: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Number of the range with the least mean squared error, ``()``, among ``low``, ``high`` of shape ``(K,)``."""
         scale, zero = choose_qparams(low, high, 0, self.quant_max, self.symmetric, self.signed)
-        clipped = weight_of_clipping(self.quant_max)
-        return search_scale(values, scale, zero, 0, self.quant_max, shift_first=True, clipped=clipped)[0]
+        return search_scale(values, scale, zero, 0, self.quant_max, shift_first=True)[0]

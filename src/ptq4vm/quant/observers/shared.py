@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ptq4vm.errors import DataError
 from ptq4vm.quant.functional import covering_scale, search_scale
-from ptq4vm.quant.observers.base import JointObserver, weight_of_clipping
+from ptq4vm.quant.observers.base import JointObserver
 
 
 class SharedZeroObserver(JointObserver):
@@ -21,13 +21,15 @@ class SharedZeroObserver(JointObserver):
         quant_max: Largest code of the grid; the smallest is 0.
         asymmetric: False keeps the zero point at 0 (nothing negative seen) or mid-grid.
         per_call: How many values of each group and observed tensor are kept.
-        limit: How many values of each group the search looks at, at most: where clipping weighs more than rounding, the
-            outermost one by one, and among the others every so-manieth, which stands for its neighbours; else any.
+        limit: How many values of each group the search looks at, at most: with ``clipped`` above 1 the outermost one by
+            one, and among the others every so-manieth, which stands for its neighbours; else any.
         seed: Seed that decides which values are kept.
         relative: Whether every group's error is divided by its mean square, so that groups of different size weigh
             alike.
         own_zeros: Whether every group keeps the zero point that is best for itself.
         signed: Whether the zero point is mid-grid where nothing negative is seen as well; without ``asymmetric``.
+        clipped: How much a squared error of clipping counts beside one of rounding. Above 1, the smallest and the
+            largest value that were seen are always looked at.
     """
 
     STEPS = 16  # candidate scales for each zero point
@@ -44,10 +46,11 @@ class SharedZeroObserver(JointObserver):
         relative: bool = False,
         own_zeros: bool = False,
         signed: bool = False,
+        clipped: float = 1.0,
     ) -> None:
         self.groups = groups
         self.quant_max = quant_max
-        self.clipped = weight_of_clipping(quant_max)
+        self.clipped = clipped
         self.asymmetric, self.signed = asymmetric, signed
         self.per_call = per_call
         self.limit = limit
