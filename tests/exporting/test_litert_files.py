@@ -56,12 +56,12 @@ def test_integers_from_one_end_to_the_other(file: Path) -> None:
 @pytest.mark.parametrize(
     "choice",
     (
-        ("w4a8", "tensor", "engine", "operations"),
-        ("w4a4", "tensor", "engine", "operations"),
+        pytest.param(("w4a8", "tensor", "engine", "operations"), marks=pytest.mark.slow),
+        pytest.param(("w4a4", "tensor", "engine", "operations"), marks=pytest.mark.slow),
         ("w8a8", "mixed", "engine", "layers"),
         ("w4a4", "channel", "engine", "layers"),
-        ("w8a8", "mixed", "input", "layers"),
-        ("w4a4", "mixed", "input", "layers"),
+        pytest.param(("w8a8", "mixed", "input", "layers"), marks=pytest.mark.slow),
+        pytest.param(("w4a4", "mixed", "input", "layers"), marks=pytest.mark.slow),
         ("w8a8", "tensor", "output", "layers"),
     ),
     ids="-".join,

@@ -130,28 +130,6 @@ def test_the_search_finds_what_trying_out_finds(seed: int, bits: int, groups: in
             torch.testing.assert_close(errors[best[g]], errors.min())
 
 
-@settings(deadline=None, max_examples=30)
-@given(seed=seeds, bits=widths, groups=st.integers(1, 4), clipped=st.sampled_from([1.0, 4.0, 16.0]))
-def test_what_is_clipped_counts_more_and_values_by_their_shares(
-    seed: int, bits: int, groups: int, clipped: float
-) -> None:
-    x, top = 5 * _randn(groups, 50, seed=seed), 2**bits - 1
-    generator = torch.Generator().manual_seed(seed)
-    candidates = torch.rand(9, groups, generator=generator) + 0.01
-    shares = torch.rand(50, generator=generator)
-    shares /= shares.sum()
-    best, error = Q.search_scale(x, candidates, 1, 0, top, shares=shares, clipped=clipped)
-    for g in range(groups):
-        errors = []
-        for s in candidates[:, g]:
-            steps = x[g] / s + 1
-            squares = (Q.dequantize(Q.quantize(x[g], s, 1, 0, top), s, 1) - x[g]).square()
-            outside = (steps < -0.5) | (steps > top + 0.5)
-            errors.append((squares * torch.where(outside, clipped, 1.0) * shares).sum())
-        torch.testing.assert_close(error[g], torch.stack(errors).min())
-        torch.testing.assert_close(errors[int(best[g])], torch.stack(errors).min())
-
-
 def test_the_first_of_equals_wins_and_one_group_needs_no_dimension() -> None:
     best, error = Q.search_scale(torch.zeros(5), torch.tensor([3.0, 2.0, 1.0]), torch.zeros(3), 0, 7)
     assert best.shape == error.shape == () and int(best) == 0 and float(error) == 0

@@ -25,7 +25,7 @@ def weights_of(look: Look) -> Weights | None:
     """What makes Y, U and V of colours by ITU-T H.273, equations 20 to 38; ``None`` for a matrix that is not known.
 
     Args:
-        look: Its matrix and its range count.
+        look: How the pixels are to be understood; of it the matrix and the range count.
     """
     if look.matrix not in _SHARES:
         return None

@@ -71,7 +71,7 @@ class ActivationSpec:
             gives every channel of joined tensors its own scale, which the weights of the layer behind carry, and
             ``channel`` every channel of every tensor.
         observer: ``minmax``, ``percentile``, ``mse``, ``tdscore``, or what :data:`ptq4vm.quant.registries.OBSERVERS`
-            knows besides.
+            knows besides. ``mse`` reaches further above 4 bits where ``granularity`` is ``channel``.
         percentile: Share of values inside the range, for ``percentile``.
         quantizer: ``uniform``, ``htdq``, or what :data:`ptq4vm.quant.registries.QUANTIZERS` knows besides.
         relaxation: Coefficient of ``htdq`` where the observer does not search it, as a share of the range, positive.
