@@ -84,9 +84,9 @@ class AnySizeEngine(WrappedEngine[StepEngine]):
     def prepare(self, frame: NDArray[np.uint8]) -> None:
         """See :meth:`MattingEngine.prepare`: frames after the first are brought to the size of the file."""
         own = self.engine.frame_size
-        if frame.ndim == 3 and _size(frame) == self._size and own is not None:
-            inner = fitting(_size(frame), own)
-            if _size(frame) != own and _smaller(inner, _size(frame)):
+        if own is not None and frame.ndim == 3 and _size(frame) == self._size:
+            inner = fitting(self._size, own)
+            if _smaller(inner, self._size):
                 self._enlarger.shrink_ahead(frame, inner)
 
     def _begin(self, size: Size) -> None:

@@ -149,11 +149,12 @@ class Enlarger:
             frame: ``(H, W, 3)`` uint8.
             size: ``(h, w)``. Where a side is longer than the frame's, OpenCV says what the means are.
         """
+        small = None
         with self._lock:
-            places = [place for place, (known, _) in enumerate(self._ahead) if known is frame]
-            for _ in range(places[0] if places else 0):
-                self._ahead.popleft()  # of frames that were left out
-            small = self._ahead.popleft()[1] if places else None
+            if any(known is frame for known, _ in self._ahead):
+                known = None
+                while known is not frame:  # those before it were left out
+                    known, small = self._ahead.popleft()
         return small if small is not None and small.shape[:2] == size else self._shrink(frame, size)
 
     def _shrink(self, frame: Codes, size: tuple[int, int]) -> Codes:

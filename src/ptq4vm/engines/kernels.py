@@ -92,25 +92,44 @@ def _apply_colour(plane: Any, rows: Any, k: int, y: int, down: Any, out: Any) ->
 
 
 @compiled
+def _colour_of(behind: Any, width: int) -> Any:
+    """Room for a row of the background as :func:`_apart` leaves it, filled with the colour of its first pixel."""
+    back = np.empty((6, width), np.float32)
+    for k in range(3):
+        back[k, :] = behind[0, 0, k]
+    return back
+
+
+@compiled
+def _blend(
+    planes: Any, rows: Any, y: int, down: Any, shown: Any, behind: Any, back: Any, colours: Any
+) -> None:  # fmt: skip
+    """Row ``y`` of ``alpha * F + (1 - alpha) * behind``, ``(3, W)`` in [0, 255]; ``back`` from :func:`_colour_of`."""
+    if behind.shape[0] > 1 or behind.shape[1] > 1:
+        _apart(behind[y], back)
+    for k in range(3):
+        rest, colour = back[k], colours[k]
+        _apply_colour(planes[k], rows, k, y, down, colour)
+        for x in range(shown.shape[0]):
+            colour[x] = rest[x] + (colour[x] - rest[x]) * shown[x]
+
+
+@compiled
 def composite(
     frame: Any, both: Any, down: Any, across: Any, behind: Any, out: Any, start: int, stop: int
 ) -> None:  # fmt: skip
     """``alpha * F + (1 - alpha) * behind``, ``(H, W, 3)`` uint8; ``behind`` is a picture or one pixel, uint8."""
     width = frame.shape[1]
     rows, kept = np.empty((2, 8, width), np.float32), np.full(2, -1)
-    planes, back = np.empty((6, width), np.float32), np.empty((6, width), np.float32)
-    shown, colour, mixed = np.empty(width, np.float32), np.empty(width, np.float32), np.empty((3, width), np.uint32)
-    for k in range(3):
-        back[k, :] = behind[0, 0, k]
+    planes, shown, back = np.empty((6, width), np.float32), np.empty(width, np.float32), _colour_of(behind, width)
+    colours, mixed = np.empty((3, width), np.float32), np.empty((3, width), np.uint32)
     for y in range(start, stop):
         _begin_row(frame, both, y, down, across, rows, kept, planes, shown)
-        if behind.shape[0] > 1 or behind.shape[1] > 1:
-            _apart(behind[y], back)
+        _blend(planes, rows, y, down, shown, behind, back, colours)
         for k in range(3):
-            _apply_colour(planes[k], rows, k, y, down, colour)
-            rest, plane = back[k], mixed[k]
+            colour, plane = colours[k], mixed[k]
             for x in range(width):
-                plane[x] = np.uint32(np.int32(rest[x] + (colour[x] - rest[x]) * shown[x] + HALF))
+                plane[x] = np.uint32(np.int32(colour[x] + HALF))
         line, red, green, blue = out[y].reshape(3 * width), mixed[0], mixed[1], mixed[2]
         for x in range(width):  # words of 32 bits are put side by side twice as quickly as bytes
             line[3 * x], line[3 * x + 1], line[3 * x + 2] = np.uint8(red[x]), np.uint8(green[x]), np.uint8(blue[x])
@@ -127,24 +146,18 @@ def composite_420(
     """
     height, width = frame.shape[:2]
     rows, kept = np.empty((2, 8, width), np.float32), np.full(2, -1)
-    planes, back = np.empty((6, width), np.float32), np.empty((6, width), np.float32)
-    shown, colour, mixed = np.empty(width, np.float32), np.empty(width, np.float32), np.empty((3, width), np.float32)
-    sums, codes, quarter = np.empty((3, width), np.float32), out.reshape(out.size), (height // 2) * (width // 2)
-    for k in range(3):
-        back[k, :] = behind[0, 0, k]
+    planes, shown, back = np.empty((6, width), np.float32), np.empty(width, np.float32), _colour_of(behind, width)
+    colours, sums = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
+    codes, quarter = out.reshape(out.size), (height // 2) * (width // 2)
     for pair in range(start, stop):
         for y in range(2 * pair, 2 * pair + 2):
             _begin_row(frame, both, y, down, across, rows, kept, planes, shown)
-            if behind.shape[0] > 1 or behind.shape[1] > 1:
-                _apart(behind[y], back)
+            _blend(planes, rows, y, down, shown, behind, back, colours)
             for k in range(3):
-                _apply_colour(planes[k], rows, k, y, down, colour)
-                rest, plane, total = back[k], mixed[k], sums[k]
+                colour, total = colours[k], sums[k]
                 for x in range(width):
-                    value = rest[x] + (colour[x] - rest[x]) * shown[x]
-                    plane[x] = value
-                    total[x] = value if y % 2 == 0 else total[x] + value
-            _weigh(mixed, weights[0], ONE, out[y])
+                    total[x] = colour[x] if y % 2 == 0 else total[x] + colour[x]
+            _weigh(colours, weights[0], ONE, out[y])
         _halve(sums)
         for k in range(2):
             place = height * width + k * quarter + pair * (width // 2)

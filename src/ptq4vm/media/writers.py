@@ -89,9 +89,10 @@ class VideoWriter(Writer):
         self._last = -(2**62)
         self._format = codec.form(alpha, info.depth)
         self._pad = [(0, n % 2 if codec.even else 0) for n in size]
-        self.yuv = weights_of(self._look) if self._format == _YUV and not any(after for _, after in self._pad) else None
+        self._is_padded = any(after for _, after in self._pad)
+        self.yuv = weights_of(self._look) if self._format == _YUV and not self._is_padded else None
         self._tick = tick or Fraction(1, info.rate.numerator * math.ceil(_FINEST_TICK / info.rate.numerator))
-        if any(after for _, after in self._pad):
+        if self._is_padded:
             log.warning(
                 "%s: %dx%d is odd, which %s cannot hold: the last row or column is doubled",
                 *(target, size[1], size[0], codec.encoder),
@@ -170,7 +171,7 @@ class VideoWriter(Writer):
             image = av.VideoFrame.from_ndarray(picture, format=_YUV)
             image.colorspace, image.color_range = self._look.matrix, self._look.range
             return image
-        if any(after for _, after in self._pad):
+        if self._is_padded:
             picture = np.pad(picture, [*self._pad, (0, 0)], mode="edge")
         if self._spread:
             picture = spread_colours(picture)

@@ -145,8 +145,10 @@ class SharedZeroObserver(JointObserver):
         # codes are counted from the zero point: without any below it, negative values are clipped
         low = self.low if zero else torch.zeros_like(self.low)
         full = covering_scale(low, self.high, -zero, self.quant_max - zero)
-        energy = values.square().mean(1) if shares is None else values.square() @ shares
-        divisor = energy.clamp_min(1e-12) if self.relative else None
+        divisor = None
+        if self.relative:
+            energy = values.square().mean(1) if shares is None else values.square() @ shares
+            divisor = energy.clamp_min(1e-12)
         scale = full * torch.linspace(1, 0.1, self.STEPS)[:, None]
         ends = -zero, self.quant_max - zero
         best, error = search_scale(values, scale, 0, *ends, divisor=divisor, shares=shares, clipped=self.clipped)
